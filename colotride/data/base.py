@@ -1,0 +1,70 @@
+"""The small interface behind which every image set lives."""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+
+class ImageSet(Protocol):
+    """Images with class labels, read by index.
+
+    Images are stored at one size ("stored size"), as 8-bit pixels; cropping, flipping and scaling to [0, 1] are
+    `colotride.data.augmentation`'s.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the set and its part, for messages and reports ("digits/test")."""
+        ...
+
+    @property
+    def labels(self) -> Int[Tensor, "images"]:
+        """Class of every image (int64, CPU); classes are numbered as in the source, not from 0."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def pixels(self, indices: Int[Tensor, "batch"]) -> UInt8[Tensor, "batch channels height width"]:
+        """The images at these indices, 8 bits per channel, on the CPU.
+
+        Raises:
+            DataError: an image file that cannot be decoded, named in the message.
+        """
+        ...
+
+
+def subset_of(images: ImageSet, indices: Int[Tensor, "chosen"], name: str) -> ImageSet:
+    """The part of an image set at these indices, without copying pixels."""
+    return _Subset(images, indices, name)
+
+
+class _Subset:
+    def __init__(self, images: ImageSet, indices: Tensor, name: str) -> None:
+        self._images, self._indices, self.name = images, indices, name
+        self.labels: Tensor = images.labels[indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def pixels(self, indices: Int[Tensor, "batch"]) -> UInt8[Tensor, "batch channels height width"]:
+        return self._images.pixels(self._indices[indices])
+
+
+class InMemoryImages:
+    """An image set whose pixels fit in memory."""
+
+    def __init__(
+        self, name: str, pixels: UInt8[Tensor, "images channels height width"], labels: Int[Tensor, "images"]
+    ) -> None:
+        self.name, self._pixels, self.labels = name, pixels, labels.to(torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, indices: Int[Tensor, "batch"]) -> UInt8[Tensor, "batch channels height width"]:
+        """See `ImageSet.pixels`."""
+        return self._pixels[indices]

@@ -1,0 +1,118 @@
+"""Distances between embeddings, and the numbers that tell a healthy model from a collapsing one.
+
+Embeddings are L2-normalised, so every distance is the chord of two points of the unit sphere and lies in [0, 2].
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Weighting = Literal["near", "far"]
+WeightGradient = Literal["detached", "through"]
+
+
+def distances(a: Float[Tensor, "*rows dim"], b: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
+    """Euclidean distance d of matching rows, in [0, 2] for unit vectors.
+
+    Taken from the difference, not from the inner product: close neighbours keep their digits, and the gradient at
+    distance 0 is 0 instead of NaN.
+    """
+    return torch.linalg.vector_norm(a - b, dim=-1)
+
+
+def distance_matrix(
+    a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"]
+) -> Float[Tensor, "rows columns"]:
+    """All Euclidean distances between unit vectors, in [0, 2], by one matrix product: d = sqrt(2 - 2 a.b).
+
+    The squared distance is kept above 1e-12, so that the gradient stays finite where two embeddings are equal.
+    """
+    return (2 - 2 * a @ b.T).clamp_min(1e-12).sqrt()
+
+
+def hardness(
+    anchor_positive: Float[Tensor, "triplets"], anchor_negative: Float[Tensor, "triplets"]
+) -> Float[Tensor, "triplets"]:
+    """Hardness H = d(A,P) - d(A,N) of each triplet (Eq. 2), in [-2, 2]; easy below 0, hard above."""
+    return anchor_positive - anchor_negative
+
+
+def attention_weights(
+    values: Float[Tensor, "triplets"], attention_factor: float, weighting: Weighting
+) -> Float[Tensor, "triplets"]:
+    """Weights w of Eq. 6-7 for the distances of a batch; they are positive and sum to 1.
+
+    `near`: w_i ~ exp(-lambda (d_i - min d)), the paper's words ("a larger weight for samples near the anchor").
+    `far`: w_i ~ exp(+lambda (d_i - max d)), what the authors' released follow-up code computes.
+    Subtracting the extreme value changes nothing in a softmax except that nothing overflows.
+
+    Args:
+        values: distances d(A_i, X_i), in [0, 2].
+        attention_factor: lambda >= 0; 0 weighs all alike.
+        weighting: which end of the distances gets the attention.
+    """
+    sign = -1.0 if weighting == "near" else 1.0
+    return torch.softmax(sign * attention_factor * values, dim=0)
+
+
+def weighted_distance(
+    values: Float[Tensor, "triplets"],
+    attention_factor: float,
+    weighting: Weighting = "near",
+    gradient: WeightGradient = "detached",
+) -> Float[Tensor, ""]:
+    """Weighted mean distance d_w = sum_i w_i d_i (one term of Eq. 5), in [0, 2].
+
+    With `gradient="detached"` the weights count as constants. Through the weights ("through", the released code) a
+    near distance that grows loses weight, so that for lambda d > 1 the gradient of d_w points the wrong way.
+    """
+    weights = attention_weights(values, attention_factor, weighting)
+    if gradient == "detached":
+        weights = weights.detach()
+    return (weights * values).sum()
+
+
+def collapseness(
+    anchor_positive: Float[Tensor, "triplets"],
+    anchor_negative: Float[Tensor, "triplets"],
+    attention_factor: float,
+    weighting: Weighting = "near",
+    gradient: WeightGradient = "detached",
+) -> Float[Tensor, ""]:
+    """Collapseness C = sum_i w_i^P d(A_i,P_i) - sum_i w_i^N d(A_i,N_i) (Eq. 5), in [-2, 2].
+
+    C > 0: collapse is impending. C <= 0: the model is healthy. lambda = 0 gives the mean hardness.
+
+    Args:
+        anchor_positive: d(A_i, P_i).
+        anchor_negative: d(A_i, N_i).
+        attention_factor: lambda of Eq. 6-7, >= 0.
+        weighting: see `attention_weights`.
+        gradient: see `weighted_distance`.
+    """
+    return weighted_distance(anchor_positive, attention_factor, weighting, gradient) - weighted_distance(
+        anchor_negative, attention_factor, weighting, gradient
+    )
+
+
+def separability(
+    anchor_positive: Float[Tensor, "triplets"], anchor_negative: Float[Tensor, "triplets"]
+) -> Float[Tensor, ""]:
+    """Separability (mean d(A,N) - mean d(A,P)) / mean d(A,P) of a batch (Fig. 3, top), >= -1.
+
+    The quotient cancels a common shrinkage of the embedding space: scaling every distance changes nothing. Entangled
+    classes give 0. Where every d(A,P) is 0 the denominator is kept at 1e-12.
+    """
+    positive, negative = anchor_positive.mean(), anchor_negative.mean()
+    return (negative - positive) / positive.clamp_min(1e-12)
+
+
+def relative_shift(
+    perturbed: Float[Tensor, "images dim"],
+    clean: Float[Tensor, "images dim"],
+    anchor_positive: Float[Tensor, "triplets"],
+) -> Float[Tensor, ""]:
+    """Embedding shift mean d(f(x~), f(x)) over mean d(A,P) (Fig. 4), >= 0; free of shrinkage like `separability`."""
+    return distances(perturbed, clean).mean() / anchor_positive.mean().clamp_min(1e-12)
