@@ -22,9 +22,7 @@ def distances(a: Float[Tensor, "*rows dim"], b: Float[Tensor, "*rows dim"]) -> F
     return torch.linalg.vector_norm(a - b, dim=-1)
 
 
-def distance_matrix(
-    a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"]
-) -> Float[Tensor, "rows columns"]:
+def distance_matrix(a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"]) -> Float[Tensor, "rows columns"]:
     """All Euclidean distances between unit vectors, in [0, 2], by one matrix product: d = sqrt(2 - 2 a.b).
 
     The squared distance is kept above 1e-12, so that the gradient stays finite where two embeddings are equal.

@@ -1,0 +1,155 @@
+"""What every defense shares: the batch, its clean triplets, the diagnostics, and the interface."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from colotride import geometry
+from colotride.geometry import WeightGradient, Weighting, distances
+from colotride.mining import MinerName, mine
+from colotride.pgd import frozen
+from colotride.settings import Settings
+
+
+class CollapsenessSettings(Settings):
+    """How collapseness is measured (Eq. 5-7): COLO's guide, and a diagnostic of every other defense."""
+
+    attention_factor: float = Field(default=10.0, ge=0)
+    """lambda of Eq. 6-7; 0 makes collapseness the mean hardness."""
+    weighting: Weighting = "near"
+    """Which end of the distances gets the attention: the paper's words (near) or the released code (far)."""
+    weight_gradient: WeightGradient = "detached"
+    """Whether the gradient of an attack flows through the weights (the released code) or not."""
+
+    def __call__(
+        self, anchor_positive: Float[Tensor, "triplets"], anchor_negative: Float[Tensor, "triplets"]
+    ) -> Float[Tensor, ""]:
+        """Collapseness C of a batch; see `geometry.collapseness`."""
+        return geometry.collapseness(
+            anchor_positive, anchor_negative, self.attention_factor, self.weighting, self.weight_gradient
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Anchor-positive pairs as they come from the sampler (SPC-2): images in [0, 1] and the class of each pair."""
+
+    anchor: Float[Tensor, "pairs channels height width"]
+    positive: Float[Tensor, "pairs channels height width"]
+    labels: Int[Tensor, "pairs"]
+    """On the CPU."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When in a run a batch is trained."""
+
+    epoch: int
+    """Counted from 0."""
+    epochs: int
+    """Of the whole run."""
+    step: int
+    """Batches trained before this one, over all epochs."""
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """Clean triplets (A, P, N): their images, and their embeddings by the model held still."""
+
+    anchor: Float[Tensor, "triplets channels height width"]
+    positive: Float[Tensor, "triplets channels height width"]
+    negative: Float[Tensor, "triplets channels height width"]
+    anchor_embedding: Float[Tensor, "triplets dim"]
+    positive_embedding: Float[Tensor, "triplets dim"]
+    negative_embedding: Float[Tensor, "triplets dim"]
+    unqualified: Float[Tensor, ""]
+    """Share of the anchors for which the miner found no negative that met its condition."""
+
+    @cached_property
+    def anchor_positive(self) -> Float[Tensor, "triplets"]:
+        """Clean d(A, P)."""
+        return distances(self.anchor_embedding, self.positive_embedding)
+
+    @cached_property
+    def anchor_negative(self) -> Float[Tensor, "triplets"]:
+        """Clean d(A, N)."""
+        return distances(self.anchor_embedding, self.negative_embedding)
+
+
+Diagnostics = dict[str, Tensor]
+"""Named scalars of one batch, left on the device; the trainer averages them over an epoch."""
+
+
+class Defense(Protocol):
+    """Turns a batch into the loss that training minimises, and into diagnostics."""
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, moment: Moment, generator: torch.Generator
+    ) -> tuple[Float[Tensor, ""], Diagnostics]:
+        """Mine, perturb, and compute the loss with its graph.
+
+        Args:
+            model: the embedding model, in training mode; it is so again on return.
+            batch: anchor-positive pairs.
+            moment: decides ramps and phases.
+            generator: CPU generator of this batch.
+
+        Raises:
+            DataError: an anchor of the batch has no negative.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold for the next batch to be the same."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        ...
+
+
+def mine_triplets(
+    model: nn.Module, batch: Batch, miner: MinerName, margin: float, generator: torch.Generator
+) -> Triplets:
+    """Embed a clean batch once, with the model held still, and give every pair a negative from the same batch."""
+    with frozen(model), torch.no_grad():
+        anchor, positive = model(torch.cat([batch.anchor, batch.positive])).chunk(2)
+    mined = mine(miner, anchor, positive, batch.labels, margin, generator)
+    return Triplets(
+        anchor=batch.anchor,
+        positive=batch.positive,
+        negative=torch.cat([batch.anchor, batch.positive])[mined.indices],
+        anchor_embedding=anchor,
+        positive_embedding=positive,
+        negative_embedding=torch.cat([anchor, positive])[mined.indices],
+        unqualified=mined.unqualified,
+    )
+
+
+def embed_triplets(
+    model: nn.Module,
+    anchor: Float[Tensor, "triplets channels height width"],
+    positive: Float[Tensor, "triplets channels height width"],
+    negative: Float[Tensor, "triplets channels height width"],
+) -> tuple[Float[Tensor, "triplets dim"], Float[Tensor, "triplets dim"], Float[Tensor, "triplets dim"]]:
+    """Embed the three parts of the triplets in one forward pass, with the graph that training needs."""
+    embedded_anchor, embedded_positive, embedded_negative = model(torch.cat([anchor, positive, negative])).chunk(3)
+    return embedded_anchor, embedded_positive, embedded_negative
+
+
+def clean_diagnostics(triplets: Triplets, collapseness: CollapsenessSettings) -> Diagnostics:
+    """The numbers of Figure 3, from the clean embeddings of a batch."""
+    anchor_positive, anchor_negative = triplets.anchor_positive, triplets.anchor_negative
+    return {
+        "distance_anchor_positive": anchor_positive.mean(),
+        "distance_anchor_negative": anchor_negative.mean(),
+        "separability": geometry.separability(anchor_positive, anchor_negative),
+        "hardness": geometry.hardness(anchor_positive, anchor_negative).mean(),
+        "collapseness": collapseness(anchor_positive, anchor_negative),
+        "unqualified_negatives": triplets.unqualified,
+    }

@@ -1,0 +1,29 @@
+"""CAP, candidate perturbation: the positives and negatives move, the anchors stay."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from colotride.defenses.base import CollapsenessSettings, Triplets
+from colotride.geometry import distances
+from colotride.pgd import Objective
+
+
+def candidate_objective(triplets: Triplets, sigma: Float[Tensor, ""], collapseness: CollapsenessSettings) -> Objective:
+    """L_CAP = relu(-sigma C(A, P~, N~)) (Eq. 10), a function of the embeddings of `cat([P~, N~])`.
+
+    The relu is part of the method: attack and assist both end at C = 0. Without it PGD runs on and the model
+    collapses although C of the clean batch stays negative.
+
+    Args:
+        triplets: the clean triplets; the anchors' embeddings stay fixed.
+        sigma: direction, +1 attack or -1 assist.
+        collapseness: how C is measured.
+    """
+
+    def objective(embeddings: Float[Tensor, "images dim"]) -> Float[Tensor, ""]:
+        positive, negative = embeddings.chunk(2)
+        anchor = triplets.anchor_embedding
+        return torch.relu(-sigma * collapseness(distances(anchor, positive), distances(anchor, negative)))
+
+    return objective
