@@ -1,0 +1,129 @@
+"""The configuration of a run: one typed, validated object, written as YAML into the run's directory."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from colotride.data.settings import DataSettings
+from colotride.defenses import CollapsenessSettings, DefenseSettings
+from colotride.defenses.colo_tride import ColoTrideSettings
+from colotride.errors import ConfigurationError
+from colotride.evaluation.settings import EvaluationSettings
+from colotride.atomic import write_atomically
+from colotride.health import HealthSettings
+from colotride.models import ModelSettings
+from colotride.optimisation import OptimisationSettings
+from colotride.pgd import PGDSettings
+from colotride.settings import Settings
+
+
+class ValidationSettings(Settings):
+    """The smaller evaluation that a run makes of its held-out part while it trains."""
+
+    every: int = Field(default=1, ge=1)
+    """Epochs between two validations; the last epoch is always validated."""
+    queries: int | None = Field(default=128, ge=1)
+    """Query budget per attack; null for every image."""
+    steps: int = Field(default=8, ge=1)
+    """PGD steps per attack."""
+
+
+class RunConfig(Settings):
+    """Everything that decides a run's numbers, except the machine."""
+
+    data: DataSettings
+    model: ModelSettings = ModelSettings()
+    defense: DefenseSettings = ColoTrideSettings()
+    pgd: PGDSettings = PGDSettings()
+    collapseness: CollapsenessSettings = CollapsenessSettings()
+    optimisation: OptimisationSettings = OptimisationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    validation: ValidationSettings = ValidationSettings()
+    health: HealthSettings = HealthSettings()
+    seed: int = Field(default=0, ge=0)
+    """The one seed from which all randomness of the run flows."""
+
+    def with_values(self, values: Mapping[str, Any]) -> "RunConfig":
+        """A copy in which some fields, named by dotted path ("pgd.steps"), have other values, validated as a whole.
+
+        Raises:
+            ConfigurationError: a path that does not exist, or a value out of range.
+        """
+        tree = self.model_dump()
+        for path, value in values.items():
+            *parents, leaf = path.split(".")
+            section = tree
+            for parent in parents:
+                section = section.get(parent) if isinstance(section, dict) else None
+            if not isinstance(section, dict):
+                raise ConfigurationError(f"{path!r} is not a setting; see --help for their names")
+            section[leaf] = value
+        return validated(tree, "configuration")
+
+
+def validated(tree: Any, origin: str) -> RunConfig:
+    """Turn plain values into a `RunConfig`.
+
+    Args:
+        tree: nested dictionaries, as YAML gives them.
+        origin: where they come from, for the message.
+
+    Raises:
+        ConfigurationError: with every unknown key and every value out of range in one line.
+    """
+    if not isinstance(tree, dict):
+        raise ConfigurationError(f"{origin} holds {type(tree).__name__}, not sections of settings such as 'data:'")
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigurationError(f"{origin}: " + "; ".join(map(_line, error.errors(include_url=False)))) from None
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write a configuration as YAML, atomically; `load_config` reads an equal one back."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    write_atomically(path, text.encode())
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a configuration from YAML.
+
+    Raises:
+        ConfigurationError: no such file, not YAML, unknown keys or values out of range, all in one line.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"configuration {path} cannot be read ({error}); give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"configuration {path} is not YAML: {' '.join(str(error).split())}") from None
+    return validated(tree, f"configuration {path}")
+
+
+def _line(error: ErrorDetails) -> str:
+    location = [str(part) for part in error["loc"]]
+    # The name of the defense stands in the location of its fields; the user wrote no such key.
+    names = [location[0], *location[2:]] if location[0] == "defense" else location
+    path = ".".join(names)
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(names[-1], _names(RunConfig), n=1)
+        return f"unknown key {path}" + (f" (did you mean {near[0]}?)" if near else "")
+    if error["type"] == "missing":
+        return f"{path} is missing"
+    return f"{path} = {error['input']!r}: {error['msg']}"
+
+
+def _names(section: type[Settings]) -> list[str]:
+    found = []
+    for name, field in section.model_fields.items():
+        found.append(name)
+        kinds = getattr(field.annotation, "__args__", (field.annotation,))
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, Settings):
+                found += _names(kind)
+    return found

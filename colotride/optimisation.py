@@ -1,0 +1,28 @@
+"""How weights are fitted: optimiser, epochs, margin and miner."""
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from colotride.mining import MinerName
+from colotride.settings import Settings
+
+
+class OptimisationSettings(Settings):
+    """Adam, as in the paper and in RobRank."""
+
+    epochs: int = Field(default=100, ge=1)
+    """Length of the run."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """Adam's step size."""
+    weight_decay: float = Field(default=4e-4, ge=0)
+    """L2 penalty, added to the gradient."""
+    margin: float = Field(default=0.2, gt=0, le=2)
+    """Margin of the triplet loss (Eq. 1) and, to start with, width of the semi-hard band."""
+    miner: MinerName = "semi-hard"
+    """How negatives are chosen."""
+
+
+def build_optimizer(model: nn.Module, settings: OptimisationSettings) -> torch.optim.Optimizer:
+    """Adam over all weights of a model."""
+    return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)

@@ -1,0 +1,80 @@
+"""The run of each data set: the paper's and RobRank's values, and ours where neither has any."""
+
+from pathlib import Path
+from typing import get_args
+
+from colotride.config import RunConfig
+from colotride.data.settings import DataSettings, DatasetName
+from colotride.defenses import CollapsenessSettings
+from colotride.errors import ConfigurationError
+from colotride.evaluation.settings import EvaluationSettings
+from colotride.models import TWO_CONVOLUTIONS, ModelSettings
+from colotride.optimisation import OptimisationSettings
+from colotride.pgd import PGDSettings
+
+
+def preset(name: str) -> RunConfig:
+    """The configuration with which COLO-TRIDE is trained on a data set.
+
+    Args:
+        name: `digits`, `fashion-mnist`, `cub`, `cars` or `sop`.
+
+    Raises:
+        ConfigurationError: no such preset.
+    """
+    makers = {"digits": _digits, "fashion-mnist": _fashion_mnist, "cub": _cub, "cars": _cars, "sop": _sop}
+    if name not in makers:
+        raise ConfigurationError(f"no preset {name!r}; there are {', '.join(get_args(DatasetName))}")
+    return makers[name]()
+
+
+def _digits() -> RunConfig:
+    # 8-pixel images: the radius is chosen so that an undefended net breaks and a defended one need not.
+    return RunConfig(
+        data=DataSettings(
+            name="digits", stored_size=8, image_size=8, flip=False, validation_fraction=1 / 3, pairs_per_batch=32
+        ),
+        model=ModelSettings(
+            architecture=TWO_CONVOLUTIONS, embedding_dim=64, weights="none", freeze_batchnorm=False
+        ),
+        pgd=PGDSettings(epsilon=32 / 255, step_size=4 / 255, steps=8),
+        optimisation=OptimisationSettings(epochs=10, learning_rate=1e-3, weight_decay=1e-7),
+        evaluation=EvaluationSettings(epsilon=32 / 255, step_size=4 / 255, batch_size=256),
+    )
+
+
+def _fashion_mnist() -> RunConfig:
+    # RobRank's profile for 28-pixel images.
+    return RunConfig(
+        data=DataSettings(
+            name="fashion-mnist", stored_size=28, image_size=28, flip=False, validation_fraction=0.1, pairs_per_batch=128
+        ),
+        model=ModelSettings(architecture=TWO_CONVOLUTIONS, weights="none", freeze_batchnorm=False),
+        pgd=PGDSettings(epsilon=77 / 255, step_size=3 / 255),
+        optimisation=OptimisationSettings(epochs=8, learning_rate=1e-3, weight_decay=1e-7),
+        evaluation=EvaluationSettings(epsilon=77 / 255, step_size=3 / 255),
+    )
+
+
+def _photographs(name: DatasetName, attention_factor: float) -> RunConfig:
+    return RunConfig(
+        data=DataSettings(name=name, stored_size=256, image_size=224, flip=True, validation_fraction=0.2),
+        collapseness=CollapsenessSettings(attention_factor=attention_factor),
+    )
+
+
+def _cub() -> RunConfig:
+    return _photographs("cub", attention_factor=10)
+
+
+def _cars() -> RunConfig:
+    return _photographs("cars", attention_factor=9.5)
+
+
+def _sop() -> RunConfig:
+    return _photographs("sop", attention_factor=2)
+
+
+def with_data_root(config: RunConfig, root: Path | None) -> RunConfig:
+    """The same run with its data elsewhere; None changes nothing."""
+    return config if root is None else config.with_values({"data.root": root})
