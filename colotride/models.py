@@ -1,7 +1,7 @@
 """Embedding models: pixels in [0, 1] to L2-normalised embeddings."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 import torchvision
@@ -68,7 +68,7 @@ class EmbeddingModel(nn.Module):
         """Embed pixels in [0, 1] as unit vectors."""
         return functional.normalize(self.backbone((images - self.mean) / self.std), dim=1)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "EmbeddingModel":
         """Switch to training mode; frozen BatchNorm layers stay in evaluation mode."""
         super().train(mode)
         if self.freeze_batchnorm:

@@ -1,12 +1,13 @@
 """The small interface behind which every image set lives."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
 
+@runtime_checkable
 class ImageSet(Protocol):
     """Images with class labels, read by index.
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -85,6 +85,7 @@ Diagnostics = dict[str, Tensor]
 """Named scalars of one batch, left on the device; the trainer averages them over an epoch."""
 
 
+@runtime_checkable
 class Defense(Protocol):
     """Turns a batch into the loss that training minimises, and into diagnostics."""
 

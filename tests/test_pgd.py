@@ -1,0 +1,139 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from colotride.pgd import Budget, PGDSettings, frozen, perturb
+from tests.toys import FlatModel, random_images
+
+
+def slow_pgd(model, images, objective, epsilon, step_size, steps):
+    """The formula image by image and pixel by pixel, with numerical clipping written out."""
+    result = []
+    for image in images:
+        x = image.clone()
+        for _ in range(steps):
+            leaf = x.clone()[None].requires_grad_()
+            objective(model(leaf)).backward()
+            for index in range(x.numel()):
+                value = x.flatten()[index] - step_size * math.copysign(1, leaf.grad.flatten()[index])
+                clean = image.flatten()[index].item()
+                value = min(max(value.item(), clean - epsilon), clean + epsilon)
+                x.view(-1)[index] = min(max(value, 0.0), 1.0)
+        result.append(x)
+    return torch.stack(result)
+
+
+def away_from_first_axis(embeddings):
+    return embeddings[:, 0].sum()
+
+
+def test_pgd_is_the_formula_for_every_pixel():
+    model, images = FlatModel(), random_images(4)
+    got = perturb(model, images, away_from_first_axis, Budget(0.1, 0.03, 7))
+    torch.testing.assert_close(got, slow_pgd(model, images, away_from_first_axis, 0.1, 0.03, 7))
+
+
+def test_perturbed_images_stay_in_the_ball_and_in_the_pixel_range():
+    model, images = FlatModel(), random_images(16)
+    images[0], images[1] = 0.0, 1.0
+    got = perturb(model, images, away_from_first_axis, Budget(0.2, 0.15, 9))
+    assert (got - images).abs().max() <= 0.2 + 1e-6
+    assert got.min() >= 0
+    assert got.max() <= 1
+    assert not torch.equal(got, images)
+
+
+def test_the_objective_falls():
+    model, images = FlatModel(), random_images(8)
+    after = perturb(model, images, away_from_first_axis, Budget(0.1, 0.02, 10))
+    assert away_from_first_axis(model(after)) < away_from_first_axis(model(images)) - 0.1
+
+
+def test_the_result_does_not_depend_on_the_other_images():
+    model, images = FlatModel(), random_images(6)
+    together = perturb(model, images, away_from_first_axis, Budget(0.1, 0.02, 5))
+    alone = torch.cat([perturb(model, image[None], away_from_first_axis, Budget(0.1, 0.02, 5)) for image in images])
+    torch.testing.assert_close(together, alone)
+
+
+def test_a_saturated_objective_moves_nothing():
+    images = random_images(3)
+    got = perturb(FlatModel(), images, lambda e: torch.relu(e.sum() - 100), Budget(0.1, 0.02, 5))
+    assert torch.equal(got, images)
+
+
+@pytest.mark.parametrize("budget", [Budget(0.0, 0.02, 5), Budget(0.1, 0.02, 0)])
+def test_an_empty_budget_moves_nothing(budget):
+    images = random_images(3)
+    assert torch.equal(perturb(FlatModel(), images, away_from_first_axis, budget), images)
+
+
+def test_a_start_outside_the_ball_is_projected_first():
+    images = random_images(3)
+    got = perturb(FlatModel(), images, lambda e: 0 * e.sum(), Budget(0.1, 0.02, 1), start=images + 5)
+    torch.testing.assert_close(got, (images + 0.1).clamp(max=1))
+
+
+def test_weights_statistics_and_modes_are_untouched():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(16, 3))
+    model[1].eval()
+    model[0].bias.requires_grad_(False)
+    model.train()
+    model[1].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    perturb(model, random_images(4), lambda e: e.sum(), Budget(0.1, 0.02, 3))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [module.training for module in model] == [True, False, True, True, True]
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not model[0].bias.requires_grad
+    assert model[0].weight.requires_grad
+
+
+def test_frozen_restores_after_an_error():
+    model = FlatModel().train()
+    with pytest.raises(RuntimeError, match="halfway"), frozen(model):
+        assert not model.training
+        raise RuntimeError("halfway")
+    assert model.training
+    assert model.linear.weight.requires_grad
+
+
+def test_no_weight_gradient_and_one_pass_per_step():
+    passes = []
+    model = FlatModel()
+    model.register_forward_hook(lambda module, inputs, output: passes.append(module.linear.weight.requires_grad))
+    perturb(model, random_images(2), away_from_first_axis, Budget(0.1, 0.02, 5))
+    assert passes == [False] * 5
+
+
+def test_the_linear_ramp_perturbs_from_the_first_epoch_and_ends_at_full_strength():
+    pgd = PGDSettings(step_size=0.1, ramp="linear")
+    assert [pgd.budget(e, 4).step_size for e in range(4)] == pytest.approx([0.025, 0.05, 0.075, 0.1])
+
+
+def test_a_shorter_ramp_reaches_full_strength_earlier_and_stays_there():
+    pgd = PGDSettings(step_size=0.1, ramp="linear", ramp_length=0.5)
+    assert [pgd.budget(e, 4).step_size for e in range(4)] == pytest.approx([0.05, 0.1, 0.1, 0.1])
+
+
+def test_constant_and_cosine_ramps():
+    assert PGDSettings(step_size=0.1, ramp="constant").budget(0, 4).step_size == pytest.approx(0.1)
+    cosine = PGDSettings(step_size=0.1, ramp="cosine")
+    assert [cosine.budget(e, 2).step_size for e in range(2)] == pytest.approx([0.05, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("epsilon", -0.1), ("epsilon", 2), ("steps", 0), ("step_size", 0), ("ramp", "square")]
+)
+def test_values_out_of_range_are_refused(field, value):
+    with pytest.raises(ValueError, match=field):
+        PGDSettings(**{field: value})
+
+
+def test_sizes_may_be_written_as_fractions():
+    assert PGDSettings(epsilon="8/255").epsilon == 8 / 255
+    with pytest.raises(ValueError, match="8/0"):
+        PGDSettings(epsilon="8/0")
