@@ -70,7 +70,9 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int = 2) -> Path
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"checkpoint in {folder} could not be written ({error}); free some space and resume") from error
+        raise CheckpointError(
+            f"checkpoint in {folder} could not be written ({error}); free some space and resume"
+        ) from error
     for old in checkpoints_in(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return target

@@ -15,7 +15,6 @@ import tyro
 from pydantic import TypeAdapter, ValidationError
 
 from colotride.config import RunConfig, load_config
-from colotride.data.settings import DatasetName
 from colotride.defenses import DefenseSettings
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.presets import preset, with_data_root
@@ -115,7 +114,9 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _fraction_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[float] | None:
+def _fraction_rule(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[float] | None:
     if info.type is not float:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(

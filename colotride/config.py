@@ -9,12 +9,12 @@ import yaml
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from colotride.atomic import write_atomically
 from colotride.data.settings import DataSettings
 from colotride.defenses import CollapsenessSettings, DefenseSettings
 from colotride.defenses.colo_tride import ColoTrideSettings
 from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import EvaluationSettings
-from colotride.atomic import write_atomically
 from colotride.health import HealthSettings
 from colotride.models import ModelSettings
 from colotride.optimisation import OptimisationSettings
@@ -57,7 +57,7 @@ class RunConfig(Settings):
         tree = self.model_dump()
         for path, value in values.items():
             *parents, leaf = path.split(".")
-            section = tree
+            section: Any = tree
             for parent in parents:
                 section = section.get(parent) if isinstance(section, dict) else None
             if not isinstance(section, dict):
@@ -99,7 +99,9 @@ def load_config(path: Path) -> RunConfig:
     try:
         tree = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"configuration {path} cannot be read ({error}); give the path of a YAML file") from None
+        raise ConfigurationError(
+            f"configuration {path} cannot be read ({error}); give the path of a YAML file"
+        ) from None
     except yaml.YAMLError as error:
         raise ConfigurationError(f"configuration {path} is not YAML: {' '.join(str(error).split())}") from None
     return validated(tree, f"configuration {path}")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 from colotride.config import RunConfig
-from colotride.data.settings import DataSettings, DatasetName
+from colotride.data.settings import DatasetName, DataSettings
 from colotride.defenses import CollapsenessSettings
 from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import EvaluationSettings
@@ -34,9 +34,7 @@ def _digits() -> RunConfig:
         data=DataSettings(
             name="digits", stored_size=8, image_size=8, flip=False, validation_fraction=1 / 3, pairs_per_batch=32
         ),
-        model=ModelSettings(
-            architecture=TWO_CONVOLUTIONS, embedding_dim=64, weights="none", freeze_batchnorm=False
-        ),
+        model=ModelSettings(architecture=TWO_CONVOLUTIONS, embedding_dim=64, weights="none", freeze_batchnorm=False),
         pgd=PGDSettings(epsilon=32 / 255, step_size=4 / 255, steps=8),
         optimisation=OptimisationSettings(epochs=10, learning_rate=1e-3, weight_decay=1e-7),
         evaluation=EvaluationSettings(epsilon=32 / 255, step_size=4 / 255, batch_size=256),
@@ -47,7 +45,12 @@ def _fashion_mnist() -> RunConfig:
     # RobRank's profile for 28-pixel images.
     return RunConfig(
         data=DataSettings(
-            name="fashion-mnist", stored_size=28, image_size=28, flip=False, validation_fraction=0.1, pairs_per_batch=128
+            name="fashion-mnist",
+            stored_size=28,
+            image_size=28,
+            flip=False,
+            validation_fraction=0.1,
+            pairs_per_batch=128,
         ),
         model=ModelSettings(architecture=TWO_CONVOLUTIONS, weights="none", freeze_batchnorm=False),
         pgd=PGDSettings(epsilon=77 / 255, step_size=3 / 255),

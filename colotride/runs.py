@@ -18,7 +18,9 @@ def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
         ConfigurationError: its configuration is not readable.
     """
     if not (directory / "config.yaml").is_file():
-        raise CheckpointError(f"{directory} is not a run: it holds no config.yaml; give a folder that scripts/train.py made")
+        raise CheckpointError(
+            f"{directory} is not a run: it holds no config.yaml; give a folder that scripts/train.py made"
+        )
     config = load_config(directory / "config.yaml")
     checkpoint = load_newest(directory / "checkpoints")
     if checkpoint is None:

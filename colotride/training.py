@@ -176,9 +176,7 @@ class Trainer:
             save_summary(outcome, self.directory)
         return outcome
 
-    def _train_epoch(
-        self, on_step: Callable[[int, int], None] | None, should_stop: Callable[[], bool] | None
-    ) -> bool:
+    def _train_epoch(self, on_step: Callable[[int, int], None] | None, should_stop: Callable[[], bool] | None) -> bool:
         config, data = self.config, self.config.data
         batches = pair_batches(self._train.labels, data.pairs_per_batch, data.pairs_per_epoch, config.seed, self.epoch)
         self.model.train()

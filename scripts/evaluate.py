@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from colotride.evaluation.evaluator import evaluate
+from colotride.evaluation.settings import EvaluationSettings
+from colotride.evaluation.table import table_of
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,9 +24,6 @@ from colotride.atomic import write_atomically
 from colotride.command_line import device_of, parse, run
 from colotride.data.splits import load_splits
 from colotride.errors import ConfigurationError
-from colotride.evaluation.evaluator import evaluate
-from colotride.evaluation.settings import EvaluationSettings
-from colotride.evaluation.table import table_of
 from colotride.presets import with_data_root
 from colotride.runs import load_run
 

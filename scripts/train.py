@@ -51,7 +51,9 @@ def main(arguments: Sequence[str]) -> int:
     config = with_data_root(command.run, command.data_root)
     device = device_of(command.device)
     splits = load_splits(config.data)
-    directory = command.directory or Path("runs") / time.strftime(f"{config.data.name}-{config.defense.name}-%Y%m%d-%H%M%S")
+    directory = command.directory or Path("runs") / time.strftime(
+        f"{config.data.name}-{config.defense.name}-%Y%m%d-%H%M%S"
+    )
     trainer = Trainer(config, splits.train, splits.validation, device=device, directory=directory)
     console = Console(stderr=True)
     if trainer.step:
@@ -66,7 +68,9 @@ def main(arguments: Sequence[str]) -> int:
         outcome = trainer.run(lambda record: console.print(epoch_line(record)), on_step, stopped)
     console.print(f"{outcome.status}{': ' + outcome.reason if outcome.reason else ''} — {directory}")
     if outcome.status == "interrupted":
-        console.print(f"Continue with: python scripts/train.py --config {directory}/config.yaml --directory {directory}")
+        console.print(
+            f"Continue with: python scripts/train.py --config {directory}/config.yaml --directory {directory}"
+        )
         return 130
     console.print(f"Evaluate with: python scripts/evaluate.py --model {directory}")
     return 0 if outcome.status == "finished" else 1

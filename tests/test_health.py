@@ -39,4 +39,7 @@ def test_divergence_is_named(changes):
 
 
 def test_a_limit_of_zero_never_calls_a_collapse():
-    assert ailment(HealthSettings(collapse_distance=0), HEALTHY | {"distance_anchor_negative": 0.0, "loss": 0.2}, 0.2) is None
+    assert (
+        ailment(HealthSettings(collapse_distance=0), HEALTHY | {"distance_anchor_negative": 0.0, "loss": 0.2}, 0.2)
+        is None
+    )

@@ -21,11 +21,7 @@ def test_semi_hard_negatives_lie_between_the_positive_and_the_margin():
         for i, chosen in enumerate(mined.indices.tolist()):
             distance = (ANCHORS[i] - candidates).norm(dim=1)
             to_positive = (ANCHORS[i] - POSITIVES[i]).norm()
-            band = [
-                j
-                for j in range(8)
-                if labels[j] != LABELS[i] and to_positive < distance[j] < to_positive + 0.4
-            ]
+            band = [j for j in range(8) if labels[j] != LABELS[i] and to_positive < distance[j] < to_positive + 0.4]
             assert labels[chosen] != LABELS[i]
             assert not band or chosen in band
 

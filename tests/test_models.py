@@ -13,7 +13,8 @@ def build(architecture="resnet18", seed=0, image_size=32, channels=3, **values):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "shape"), [("resnet18", (3, 32, 32)), ("two-convolutions", (1, 28, 28)), ("two-convolutions", (1, 8, 8))]
+    ("architecture", "shape"),
+    [("resnet18", (3, 32, 32)), ("two-convolutions", (1, 28, 28)), ("two-convolutions", (1, 8, 8))],
 )
 def test_embeddings_are_unit_vectors_of_the_asked_width(architecture, shape):
     model = build(architecture, channels=shape[0], image_size=shape[1]).eval()
@@ -54,7 +55,9 @@ def test_batchnorm_statistics_are_frozen_when_asked(frozen):
     assert model.backbone.layer1.training
 
 
-@pytest.mark.parametrize("architecture", ["mobilenet_v3_small", "densenet121", "squeezenet1_1", "vit_b_16", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "architecture", ["mobilenet_v3_small", "densenet121", "squeezenet1_1", "vit_b_16", "convnext_tiny"]
+)
 def test_the_last_layer_of_any_classifier_becomes_the_embedding(architecture):
     with torch.device("meta"):
         model = build(architecture, image_size=224)
@@ -94,6 +97,6 @@ def test_imagenet_weights_out_of_reach_are_one_line_with_the_remedy(tmp_path, mo
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match="--model.weights none") as error:
+    with pytest.raises(ModelError, match=r"--model\.weights none") as error:
         build_model(ModelSettings(), channels=3, image_size=32, seed=0)
     assert "\n" not in str(error.value)

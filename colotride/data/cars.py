@@ -1,0 +1,47 @@
+"""Cars-196: photographs of 196 models of cars."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+
+from colotride.data.base import ImageSet
+from colotride.data.files import FileImages
+from colotride.data.source import Source, missing
+from colotride.errors import DataError
+
+REMEDY = "put car_ims/ and cars_annos.mat of Cars-196 (Krause et al., 2013) there"
+
+
+def cars(root: Path, stored_size: int) -> Source:
+    """Cars-196 under ROOT/CARS_196: the first half of the classes trains, the second half tests.
+
+    Classes 1-98 are 8,054 images, classes 99-196 are 8,131.
+
+    Raises:
+        DataError: when a side is read: a file is missing, or the annotations are not those of Cars-196.
+    """
+    return Source(
+        train=partial(_part, root, "train", stored_size), test=partial(_part, root, "test", stored_size), zero_shot=True
+    )
+
+
+def _part(root: Path, side: str, stored_size: int) -> ImageSet:
+    folder = root / "CARS_196"
+    annotations = folder / "cars_annos.mat"
+    if not annotations.is_file():
+        raise missing("cars", annotations, REMEDY)
+    try:
+        table = loadmat(annotations, squeeze_me=True)["annotations"]
+        names = [str(name) for name in np.atleast_1d(table["relative_im_path"])]
+        classes = [int(label) for label in np.atleast_1d(table["class"])]
+    except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
+        raise DataError(f"{annotations} is not the annotation file of Cars-196 ({error}); {REMEDY} again") from None
+    ordered = sorted(set(classes))
+    half = set(ordered[: len(ordered) // 2] if side == "train" else ordered[len(ordered) // 2 :])
+    chosen = [(folder / name, label) for name, label in zip(names, classes, strict=True) if label in half]
+    absent = next((path for path, _ in chosen if not path.is_file()), None)
+    if absent is not None:
+        raise DataError(f"cars lists {absent}, which is not there; {REMEDY} again")
+    return FileImages(f"cars/{side}", [path for path, _ in chosen], [label for _, label in chosen], stored_size)

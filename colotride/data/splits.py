@@ -1,0 +1,107 @@
+"""The parts of a data set: training, validation taken from the training side, and test."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from colotride.data.base import ImageSet, subset_of
+from colotride.data.cars import cars
+from colotride.data.cub import cub
+from colotride.data.digits import digits
+from colotride.data.fashion_mnist import fashion_mnist
+from colotride.data.settings import DatasetName, DataSettings
+from colotride.data.sop import sop
+from colotride.data.source import Source
+from colotride.errors import DataError
+from colotride.randomness import generator
+
+SOURCES: Mapping[DatasetName, Callable[[Path, int], Source]] = {
+    "digits": digits,
+    "fashion-mnist": fashion_mnist,
+    "cub": cub,
+    "cars": cars,
+    "sop": sop,
+}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The parts of a data set that a run uses."""
+
+    train: ImageSet
+    validation: ImageSet | None
+    """Held out from the training side; None when everything is trained on."""
+    read_test: Callable[[], ImageSet]
+
+    @cached_property
+    def test(self) -> ImageSet:
+        """The test side, read when it is asked for: a search never does."""
+        return self.read_test()
+
+
+def load_splits(settings: DataSettings) -> Splits:
+    """Read the training side of a data set and hold out its validation part when the settings say so.
+
+    Zero-shot sets hold out whole classes (the last ones of the training side), closed sets hold out images of every
+    class. Which ones does not depend on the run's seed: all runs of a search validate on the same images.
+
+    Raises:
+        DataError: the set is missing, incomplete, of another image size, or cannot form triplets.
+    """
+    source = SOURCES[settings.name](settings.root, settings.stored_size)
+    side = source.train()
+    _check_size(side, settings.stored_size)
+    _check_triplets(side)
+    if not settings.hold_out_validation:
+        return Splits(side, None, source.test)
+    choose = held_out_classes if source.zero_shot else held_out_images
+    held_out = choose(side.labels, settings.validation_fraction)
+    train = subset_of(side, (~held_out).nonzero().flatten(), f"{side.name} without validation")
+    validation = subset_of(side, held_out.nonzero().flatten(), f"{settings.name}/validation")
+    _check_triplets(train)
+    return Splits(train, validation, source.test)
+
+
+def held_out_classes(labels: Int[Tensor, "images"], fraction: float) -> Bool[Tensor, "images"]:
+    """Which images belong to the last classes, `fraction` of all classes, at least one."""
+    classes = labels.unique()
+    count = max(1, round(fraction * len(classes)))
+    return torch.isin(labels, classes[-count:])
+
+
+def held_out_images(labels: Int[Tensor, "images"], fraction: float) -> Bool[Tensor, "images"]:
+    """A fixed random choice of every class's images, `fraction` of each, at least two (a query and its match)."""
+    order = torch.randperm(len(labels), generator=generator(0, "validation split"))
+    by_class = order[labels[order].argsort(stable=True)]
+    _, counts = labels.unique(return_counts=True)
+    starts = counts.cumsum(0) - counts
+    wanted = (counts * fraction).round().long().clamp_min(2)
+    position = torch.arange(len(labels)) - starts.repeat_interleave(counts)
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    held_out[by_class] = position < wanted.repeat_interleave(counts)
+    return held_out
+
+
+def _check_size(images: ImageSet, stored_size: int) -> None:
+    size = images.pixels(torch.zeros(1, dtype=torch.int64)).shape[-1]
+    if size != stored_size:
+        raise DataError(f"images of {images.name} have {size} px, data.stored_size is {stored_size}; set it to {size}")
+
+
+def _check_triplets(images: ImageSet) -> None:
+    classes, counts = images.labels.unique(return_counts=True)
+    if len(classes) < 2:
+        raise DataError(
+            f"{images.name} has {len(classes)} class: no anchor has a negative; two classes or more are needed"
+        )
+    if int(counts.min()) < 2:
+        lonely = classes[counts < 2].tolist()
+        raise DataError(
+            f"{images.name} has {len(lonely)} classes with a single image, the first is {lonely[0]}: "
+            "it has no positive; add images to such classes or remove them"
+        )
