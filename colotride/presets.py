@@ -67,7 +67,7 @@ def _photographs(name: DatasetName, attention_factor: float) -> RunConfig:
 
 
 def _cub() -> RunConfig:
-    return _photographs("cub", attention_factor=10)
+    return _photographs("cub", attention_factor=10.0)
 
 
 def _cars() -> RunConfig:
@@ -75,7 +75,7 @@ def _cars() -> RunConfig:
 
 
 def _sop() -> RunConfig:
-    return _photographs("sop", attention_factor=2)
+    return _photographs("sop", attention_factor=2.0)
 
 
 def with_data_root(config: RunConfig, root: Path | None) -> RunConfig:

@@ -1,7 +1,7 @@
 """Which images a run uses, and how they are cut, paired and held out."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -33,7 +33,7 @@ class DataSettings(Settings):
     """Share that is held out: of the training classes (zero-shot sets) or of each class's images (closed sets)."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self) -> "DataSettings":
         if self.image_size > self.stored_size:
             raise ValueError(f"image_size {self.image_size} is larger than stored_size {self.stored_size}")
         return self

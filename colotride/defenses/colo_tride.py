@@ -81,23 +81,22 @@ class ColoTride:
         budget = self.pgd.budget(moment.epoch, moment.epochs)
         step = self._candidates if self.phase(moment.step) == "candidates" else self._anchor
         loss, shift = step(model, triplets, sigma, budget)
-        diagnostics["embedding_shift"] = shift
-        return loss, diagnostics
+        return loss, diagnostics | shift
 
     def _candidates(
         self, model: nn.Module, triplets: Triplets, sigma: Float[Tensor, ""], budget: Budget
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    ) -> tuple[Float[Tensor, ""], Diagnostics]:
         objective = candidate_objective(triplets, sigma, self.collapseness)
         moved = perturb(model, torch.cat([triplets.positive, triplets.negative]), objective, budget)
         anchor, positive, negative = embed_triplets(model, triplets.anchor, *moved.chunk(2))
         loss = triplet_loss(distances(anchor, positive), distances(anchor, negative), self.margin)
         clean = torch.cat([triplets.positive_embedding, triplets.negative_embedding])
         moved_embedding = torch.cat([positive, negative]).detach()
-        return loss, relative_shift(moved_embedding, clean, triplets.anchor_positive)
+        return loss, {"shift_candidates": relative_shift(moved_embedding, clean, triplets.anchor_positive)}
 
     def _anchor(
         self, model: nn.Module, triplets: Triplets, sigma: Float[Tensor, ""], budget: Budget
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    ) -> tuple[Float[Tensor, ""], Diagnostics]:
         objective = anchor_objective(triplets, sigma, self.collapseness, self.settings.anchor_hardness_term)
         moved = perturb(model, triplets.anchor, objective, budget)
         anchor, positive, negative = embed_triplets(model, moved, triplets.positive, triplets.negative)
@@ -105,7 +104,8 @@ class ColoTride:
         loss = triplet_loss(to_positive, to_negative, self.margin) + top_ranked_triplet_loss(
             to_positive, to_negative, self.settings.top_ranked_coefficient, self.settings.top_ranked_margin
         )
-        return loss, relative_shift(anchor.detach(), triplets.anchor_embedding, triplets.anchor_positive)
+        shift = relative_shift(anchor.detach(), triplets.anchor_embedding, triplets.anchor_positive)
+        return loss, {"shift_anchor": shift}
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing is carried from batch to batch: the phase follows from the step."""

@@ -1,0 +1,1 @@
+"""Image sets, their splits, pair sampling and augmentation."""

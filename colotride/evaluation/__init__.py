@@ -1,0 +1,1 @@
+"""The evaluator: benign retrieval metrics, ten attack scores, ERS and ARS."""

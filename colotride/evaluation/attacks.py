@@ -1,0 +1,236 @@
+"""The ten attack numbers: each attack draws its targets, minimises its loss, and measures what it reached.
+
+Every loss is a sum over images of each one's own loss. PGD uses only the sign of the gradient, so the sum gives every
+image the perturbation that it would get alone: batches change nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from colotride.evaluation import ranking, targets
+from colotride.evaluation.gallery import Gallery
+from colotride.evaluation.settings import Protocol
+from colotride.geometry import distance_matrix, distances
+from colotride.pgd import Budget, Objective, frozen, perturb
+
+DrawTargets = Callable[[Gallery, Int[Tensor, "queries"], torch.Generator], Int[Tensor, "queries"]]
+Measured = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Victims:
+    """A batch under attack: which images move, and which image is each one's target."""
+
+    gallery: Gallery
+    moving: Int[Tensor, "batch"]
+    target: Int[Tensor, "batch"]
+
+    @property
+    def target_embedding(self) -> Float[Tensor, "batch dim"]:
+        """Clean embeddings of the targets."""
+        return self.gallery.embeddings[self.target]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack: how its targets are drawn, what it minimises and what is reported."""
+
+    name: str
+    draw: DrawTargets
+    objective: Callable[[Victims], Objective]
+    measure: Callable[[Victims, Tensor], Measured]
+    """From the embeddings of the moving images, clean or perturbed, to the reported values of each image."""
+    strike: Callable[..., Measured]
+    """Perturbs and measures; see `strike`."""
+
+
+def strike(
+    attack: Attack,
+    model: nn.Module,
+    images: Float[Tensor, "batch channels height width"],
+    victims: Victims,
+    budget: Budget,
+    noise: Float[Tensor, "channels height width"],
+) -> Measured:
+    """Perturb a batch from where it is, and measure.
+
+    Args:
+        attack: what to minimise and to measure.
+        model: maps pixels in [0, 1] to unit vectors.
+        images: the moving images.
+        victims: their places and their targets.
+        budget: radius, step size, steps.
+        noise: uniform in [-1, 1], for attacks that need a random start.
+    """
+    return attack.measure(victims, _embed(model, perturb(model, images, attack.objective(victims), budget)))
+
+
+def strike_from_noise(
+    attack: Attack, model: nn.Module, images: Tensor, victims: Victims, budget: Budget, noise: Tensor
+) -> Measured:
+    """The same from a random start of one step size: the gradient of ES is undefined where the shift is 0."""
+    start = images + budget.step_size * noise
+    return attack.measure(victims, _embed(model, perturb(model, images, attack.objective(victims), budget, start)))
+
+
+def strike_and_report_late(
+    attack: Attack, model: nn.Module, images: Tensor, victims: Victims, budget: Budget, noise: Tensor
+) -> Measured:
+    """ES as RobRank's code reports it: R@1 after the last step, but the shift from the forward pass before it."""
+    objective = attack.objective(victims)
+    before = perturb(model, images, objective, replace(budget, steps=budget.steps - 1))
+    after = perturb(model, images, objective, replace(budget, steps=1), start=before)
+    late = attack.measure(victims, _embed(model, before))
+    return attack.measure(victims, _embed(model, after)) | {"ES:D": late["ES:D"]}
+
+
+def attacks(protocol: Protocol) -> list[Attack]:
+    """The nine attacks behind the ten numbers, in the order of the paper's tables."""
+    strict = protocol == "strict"
+    return [
+        Attack("CA+", targets.random_others, _candidate_raised, _candidate_rank("CA+"), strike),
+        Attack("CA-", targets.random_among_nearest, _candidate_lowered, _candidate_rank("CA-"), strike),
+        Attack("QA+", targets.random_others, _query_raises, _query_rank("QA+"), strike),
+        Attack("QA-", targets.random_among_nearest, _query_lowers, _query_rank("QA-"), strike),
+        Attack("TMA", targets.random_others, _towards_target, _cosine, strike),
+        Attack("ES", _itself, _away, _shift, strike_from_noise)
+        if strict
+        else Attack("ES", _itself, _away_from_noise, _shift, strike_and_report_late),
+        Attack("LTM", _itself, _mismatch if strict else _mismatch_with_itself, _hit("LTM"), strike),
+        Attack(
+            "GTM", targets.nearest_of_other_class if strict else targets.published_unmatch, _meet, _hit("GTM"), strike
+        ),
+        Attack("GTT", targets.nearest_others, _query_lowers, _still_in_top, strike),
+    ]
+
+
+def _embed(model: nn.Module, images: Tensor) -> Tensor:
+    with frozen(model), torch.no_grad():
+        return model(images)
+
+
+def _itself(gallery: Gallery, moving: Tensor, random: torch.Generator) -> Tensor:
+    return moving
+
+
+def _candidate_raised(victims: Victims) -> Objective:
+    """CA+: mean relu(d(q, c~) - B(q)), B(q) the distances from q to the whole gallery."""
+    baseline = distance_matrix(victims.target_embedding, victims.gallery.embeddings)
+    return lambda moved: torch.relu(distances(victims.target_embedding, moved)[:, None] - baseline).mean(dim=1).sum()
+
+
+def _candidate_lowered(victims: Victims) -> Objective:
+    """CA-: mean relu(B(q) - d(q, c~))."""
+    baseline = distance_matrix(victims.target_embedding, victims.gallery.embeddings)
+    return lambda moved: torch.relu(baseline - distances(victims.target_embedding, moved)[:, None]).mean(dim=1).sum()
+
+
+def _query_raises(victims: Victims) -> Objective:
+    """QA+: mean relu(d(q~, c) - B(q~)), B(q~) the distances from the perturbed query to the whole gallery."""
+
+    def objective(moved: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
+        baseline = distance_matrix(moved, victims.gallery.embeddings)
+        return torch.relu(distances(moved, victims.target_embedding)[:, None] - baseline).mean(dim=1).sum()
+
+    return objective
+
+
+def _query_lowers(victims: Victims) -> Objective:
+    """QA-, GTT: mean relu(B(q~) - d(q~, c))."""
+
+    def objective(moved: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
+        baseline = distance_matrix(moved, victims.gallery.embeddings)
+        return torch.relu(baseline - distances(moved, victims.target_embedding)[:, None]).mean(dim=1).sum()
+
+    return objective
+
+
+def _towards_target(victims: Victims) -> Objective:
+    """TMA: 1 - cos(f(q~), t)."""
+    return lambda moved: (1 - (moved * victims.target_embedding).sum(dim=1)).sum()
+
+
+def _away(victims: Victims) -> Objective:
+    """ES: - d(f(q~), f(q))."""
+    return lambda moved: -distances(moved, victims.target_embedding).sum()
+
+
+def _away_from_noise(victims: Victims) -> Objective:
+    """ES as published: the clean embedding is shaken by 1e-7, which gives the first gradient a direction."""
+    clean = victims.target_embedding
+    signs = torch.ones(clean.shape[1], device=clean.device)
+    signs[1::2] = -1
+    return lambda moved: -distances(moved, clean + 1e-7 * signs).sum()
+
+
+def _mismatch(victims: Victims) -> Objective:
+    """LTM: relu(max d(q~, other class) - min d(q~, same class)), the query itself left out."""
+    same, other = ranking.same_and_other(victims.gallery, victims.moving)
+    return _mismatch_objective(victims.gallery, same, other)
+
+
+def _mismatch_with_itself(victims: Victims) -> Objective:
+    """LTM as published: the query's own clean embedding counts as one of its matches."""
+    _, other = ranking.same_and_other(victims.gallery, victims.moving)
+    return _mismatch_objective(victims.gallery, ~other, other)
+
+
+def _mismatch_objective(gallery: Gallery, same: Tensor, other: Tensor) -> Objective:
+    def objective(moved: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
+        to_gallery = distance_matrix(moved, gallery.embeddings)
+        farthest_other = to_gallery.masked_fill(~other, -torch.inf).amax(dim=1)
+        nearest_match = to_gallery.masked_fill(~same, torch.inf).amin(dim=1)
+        return torch.relu(farthest_other - nearest_match).sum()
+
+    return objective
+
+
+def _meet(victims: Victims) -> Objective:
+    """GTM: d(q~, c), c of another class."""
+    return lambda moved: distances(moved, victims.target_embedding).sum()
+
+
+def _candidate_rank(name: str) -> Callable[[Victims, Tensor], Measured]:
+    def measure(victims: Victims, embeddings: Float[Tensor, "batch dim"]) -> Measured:
+        rank = ranking.percentile_rank(
+            victims.gallery, victims.target_embedding, embeddings, victims.target, victims.moving
+        )
+        return {name: rank}
+
+    return measure
+
+
+def _query_rank(name: str) -> Callable[[Victims, Tensor], Measured]:
+    def measure(victims: Victims, embeddings: Float[Tensor, "batch dim"]) -> Measured:
+        rank = ranking.percentile_rank(
+            victims.gallery, embeddings, victims.target_embedding, victims.moving, victims.target
+        )
+        return {name: rank}
+
+    return measure
+
+
+def _cosine(victims: Victims, embeddings: Float[Tensor, "batch dim"]) -> Measured:
+    return {"TMA": (embeddings * victims.target_embedding).sum(dim=1)}
+
+
+def _shift(victims: Victims, embeddings: Float[Tensor, "batch dim"]) -> Measured:
+    return {
+        "ES:D": ranking.embedding_shift(victims.gallery, embeddings, victims.moving),
+        "ES:R": ranking.first_result_is_match(victims.gallery, embeddings, victims.moving),
+    }
+
+
+def _hit(name: str) -> Callable[[Victims, Tensor], Measured]:
+    def measure(victims: Victims, embeddings: Float[Tensor, "batch dim"]) -> Measured:
+        return {name: ranking.first_result_is_match(victims.gallery, embeddings, victims.moving)}
+
+    return measure
+
+
+def _still_in_top(victims: Victims, embeddings: Float[Tensor, "batch dim"]) -> Measured:
+    return {"GTT": ranking.in_first_results(victims.gallery, embeddings, victims.moving, victims.target, k=4)}

@@ -1,0 +1,88 @@
+"""ERS and ARS: one number for the robustness of a model."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+RANK_GOALS = {"CA+": 0.0, "CA-": 100.0, "QA+": 0.0, "QA-": 100.0}
+"""The percentile rank that each rank attack wants to reach."""
+
+RECALL_ATTACKS = ("ES:R", "LTM", "GTM", "GTT")
+"""Attacks that want to lower a share to 0."""
+
+ATTACK_COLUMNS = ("CA+", "CA-", "QA+", "QA-", "TMA", "ES:D", "ES:R", "LTM", "GTM", "GTT")
+"""The ten numbers of Table 1, in its order."""
+
+RESISTANCE_COLUMNS = (*RANK_GOALS, *RECALL_ATTACKS)
+"""The eight numbers of Table 2, in its order; TMA and ES:D are left out, for the reasons of Section 3.4."""
+
+
+def empirical_robustness_score(columns: Mapping[str, float]) -> float:
+    """ERS: the mean of the ten attack numbers, each scaled to 0..100 so that more is more robust.
+
+    The raised ranks count twice, because a random rank is 50 % on average.
+
+    Args:
+        columns: CA+, CA-, QA+, QA- (percentile ranks), TMA (cosine), ES:D (shift in [0, 2]), ES:R, LTM, GTM, GTT
+            (percent), all after the attack.
+    """
+    scaled = (
+        2 * columns["CA+"],
+        100 - columns["CA-"],
+        2 * columns["QA+"],
+        100 - columns["QA-"],
+        100 * (1 - columns["TMA"]),
+        100 * (1 - columns["ES:D"] / 2),
+        *(columns[name] for name in RECALL_ATTACKS),
+    )
+    return sum(scaled) / len(scaled)
+
+
+def adversarial_resistance_score(resistances: Mapping[str, float]) -> float:
+    """ARS: the mean of the eight resistances, 0..100 (Eq. 27)."""
+    return sum(resistances[name] for name in RESISTANCE_COLUMNS) / len(RESISTANCE_COLUMNS)
+
+
+def rank_resistance(before: Float[Tensor, "queries"], after: Float[Tensor, "queries"], goal: float) -> float:
+    """Share of its intention that a rank attack did not reach, 0..100 (Eq. 28-30).
+
+    1 - (v1 - v0) / (goal - v0), averaged over the queries whose rank v0 differs from the goal. Each is clipped to
+    [0, 1]: a share of an intention lies there, and a query that starts next to its goal would otherwise outweigh
+    hundreds of others when its rank changes by a place or two.
+
+    Args:
+        before: percentile ranks v0.
+        after: percentile ranks v1.
+        goal: the rank that the attack wants. Where every query starts at the goal nothing was left to attack: 100.
+    """
+    open_to_attack = before != goal
+    if not bool(open_to_attack.any()):
+        return 100.0
+    start, end = before[open_to_attack].double(), after[open_to_attack].double()
+    return 100 * float((1 - (end - start) / (goal - start)).clamp(0, 1).mean())
+
+
+def recall_resistance(before: float, after: float) -> float:
+    """Share of the recall that an attack left, 0..100 (Eq. 31): after / before over the whole data set.
+
+    A recall of 0 before the attack leaves nothing to resist with: 0. More recall than before counts as 100.
+    """
+    return min(100.0, 100 * after / before) if before > 0 else 0.0
+
+
+def resistances(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, float]:
+    """The columns of Table 2 from the values of every query before and after each attack."""
+    ranks = {name: rank_resistance(before[name], after[name], goal) for name, goal in RANK_GOALS.items()}
+    recalls = {name: recall_resistance(_mean(before[name]), _mean(after[name])) for name in RECALL_ATTACKS}
+    return ranks | recalls
+
+
+def columns(after: Mapping[str, Tensor]) -> dict[str, float]:
+    """The columns of Table 1 from the values of every query after each attack."""
+    return {name: _mean(after[name]) for name in ATTACK_COLUMNS}
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.to(torch.float64).mean())

@@ -1,0 +1,56 @@
+"""Evaluations side by side, as the paper's tables show them."""
+
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from colotride.evaluation.evaluator import Evaluation
+from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS
+
+
+def table_of(evaluations: Mapping[str, Evaluation], title: str = "") -> Table:
+    """One column per evaluation, one row per number: benign, after each attack (with its resistance), ERS and ARS.
+
+    Tall instead of wide, because eighteen columns do not fit a terminal. All evaluations must be of one protocol;
+    the caption names it with the budgets.
+
+    Args:
+        evaluations: by the name that heads each column.
+        title: above the table.
+    """
+    first = next(iter(evaluations.values()))
+    caption = f"{first.protocol} protocol, {first.queries} of {first.images} images attacked with {first.steps} steps"
+    table = Table(title=title or None, caption=caption)
+    table.add_column("")
+    for name in evaluations:
+        table.add_column(name, justify="right")
+    for name in first.benign:
+        table.add_row(name, *(f"{one.benign[name]:.1f}" for one in evaluations.values()))
+    table.add_section()
+    for name in ATTACK_COLUMNS:
+        table.add_row(name, *(_attacked(one, name) for one in evaluations.values()))
+    table.add_section()
+    table.add_row("ERS", *(f"{one.ERS:.1f}" for one in evaluations.values()), style="bold")
+    table.add_row("ARS", *(f"{one.ARS:.1f}" for one in evaluations.values()), style="bold")
+    return table
+
+
+def markdown_of(evaluations: Mapping[str, Evaluation]) -> str:
+    """One row per evaluation with the columns of Table 1 and the ARS, in Markdown."""
+    first = next(iter(evaluations.values()))
+    names = [*first.benign, *ATTACK_COLUMNS, "ERS", "ARS"]
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    for label, one in evaluations.items():
+        scores = one.scores()
+        cells = (f"{scores[name]:.{_digits(name)}f}" for name in names)
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _attacked(evaluation: Evaluation, name: str) -> str:
+    value = f"{evaluation.attacked[name]:.{_digits(name)}f}"
+    return f"{value}  (resists {evaluation.resistance[name]:.1f})" if name in RESISTANCE_COLUMNS else value
+
+
+def _digits(name: str) -> int:
+    return 2 if name in ("TMA", "ES:D") else 1
