@@ -1,0 +1,169 @@
+"""MLflow: every run's configuration, curves and scores in one store, so that runs are compared in its pages.
+
+All calls go through `MlflowClient` from one process. A store that cannot be reached never stops the work: what is
+measured also lies in the runs' folders, so the tracker says so once and stays silent from then on.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from colotride.config import RunConfig
+from colotride.errors import ConfigurationError
+from colotride.training import EpochRecord
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+EXPERIMENT = "colotride"
+PARENT_TAG = "mlflow.parentRunId"
+
+
+def metric_name(name: str) -> str:
+    """A score's name in letters that MLflow allows: `R@1` becomes `R_at_1`, `CA+` `CA_plus`, `ES:D` `ES_D`."""
+    spelled = name.replace("@", "_at_").replace("+", "_plus").replace(":", "_").replace(" ", "_")
+    return spelled[:-1] + "_minus" if spelled.endswith("-") else spelled
+
+
+def flat_parameters(config: RunConfig) -> dict[str, str]:
+    """Every setting of a run under its dotted name ("pgd.steps"), as text."""
+    flat: dict[str, str] = {}
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(inner, f"{path}.{name}" if path else name)
+        else:
+            flat[path] = f"{value:.6g}" if isinstance(value, float) else str(value)
+
+    walk(config.model_dump(mode="json"), "")
+    return flat
+
+
+def epoch_metrics(record: EpochRecord) -> dict[str, float]:
+    """One epoch's curves: `train/loss`, `train/collapseness`, ..., `validation/ARS`, ..., and the seconds it took."""
+    train = {f"train/{metric_name(name)}": value for name, value in record.diagnostics.items()}
+    validation = {f"validation/{metric_name(name)}": value for name, value in record.validation.items()}
+    return {**train, **validation, "seconds_per_epoch": record.seconds}
+
+
+def test_metrics(scores: Mapping[str, float]) -> dict[str, float]:
+    """Final scores on the test side: `test/ERS`, `test/ARS`, `test/R_at_1`, ..."""
+    return {f"test/{metric_name(name)}": value for name, value in scores.items()}
+
+
+class Tracker:
+    """Writes runs into an MLflow store.
+
+    Attributes:
+        uri: the store.
+    """
+
+    def __init__(self, uri: str = DEFAULT_URI, warn: Callable[[str], None] | None = None) -> None:
+        """Open a store, and make the experiment `colotride` in it where it is missing.
+
+        Args:
+            uri: `sqlite:///file`, or the address of a tracking server.
+            warn: takes the one line that says that the store is out of reach; standard error by default.
+
+        Raises:
+            ConfigurationError: not an address that MLflow knows.
+        """
+        self.uri = uri
+        self._warn = warn or (lambda line: print(line, file=sys.stderr))
+        self._reachable = True
+        self._experiment: str | None = None
+        try:
+            self._client = MlflowClient(uri)
+        except MlflowException as error:
+            raise ConfigurationError(f"tracking URI {uri!r} is not one that MLflow knows ({_first(error)})") from None
+        self._experiment = self._try(self._open_experiment)
+
+    def start(
+        self,
+        name: str,
+        *,
+        parameters: Mapping[str, str],
+        tags: Mapping[str, str],
+        parent: str | None = None,
+    ) -> str | None:
+        """Begin a run, as a child of another one where `parent` names it; returns its id, None when out of reach."""
+        if self._experiment is None:
+            return None
+        nested = {} if parent is None else {PARENT_TAG: parent}
+        commit = git_commit()
+        known = {} if commit is None else {"mlflow.source.git.commit": commit, "git_commit": commit}
+
+        def begin() -> str:
+            assert self._experiment is not None
+            run = self._client.create_run(self._experiment, run_name=name, tags={**tags, **nested, **known})
+            pairs = [Param(key, value) for key, value in parameters.items()]
+            self._client.log_batch(run.info.run_id, params=pairs)
+            return str(run.info.run_id)
+
+        return self._try(begin)
+
+    def metrics(self, run: str | None, values: Mapping[str, float], step: int = 0) -> None:
+        """Log values of one step in one request."""
+        now = int(time.time() * 1000)
+        batch = [Metric(key, value, now, step) for key, value in values.items()]
+        self._on(run, lambda one: self._client.log_batch(one, metrics=batch))
+
+    def tags(self, run: str | None, values: Mapping[str, str]) -> None:
+        """Set tags of a run."""
+        batch = [RunTag(key, value) for key, value in values.items()]
+        self._on(run, lambda one: self._client.log_batch(one, tags=batch))
+
+    def artifact(self, run: str | None, path: Path) -> None:
+        """Keep a file with a run."""
+        self._on(run, lambda one: self._client.log_artifact(one, str(path)))
+
+    def end(self, run: str | None, *, failed: bool = False) -> None:
+        """Close a run."""
+        self._on(run, lambda one: self._client.set_terminated(one, "FAILED" if failed else "FINISHED"))
+
+    def _open_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        # A local store keeps its artifacts beside it; a server decides for itself.
+        location = Path("mlartifacts").absolute().as_uri() if self.uri.startswith("sqlite:") else None
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
+
+    def _on(self, run: str | None, call: Callable[[str], object]) -> None:
+        if run is not None:
+            self._try(lambda: call(run))
+
+    def _try(self, call: Callable[[], Any]) -> Any:
+        if not self._reachable:
+            return None
+        try:
+            return call()
+        except (MlflowException, OSError) as error:
+            self._reachable = False
+            self._warn(
+                f"warning: MLflow store {self.uri} is out of reach ({_first(error)}); going on without it, "
+                "all results are kept in the runs' folders"
+            )
+            return None
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=5
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,1 @@
+"""The search for better configurations: Ray Tune with Optuna over the trainer of `colotride`."""

@@ -1,0 +1,106 @@
+"""What a person sees of a running search: a live table on a terminal, one line per ended trial elsewhere."""
+
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tune.observer import TrialRow
+from tune.space import Values
+
+STYLES = {"finished": "green", "running": "cyan", "stopped": "dim", "collapsed": "yellow"}
+SHOWN = 20
+"""Rows of the live table; the rest would not fit."""
+
+
+class Display:
+    """Shows every trial as it goes; use as a context manager around the search."""
+
+    def __init__(self, console: Console, trials: int, epochs: int, objective: str) -> None:
+        self._console, self._trials, self._epochs, self._objective = console, trials, epochs, objective
+        self._rows: list[TrialRow] = []
+        self._began = time.monotonic()
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "Display":
+        self._began = time.monotonic()
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def started(self, row: TrialRow) -> None:
+        """See `Listener`."""
+        self._rows.append(row)
+
+    def reported(self, row: TrialRow, result: dict[str, Any]) -> None:
+        """See `Listener`; the live table draws itself."""
+
+    def ended(self, row: TrialRow) -> None:
+        """See `Listener`."""
+        if not self._console.is_terminal:
+            done = sum(one.status != "running" for one in self._rows)
+            scores = "  ".join(f"{name} {value:.1f}" for name, value in row.scores.items())
+            self._console.print(
+                f"[{done}/{self._trials}] trial {row.number} {row.status} at epoch {row.epoch}  {scores}  "
+                f"{values_text(row.values)}",
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
+            )
+
+    def _render(self) -> RenderableType:
+        return Group(trial_table(self._rows[-SHOWN:], self._objective), Text(self._progress()))
+
+    def _progress(self) -> str:
+        """How much is done, and how long the rest takes if it goes on like the epochs so far."""
+        done = sum(self._epochs if row.status != "running" else row.epoch for row in self._rows)
+        share = done / (self._trials * self._epochs)
+        elapsed = time.monotonic() - self._began
+        ended = sum(row.status != "running" for row in self._rows)
+        left = f", about {elapsed * (1 - share) / share:.0f} s left" if share > 0.05 else ""
+        return f"{ended} of {self._trials} trials ended, {elapsed:.0f} s{left}"
+
+
+def trial_table(rows: Iterable[TrialRow], objective: str, title: str = "") -> Table:
+    """Trials with their values, state and validation scores; the best objective is bold."""
+    rows = list(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row.values))
+    table = Table(title=title or None)
+    for heading in ("trial", *names, "epoch", "R@1", "ERS", "ARS", "status"):
+        table.add_column(heading.replace("_", " "), justify="left" if heading == "status" else "right")
+    best = max((row.scores.get(objective, 0.0) for row in rows if row.status == "finished"), default=None)
+    for row in rows:
+        leads = row.status == "finished" and row.scores.get(objective) == best
+        scores = (f"{row.scores[name]:.1f}" if name in row.scores else "" for name in ("R@1", "ERS", "ARS"))
+        table.add_row(
+            str(row.number),
+            *(value_text(row.values.get(name)) for name in names),
+            str(row.epoch),
+            *scores,
+            Text(row.status, style=STYLES.get(row.status, "red")),
+            style="bold" if leads else "",
+        )
+    return table
+
+
+def values_text(values: Values) -> str:
+    """The values of a trial in one line."""
+    return ", ".join(f"{name}={value_text(value)}" for name, value in values.items())
+
+
+def value_text(value: Any) -> str:
+    """One value, short; nothing where the parameter does not apply."""
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
