@@ -4,6 +4,9 @@ All calls go through `MlflowClient` from one process. A store that cannot be rea
 measured also lies in the runs' folders, so the tracker says so once and stays silent from then on.
 """
 
+import json
+import logging
+import os
 import subprocess
 import sys
 import time
@@ -15,9 +18,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from colotride.atomic import write_atomically
 from colotride.config import RunConfig
 from colotride.errors import ConfigurationError
-from colotride.training import EpochRecord
+from colotride.training import EpochRecord, Outcome
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "colotride"
@@ -74,6 +78,9 @@ class Tracker:
         Raises:
             ConfigurationError: not an address that MLflow knows.
         """
+        # The first use of a local store reports every table that it makes.
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         self.uri = uri
         self._warn = warn or (lambda line: print(line, file=sys.stderr))
         self._reachable = True
@@ -151,6 +158,70 @@ class Tracker:
                 "all results are kept in the runs' folders"
             )
             return None
+
+
+class RunRecord:
+    """One run of the trainer in MLflow; its folder remembers which, so that a resumed run is continued, not doubled."""
+
+    FILE = "mlflow.json"
+
+    def __init__(self, tracker: Tracker, run: str | None) -> None:
+        self._tracker, self._run = tracker, run
+
+    @classmethod
+    def open(cls, directory: Path, config: RunConfig, uri: str | None) -> "RunRecord":
+        """Continue the record of a run's folder, or begin one.
+
+        Args:
+            directory: the run's folder.
+            config: of the run.
+            uri: the store; None for $MLFLOW_TRACKING_URI or the local one.
+        """
+        record = cls.existing(directory)
+        if record is not None:
+            return record
+        tracker = Tracker(uri or default_uri())
+        tags = {"dataset": config.data.name, "defense": config.defense.name, "kind": "train"}
+        run = tracker.start(directory.name, parameters=flat_parameters(config), tags=tags)
+        tracker.artifact(run, directory / "config.yaml")
+        if run is not None:
+            write_atomically(directory / cls.FILE, json.dumps({"uri": absolute(tracker.uri), "run": run}).encode())
+        return cls(tracker, run)
+
+    @classmethod
+    def existing(cls, directory: Path) -> "RunRecord | None":
+        """The record of a run's folder, None where it has none."""
+        try:
+            known = json.loads((directory / cls.FILE).read_text())
+        except OSError:
+            return None
+        return cls(Tracker(known["uri"]), known["run"])
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Add an epoch to the curves."""
+        self._tracker.metrics(self._run, epoch_metrics(record), record.epoch)
+
+    def end(self, outcome: Outcome) -> None:
+        """Close the run with its status; an interrupted one stays open."""
+        self._tracker.tags(self._run, {"status": outcome.status, "reason": outcome.reason})
+        if outcome.status != "interrupted":
+            self._tracker.end(self._run, failed=outcome.status != "finished")
+
+    def evaluation(self, scores: Mapping[str, float], file: Path) -> None:
+        """Add the scores on the test side and the file that holds them."""
+        self._tracker.metrics(self._run, test_metrics(scores))
+        self._tracker.artifact(self._run, file)
+
+
+def default_uri() -> str:
+    """The store that $MLFLOW_TRACKING_URI names, or the local one."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def absolute(uri: str) -> str:
+    """The same store from whatever folder it is opened."""
+    prefix = "sqlite:///"
+    return prefix + str(Path(uri.removeprefix(prefix)).absolute()) if uri.startswith(prefix) else uri
 
 
 def git_commit() -> str | None:

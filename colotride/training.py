@@ -163,7 +163,7 @@ class Trainer:
             self.epoch += 1
             diagnostics = self._running.means()
             self._steps_into_epoch, self._running = 0, _RunningMeans()
-            lost = ailment(config.health, diagnostics, config.optimisation.margin)
+            lost = self._ailment(diagnostics)
             validation = {} if lost else self._validate()
             record = EpochRecord(self.epoch, self.step, time.perf_counter() - started, diagnostics, validation)
             self.history.append(record)
@@ -226,10 +226,9 @@ class Trainer:
         )
         return result.scores()
 
-    def _ailment(self) -> tuple[Ailment, str] | None:
-        if not self.history:
-            return None
-        return ailment(self.config.health, self.history[-1].diagnostics, self.config.optimisation.margin)
+    def _ailment(self, *latest: dict[str, float]) -> tuple[Ailment, str] | None:
+        epochs = [*(record.diagnostics for record in self.history), *latest]
+        return ailment(self.config.health, epochs, self.config.optimisation.margin) if epochs else None
 
     def _save(self) -> None:
         if self.directory is None:

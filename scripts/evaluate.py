@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from colotride.evaluation.evaluator import evaluate
-from colotride.evaluation.settings import EvaluationSettings
-from colotride.evaluation.table import table_of
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -24,8 +21,12 @@ from colotride.atomic import write_atomically
 from colotride.command_line import device_of, parse, run
 from colotride.data.splits import load_splits
 from colotride.errors import ConfigurationError
+from colotride.evaluation.evaluator import evaluate
+from colotride.evaluation.settings import EvaluationSettings
+from colotride.evaluation.table import table_of
 from colotride.presets import with_data_root
 from colotride.runs import load_run
+from colotride.tracking import RunRecord
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Evaluate:
     """Which queries and targets are drawn."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
+    track: bool = True
+    """Add the scores to the run's record in MLflow."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Where the result goes (default: evaluation.json in the run's folder)."""
     json: bool = False
@@ -82,6 +85,10 @@ def main(arguments: Sequence[str]) -> int:
         )
     output = command.output or command.model / "evaluation.json"
     write_atomically(output, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+    if command.track:
+        record = RunRecord.existing(command.model)
+        if record:
+            record.evaluation(result.scores(), output)
     if command.json:
         print(json.dumps(result.to_dict()))
     else:

@@ -23,6 +23,7 @@ from colotride.command_line import base_config, device_of, parse, run
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
 from colotride.presets import with_data_root
+from colotride.tracking import RunRecord
 from colotride.training import EpochRecord, Trainer
 
 
@@ -43,6 +44,10 @@ class Train:
     """The run's folder (default: runs/<data set>-<defense>-<date>); an existing run in it is resumed."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
+    tracking_uri: str | None = None
+    """MLflow store (default: $MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."""
+    track: bool = True
+    """Record the run in MLflow."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,6 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(stderr=True)
     if trainer.step:
         console.print(f"Resuming {directory} in epoch {trainer.epoch + 1}, after {trainer.step} batches")
+    record = RunRecord.open(directory, config, command.tracking_uri) if command.track else None
     with _progress(console) as progress, _stop_on_signals() as stopped:
         task = progress.add_task(f"epoch {trainer.epoch + 1}/{config.optimisation.epochs}", total=None)
 
@@ -65,7 +71,14 @@ def main(arguments: Sequence[str]) -> int:
             label = f"epoch {trainer.epoch + 1}/{config.optimisation.epochs}"
             progress.update(task, completed=done, total=total, description=label)
 
-        outcome = trainer.run(lambda record: console.print(epoch_line(record)), on_step, stopped)
+        def on_epoch(done: EpochRecord) -> None:
+            console.print(epoch_line(done), highlight=False)
+            if record:
+                record.epoch(done)
+
+        outcome = trainer.run(on_epoch, on_step, stopped)
+    if record:
+        record.end(outcome)
     console.print(f"{outcome.status}{': ' + outcome.reason if outcome.reason else ''} — {directory}")
     if outcome.status == "interrupted":
         console.print(

@@ -8,7 +8,7 @@ HEALTHY = {"loss": 0.12, "gradient_norm": 1.5, "distance_anchor_negative": 0.6}
 
 
 def check(**changes):
-    found = ailment(HealthSettings(), HEALTHY | changes, margin=0.2)
+    found = ailment(HealthSettings(), [HEALTHY, HEALTHY | changes, HEALTHY | changes], margin=0.2)
     return found and found[0]
 
 
@@ -38,8 +38,14 @@ def test_divergence_is_named(changes):
     assert check(**changes) == "diverged"
 
 
+COLLAPSED = HEALTHY | {"distance_anchor_negative": 0.0, "loss": 0.2}
+
+
+def test_one_shrunken_epoch_is_not_yet_a_collapse():
+    assert ailment(HealthSettings(), [COLLAPSED], 0.2) is None
+    assert ailment(HealthSettings(), [COLLAPSED, HEALTHY, COLLAPSED], 0.2) is None
+    assert ailment(HealthSettings(), [HEALTHY, COLLAPSED, COLLAPSED], 0.2) is not None
+
+
 def test_a_limit_of_zero_never_calls_a_collapse():
-    assert (
-        ailment(HealthSettings(collapse_distance=0), HEALTHY | {"distance_anchor_negative": 0.0, "loss": 0.2}, 0.2)
-        is None
-    )
+    assert ailment(HealthSettings(collapse_distance=0), [COLLAPSED, COLLAPSED], 0.2) is None

@@ -148,7 +148,7 @@ def test_validation_is_made_every_so_many_epochs_and_at_the_end():
 @pytest.mark.parametrize(
     ("status", "changes"),
     [
-        ("collapsed", {"health.collapse_distance": 2.0, "optimisation.margin": 1e-6}),
+        ("collapsed", {"health.collapse_distance": 2.0, "health.collapse_patience": 1, "optimisation.margin": 1e-6}),
         ("diverged", {"health.gradient_limit": 1e-12}),
     ],
 )

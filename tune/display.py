@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from tune.observer import TrialRow
-from tune.space import Values
+from tune.space import Space, Values
 
 STYLES = {"finished": "green", "running": "cyan", "stopped": "dim", "collapsed": "yellow"}
 SHOWN = 20
@@ -21,8 +22,9 @@ SHOWN = 20
 class Display:
     """Shows every trial as it goes; use as a context manager around the search."""
 
-    def __init__(self, console: Console, trials: int, epochs: int, objective: str) -> None:
-        self._console, self._trials, self._epochs, self._objective = console, trials, epochs, objective
+    def __init__(self, console: Console, space: Space, trials: int, epochs: int, objective: str) -> None:
+        self._console, self._space, self._objective = console, space, objective
+        self._trials, self._epochs = trials, epochs
         self._rows: list[TrialRow] = []
         self._began = time.monotonic()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
@@ -60,7 +62,7 @@ class Display:
             )
 
     def _render(self) -> RenderableType:
-        return Group(trial_table(self._rows[-SHOWN:], self._objective), Text(self._progress()))
+        return Group(trial_table(self._rows[-SHOWN:], self._space, self._objective), Text(self._progress()))
 
     def _progress(self) -> str:
         """How much is done, and how long the rest takes if it goes on like the epochs so far."""
@@ -72,20 +74,20 @@ class Display:
         return f"{ended} of {self._trials} trials ended, {elapsed:.0f} s{left}"
 
 
-def trial_table(rows: Iterable[TrialRow], objective: str, title: str = "") -> Table:
+def trial_table(rows: Iterable[TrialRow], space: Space, objective: str, title: str = "") -> Table:
     """Trials with their values, state and validation scores; the best objective is bold."""
     rows = list(rows)
-    names = list(dict.fromkeys(name for row in rows for name in row.values))
-    table = Table(title=title or None)
-    for heading in ("trial", *names, "epoch", "R@1", "ERS", "ARS", "status"):
-        table.add_column(heading.replace("_", " "), justify="left" if heading == "status" else "right")
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for label in ("#", *(parameter.label for parameter in space.parameters), "epoch", "R@1", "ERS", "ARS"):
+        table.add_column(label, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
     best = max((row.scores.get(objective, 0.0) for row in rows if row.status == "finished"), default=None)
     for row in rows:
         leads = row.status == "finished" and row.scores.get(objective) == best
         scores = (f"{row.scores[name]:.1f}" if name in row.scores else "" for name in ("R@1", "ERS", "ARS"))
         table.add_row(
             str(row.number),
-            *(value_text(row.values.get(name)) for name in names),
+            *(value_text(row.values.get(parameter.name)) for parameter in space.parameters),
             str(row.epoch),
             *scores,
             Text(row.status, style=STYLES.get(row.status, "red")),

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,15 +49,15 @@ class Plan:
 def start_ray() -> None:
     """Join the cluster that RAY_ADDRESS names, or start Ray on this machine, silently and without a dashboard."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    for name in ("ray", "ray.tune", "optuna"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    # A failed trial is a row of the table, and its traceback lies in error.txt of its folder.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    logging.getLogger("optuna").setLevel(logging.ERROR)
     here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": os.cpu_count(), "include_dashboard": False}
-    ray.init(logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True, **here)
+    ray.init(logging_level=logging.CRITICAL, log_to_driver=False, ignore_reinit_error=True, **here)
 
 
 def check_resources(resources: Resources) -> None:

@@ -53,6 +53,10 @@ class Observer(Callback):
         self.rows: dict[str, TrialRow] = {}
         self._listeners, self._objective = listeners, objective
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray keeps its callbacks with the experiment; terminals and database connections do not survive that.
+        return {**self.__dict__, "_listeners": ()}
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """See `ray.tune.Callback`."""
         if trial.trial_id in self.rows:

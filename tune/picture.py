@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from colotride.atomic import write_atomically
 from colotride.evaluation.evaluator import Evaluation
@@ -45,6 +46,7 @@ def _draw_course(axes: Axes, rows: Sequence[TrialRow]) -> None:
     best = np.maximum.accumulate(finished)
     known = np.isfinite(best)
     axes.step(np.array(numbers)[known], best[known], where="post", color=COLOURS["best"], label="best so far")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel="validation ARS", title="Course")
     axes.legend(loc="lower right", frameon=False)
     axes.grid(alpha=0.3)

@@ -8,7 +8,6 @@ Examples:
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,14 +24,14 @@ from colotride.data.splits import load_splits
 from colotride.errors import SearchError
 from colotride.evaluation.table import table_of
 from colotride.presets import with_data_root
-from colotride.tracking import DEFAULT_URI, Tracker
+from colotride.tracking import DEFAULT_URI, Tracker, default_uri
 from tune.display import Display, trial_table, value_text
 from tune.engine import Plan, Resources, best_of, check_resources, run_search, start_ray
 from tune.objective import OBJECTIVE
 from tune.observer import Observer, TrialRow
 from tune.picture import draw_search
 from tune.record import SearchRecord
-from tune.space import default_space
+from tune.space import Space, default_space
 from tune.verdict import Judged, judge_all
 
 
@@ -76,12 +75,12 @@ def main(arguments: Sequence[str]) -> int:
     command = parse(Search, arguments, Search(run=base_config(arguments, preset_option="--dataset")))
     console = Console(stderr=command.json)
     plan, folder = prepare(command)
-    tracker = Tracker(command.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    tracker = Tracker(command.tracking_uri or default_uri())
     start_ray()
     check_resources(plan.resources)
     folder.mkdir(parents=True)
     record = SearchRecord(tracker, folder.name, plan.base, plan.space, plan.trials)
-    display = Display(console, plan.trials, plan.base.optimisation.epochs, OBJECTIVE)
+    display = Display(console, plan.space, plan.trials, plan.base.optimisation.epochs, OBJECTIVE)
     observer = Observer([display, record], OBJECTIVE)
     with display:
         run_search(plan, folder, observer)
@@ -99,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     if command.json:
         print(json.dumps(result_of(folder, best, judged)))
     else:
-        conclude(console, folder, rows, best, judged, tracker.uri)
+        conclude(console, plan.space, folder, rows, best, judged, tracker.uri)
     return 0
 
 
@@ -151,10 +150,16 @@ def give_verdict(
 
 
 def conclude(
-    console: Console, folder: Path, rows: Sequence[TrialRow], best: TrialRow, judged: Mapping[str, Judged], uri: str
+    console: Console,
+    space: Space,
+    folder: Path,
+    rows: Sequence[TrialRow],
+    best: TrialRow,
+    judged: Mapping[str, Judged],
+    uri: str,
 ) -> None:
     """Tell a person what was found and where it lies."""
-    console.print(trial_table(rows, OBJECTIVE, title="Trials, scores on the held-out training classes"))
+    console.print(trial_table(rows, space, OBJECTIVE, title="Trials, scores on the held-out training classes"))
     console.print(f"\n[bold]Best configuration[/bold] (trial {best.number}):")
     for name, value in best.values.items():
         default = rows[0].values.get(name)

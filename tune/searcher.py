@@ -1,6 +1,6 @@
 """Ray's OptunaSearch, made truthful about trials that did not reach their last epoch."""
 
-from collections.abc import Callable
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +58,14 @@ def build_searcher(space: Space, first: list[Values], *, metric: str, journal: P
         journal: file of the study, an Optuna journal (opens in optuna-dashboard).
         seed: of the sampler.
     """
-    sampler = optuna.samplers.TPESampler(
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-        n_startup_trials=6,
-        seed=seed,
-        warn_independent_sampling=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(
+            multivariate=True, group=True, constant_liar=True, n_startup_trials=6, seed=seed
+        )
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
-    draw: Callable[[Any], Values | None] = space.suggest
     return TruthfulOptunaSearch(
-        space=_without_return(draw),
+        space=_Draw(space),
         metric=metric,
         mode="max",
         points_to_evaluate=first,
@@ -79,9 +75,11 @@ def build_searcher(space: Space, first: list[Values], *, metric: str, journal: P
     )
 
 
-def _without_return(draw: Callable[[Any], Values | None]) -> Callable[[Any], None]:
-    # Ray records what the function asks for; a returned dictionary would count as constants beside that.
-    def define(trial: Any) -> None:
-        draw(trial)
+class _Draw:
+    """The space as Ray wants it: what is asked for counts, and nothing is returned."""
 
-    return define
+    def __init__(self, space: Space) -> None:
+        self._space = space
+
+    def __call__(self, trial: Any) -> None:
+        self._space.suggest(trial)

@@ -23,6 +23,8 @@ class Suggests(Protocol):
 class _Parameter(Settings):
     name: str
     """How tables, Optuna and MLflow call it."""
+    label: str
+    """Its short name in a table: the paper's letter where there is one."""
     path: str
     """Dotted place in the configuration ("pgd.steps")."""
     relative_to: str | None = None
@@ -134,21 +136,37 @@ def default_space() -> Space:
     """The paper's open values: attention factor, top-ranked coefficient, early disabling, and the PGD schedule."""
     return Space(
         parameters=(
-            Continuous(name="attention_factor", path="collapseness.attention_factor", low=0.5, high=50.0, log=True),
-            Continuous(name="top_ranked_coefficient", path="defense.top_ranked_coefficient", low=0.0, high=1.5),
-            Continuous(name="assist_disabled_fraction", path="defense.assist_disabled_fraction", low=0.0, high=1.0),
-            Integer(name="pgd_steps", path="pgd.steps", low=2, high=32, log=True),
+            Continuous(
+                name="attention_factor", label="λ", path="collapseness.attention_factor", low=0.5, high=50.0, log=True
+            ),
+            Continuous(
+                name="top_ranked_coefficient", label="η", path="defense.top_ranked_coefficient", low=0.0, high=1.5
+            ),
+            Continuous(
+                name="assist_disabled_fraction",
+                label="assist off",
+                path="defense.assist_disabled_fraction",
+                low=0.0,
+                high=1.0,
+            ),
+            Integer(name="pgd_steps", label="steps", path="pgd.steps", low=2, high=32, log=True),
             Continuous(
                 name="step_size_over_epsilon",
+                label="α/ε",
                 path="pgd.step_size",
                 relative_to="pgd.epsilon",
                 low=0.02,
                 high=0.5,
                 log=True,
             ),
-            Choice(name="ramp", path="pgd.ramp", values=("linear", "cosine", "constant")),
+            Choice(name="ramp", label="ramp", path="pgd.ramp", values=("linear", "cosine", "constant")),
             Continuous(
-                name="ramp_length", path="pgd.ramp_length", low=0.1, high=1.0, only_if={"ramp": ("linear", "cosine")}
+                name="ramp_length",
+                label="length",
+                path="pgd.ramp_length",
+                low=0.1,
+                high=1.0,
+                only_if={"ramp": ("linear", "cosine")},
             ),
         )
     )
