@@ -65,7 +65,7 @@ class Tracker:
     """Writes runs into an MLflow store.
 
     Attributes:
-        uri: the store.
+        uri: the store, whatever folder it is opened from.
     """
 
     def __init__(self, uri: str = DEFAULT_URI, warn: Callable[[str], None] | None = None) -> None:
@@ -81,15 +81,10 @@ class Tracker:
         # The first use of a local store reports every table that it makes.
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        self.uri = uri
+        self.uri = absolute(uri)
         self._warn = warn or (lambda line: print(line, file=sys.stderr))
         self._reachable = True
-        self._experiment: str | None = None
-        try:
-            self._client = MlflowClient(uri)
-        except MlflowException as error:
-            raise ConfigurationError(f"tracking URI {uri!r} is not one that MLflow knows ({_first(error)})") from None
-        self._experiment = self._try(self._open_experiment)
+        self._experiment: str | None = self._try(self._open)
 
     def start(
         self,
@@ -100,15 +95,15 @@ class Tracker:
         parent: str | None = None,
     ) -> str | None:
         """Begin a run, as a child of another one where `parent` names it; returns its id, None when out of reach."""
-        if self._experiment is None:
+        experiment = self._experiment
+        if experiment is None:
             return None
         nested = {} if parent is None else {PARENT_TAG: parent}
         commit = git_commit()
         known = {} if commit is None else {"mlflow.source.git.commit": commit, "git_commit": commit}
 
         def begin() -> str:
-            assert self._experiment is not None
-            run = self._client.create_run(self._experiment, run_name=name, tags={**tags, **nested, **known})
+            run = self._client.create_run(experiment, run_name=name, tags={**tags, **nested, **known})
             pairs = [Param(key, value) for key, value in parameters.items()]
             self._client.log_batch(run.info.run_id, params=pairs)
             return str(run.info.run_id)
@@ -134,7 +129,14 @@ class Tracker:
         """Close a run."""
         self._on(run, lambda one: self._client.set_terminated(one, "FAILED" if failed else "FINISHED"))
 
-    def _open_experiment(self) -> str:
+    def _open(self) -> str:
+        try:
+            self._client = MlflowClient(self.uri)
+        except MlflowException as error:
+            raise ConfigurationError(
+                f"tracking URI {self.uri!r} is not one that MLflow knows ({_first(error)}); "
+                "give sqlite:///FILE or http://HOST:PORT"
+            ) from None
         found = self._client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
             return str(found.experiment_id)
@@ -185,7 +187,7 @@ class RunRecord:
         run = tracker.start(directory.name, parameters=flat_parameters(config), tags=tags)
         tracker.artifact(run, directory / "config.yaml")
         if run is not None:
-            write_atomically(directory / cls.FILE, json.dumps({"uri": absolute(tracker.uri), "run": run}).encode())
+            write_atomically(directory / cls.FILE, json.dumps({"uri": tracker.uri, "run": run}).encode())
         return cls(tracker, run)
 
     @classmethod

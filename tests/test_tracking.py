@@ -11,7 +11,7 @@ from colotride.training import EpochRecord, Outcome
 @pytest.fixture
 def uri(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return "sqlite:///mlflow.db"
+    return f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def runs(uri):

@@ -105,4 +105,6 @@ def value_text(value: Any) -> str:
     """One value, short; nothing where the parameter does not apply."""
     if value is None:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+    return str(value)

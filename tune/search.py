@@ -24,7 +24,7 @@ from colotride.data.splits import load_splits
 from colotride.errors import SearchError
 from colotride.evaluation.table import table_of
 from colotride.presets import with_data_root
-from colotride.tracking import DEFAULT_URI, Tracker, default_uri
+from colotride.tracking import DEFAULT_URI, Tracker, absolute, default_uri
 from tune.display import Display, trial_table, value_text
 from tune.engine import Plan, Resources, best_of, check_resources, run_search, start_ray
 from tune.objective import OBJECTIVE
@@ -175,7 +175,7 @@ def conclude(
         console.print("The default configuration is the best one that was found.")
     console.print(f"\nResults     {folder}  (best.yaml, trials.json, search.png, verdict/)")
     console.print(f"Train it    python scripts/train.py --config {folder / 'best.yaml'}")
-    opened = "make ui" if uri == DEFAULT_URI else f"mlflow ui --backend-store-uri {uri}"
+    opened = "make ui" if uri == absolute(DEFAULT_URI) else f"mlflow ui --backend-store-uri {uri}"
     console.print(f"Compare     {opened}, then http://127.0.0.1:5000")
 
 

@@ -144,7 +144,7 @@ def default_space() -> Space:
             ),
             Continuous(
                 name="assist_disabled_fraction",
-                label="assist off",
+                label="off",
                 path="defense.assist_disabled_fraction",
                 low=0.0,
                 high=1.0,
@@ -162,7 +162,7 @@ def default_space() -> Space:
             Choice(name="ramp", label="ramp", path="pgd.ramp", values=("linear", "cosine", "constant")),
             Continuous(
                 name="ramp_length",
-                label="length",
+                label="len",
                 path="pgd.ramp_length",
                 low=0.1,
                 high=1.0,
