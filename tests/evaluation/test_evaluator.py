@@ -1,0 +1,152 @@
+import io
+import json
+import math
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from colotride.data.base import InMemoryImages
+from colotride.errors import DataError, ModelError
+from colotride.evaluation.evaluator import Evaluation, draw_queries, evaluate
+from colotride.evaluation.settings import EvaluationSettings
+from colotride.evaluation.table import markdown_of, table_of
+from tests.evaluation.galleries import toy_images
+from tests.toys import FlatModel
+
+CPU = torch.device("cpu")
+
+
+def run(model=None, images=None, seed=0, **values):
+    settings = EvaluationSettings(**{"steps": 4, "epsilon": 0.1, "step_size": 0.04} | values)
+    return evaluate(model or FlatModel(), images or toy_images(), settings, image_size=2, seed=seed, device=CPU)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others():
+    assert run().scores() == run().scores()
+    assert run().scores() != run(seed=1).scores()
+
+
+@pytest.mark.parametrize("protocol", ["strict", "published"])
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_batches_change_nothing(protocol, batch_size):
+    assert run(protocol=protocol, batch_size=batch_size).scores() == pytest.approx(
+        run(protocol=protocol).scores(), abs=1e-3
+    )
+
+
+def test_an_attack_without_room_changes_nothing():
+    result = run(epsilon=0)
+    for name, values in result.per_query.items():
+        torch.testing.assert_close(values["before"], values["after"], atol=1e-4, rtol=0, msg=name)
+    assert all(
+        result.resistance[name] == pytest.approx(100) for name in ("CA+", "CA-", "QA+", "QA-", "ES:R", "LTM", "GTM")
+    )
+    assert result.attacked["ES:D"] == 0
+
+
+def test_a_query_budget_attacks_the_same_few_images_with_every_attack():
+    result = run(queries=9)
+    assert result.queries == 9
+    asked = [values["query"].tolist() for values in result.per_query.values()]
+    assert asked == [draw_queries(30, 9, 0).tolist()] * 10
+    assert len(set(asked[0])) == 9
+    assert result.benign == run().benign, "benign scores are over all images"
+
+
+def test_a_budget_beyond_the_gallery_means_all():
+    assert draw_queries(5, 9, 0).tolist() == draw_queries(5, None, 3).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_protocols_differ_where_the_old_code_does():
+    strict, published = run(steps=8).attacked, run(steps=8, protocol="published").attacked
+    assert all(strict[name] == pytest.approx(published[name]) for name in ("CA+", "CA-", "QA+", "QA-", "TMA", "GTT"))
+    assert all(strict[name] != pytest.approx(published[name]) for name in ("ES:D", "LTM", "GTM"))
+
+
+def test_scores_follow_from_the_values_of_single_queries():
+    result = run()
+    assert result.attacked["CA+"] == pytest.approx(float(result.per_query["CA+"]["after"].double().mean()))
+    before, after = (result.per_query["LTM"][when].mean() for when in ("before", "after"))
+    assert result.resistance["LTM"] == pytest.approx(min(100, 100 * float(after / before)))
+    scores = result.scores()
+    assert {"R@1", "R@2", "mAP", "mAP@R", "NMI", "CA+", "ARS CA+", "ERS", "ARS"} <= set(scores)
+    assert scores["ARS"] == result.ARS
+
+
+def test_a_result_comes_back_from_json():
+    result = run()
+    assert Evaluation.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+def test_the_model_is_left_as_it_was():
+    model = FlatModel().train()
+    weights = model.linear.weight.clone()
+    run(model)
+    assert model.training
+    assert torch.equal(model.linear.weight, weights)
+    assert model.linear.weight.requires_grad
+
+
+def test_progress_rises_to_the_end():
+    seen = []
+    settings = EvaluationSettings(steps=1, batch_size=10)
+    evaluate(
+        FlatModel(), toy_images(), settings, image_size=2, seed=0, device=CPU, progress=lambda *told: seen.append(told)
+    )
+    shares = [share for _, share in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    assert {"gallery", "CA+", "GTT"} <= {what for what, _ in seen}
+
+
+class Lying(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        self.model, self.change = FlatModel(), change
+
+    def forward(self, images):
+        return self.change(self.model(images))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda e: e * math.nan, "NaN or infinite embeddings"),
+        (lambda e: 2 * e, "differs from 1 by 1"),
+        (lambda e: e[:-1], "one embedding per image"),
+        (lambda e: e[:, :, None], "one embedding per image"),
+    ],
+)
+def test_unusable_embeddings_are_one_line(change, complaint):
+    with pytest.raises(ModelError, match=complaint) as error:
+        run(Lying(change))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("labels", "complaint"), [([0, 0, 0, 7, 1, 1], "the first is 7"), ([3] * 6, "has 1 class")])
+def test_a_gallery_in_which_a_query_has_no_match_or_no_rival_is_one_line(labels, complaint):
+    images = InMemoryImages("toy", torch.zeros(6, 3, 2, 2, dtype=torch.uint8), torch.tensor(labels))
+    with pytest.raises(DataError, match=complaint):
+        run(images=images)
+
+
+def test_a_collapsed_model_scores_no_recall_and_does_not_crash():
+    constant = Lying(lambda e: nn.functional.one_hot(torch.zeros(len(e), dtype=torch.long), 5).float() + 0 * e)
+    result = run(constant)
+    assert result.benign["R@1"] == 0
+    assert result.attacked["CA+"] == pytest.approx(50)
+    assert result.resistance["LTM"] == 0
+
+
+def test_tables_hold_the_numbers():
+    result = run()
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(table_of({"ours": result, "theirs": result}, title="Toy"))
+    text = console.export_text()
+    assert f"{result.ARS:.1f}" in text
+    assert "strict protocol, 30 of 30 images" in text
+    row = markdown_of({"ours": result}).splitlines()[2]
+    assert row.startswith("| ours |")
+    assert row.endswith(f"| {result.ERS:.1f} | {result.ARS:.1f} |")

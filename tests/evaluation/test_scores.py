@@ -1,0 +1,104 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from colotride.evaluation.scores import (
+    adversarial_resistance_score,
+    columns,
+    empirical_robustness_score,
+    rank_resistance,
+    recall_resistance,
+    resistances,
+)
+
+TABLES = json.loads((Path(__file__).parent / "paper_tables.json").read_text())
+MISPRINTED = {("CUB", "natural"), ("CARS", "natural")}
+
+
+def rows(table):
+    return [pytest.param(row, id=f"{row['dataset']}-{row['defense']}") for row in TABLES[table]]
+
+
+def numbers(row):
+    return {name: float(value) for name, value in row.items() if name not in ("dataset", "defense")}
+
+
+def printed(row, score):
+    misprinted = (row["dataset"], row["defense"]) in MISPRINTED
+    return row[f"{score}_recomputed"] if misprinted else row[score]
+
+
+@pytest.mark.parametrize("row", rows("table1"))
+def test_ers_follows_from_the_columns_of_table_1(row):
+    assert empirical_robustness_score(numbers(row)) == pytest.approx(printed(row, "ERS"), abs=0.13)
+
+
+@pytest.mark.parametrize("row", rows("table2"))
+def test_ars_follows_from_the_columns_of_table_2(row):
+    assert adversarial_resistance_score(numbers(row)) == pytest.approx(printed(row, "ARS"), abs=0.13)
+
+
+def test_the_best_and_the_worst_model_have_100_and_0():
+    best = {
+        "CA+": 50,
+        "CA-": 0,
+        "QA+": 50,
+        "QA-": 0,
+        "TMA": 0,
+        "ES:D": 0,
+        "ES:R": 100,
+        "LTM": 100,
+        "GTM": 100,
+        "GTT": 100,
+    }
+    worst = {"CA+": 0, "CA-": 100, "QA+": 0, "QA-": 100, "TMA": 1, "ES:D": 2, "ES:R": 0, "LTM": 0, "GTM": 0, "GTT": 0}
+    assert empirical_robustness_score(numbers(best)) == 100
+    assert empirical_robustness_score(numbers(worst)) == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "goal", "expected"),
+    [
+        (40.0, 10.0, 0.0, 25.0),  # CA+ wanted 40 places, got 30
+        (40.0, 0.0, 0.0, 0.0),
+        (40.0, 40.0, 0.0, 100.0),
+        (1.0, 34.0, 100.0, 100 * (1 - 33 / 99)),
+        (0.5, 5.0, 0.0, 100.0),  # moved away from the goal: nothing of the intention was reached
+    ],
+)
+def test_a_rank_attack_is_resisted_by_the_share_of_its_intention_that_it_missed(before, after, goal, expected):
+    got = rank_resistance(torch.tensor([before]), torch.tensor([after]), goal)
+    assert got == pytest.approx(expected, abs=1e-4)
+
+
+def test_queries_that_start_at_the_goal_do_not_count():
+    before, after = torch.tensor([0.0, 50.0]), torch.tensor([0.0, 25.0])
+    assert rank_resistance(before, after, 0.0) == 50
+    assert rank_resistance(torch.zeros(2), torch.zeros(2), 0.0) == 100
+
+
+def test_recall_is_resisted_by_the_share_that_is_left():
+    assert recall_resistance(80.0, 20.0) == 25
+    assert recall_resistance(0.0, 0.0) == 0
+    assert recall_resistance(50.0, 60.0) == 100
+
+
+def test_the_columns_of_both_tables_come_from_the_values_of_every_query():
+    names = ("CA+", "CA-", "QA+", "QA-", "TMA", "ES:D", "ES:R", "LTM", "GTM", "GTT")
+    before = dict.fromkeys(names, torch.tensor([100.0, 100.0])) | {
+        "CA+": torch.tensor([40.0, 80.0]),
+        "CA-": torch.tensor([0.0, 1.0]),
+    }
+    after = dict.fromkeys(names, torch.tensor([100.0, 0.0])) | {
+        "CA+": torch.tensor([20.0, 20.0]),
+        "CA-": torch.tensor([25.0, 1.0]),
+    }
+    assert columns(after)["CA+"] == 20
+    assert columns(after)["LTM"] == 50
+    resisted = resistances(before, after)
+    assert resisted["CA+"] == pytest.approx((50 + 25) / 2)
+    assert resisted["CA-"] == pytest.approx((75 + 100) / 2)
+    assert resisted["GTT"] == 50
+    assert "TMA" not in resisted
