@@ -2,12 +2,13 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import ConcurrencyLimiter
@@ -60,23 +61,32 @@ def start_ray() -> None:
     ray.init(logging_level=logging.CRITICAL, log_to_driver=False, ignore_reinit_error=True, **here)
 
 
-def check_resources(resources: Resources) -> None:
-    """Refuse what no node of the cluster can ever hold; Ray would wait for it without end.
+def machines() -> list[Mapping[str, float]]:
+    """What each machine offers, by Ray's names (CPU, GPU): those of the cluster, or this one before Ray is started."""
+    if ray.is_initialized():
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
+
+
+def check_resources(resources: Resources, offered: Sequence[Mapping[str, float]]) -> None:
+    """Refuse what no machine can ever hold; Ray would wait for it without end.
+
+    Args:
+        resources: asked for.
+        offered: by machine; see `machines`.
 
     Raises:
-        SearchError: more CPUs or GPUs for one trial than the largest node has, or no trial at all.
+        SearchError: more CPUs or GPUs for one trial than any machine has, or no trial at all.
     """
     if resources.concurrent is not None and resources.concurrent < 1:
         raise SearchError(f"--concurrent {resources.concurrent} runs no trial; give 1 or more")
-    asked = {"CPU": float(resources.cpus_per_trial), "GPU": resources.gpus_per_trial}
-    for kind, count in asked.items():
-        most = max((node["Resources"].get(kind, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
-        if count > most:
-            raise SearchError(
-                f"--{kind.lower()}s-per-trial {count:g} is more than any machine here has ({most:g}); ask for less"
-            )
     if resources.cpus_per_trial < 1:
         raise SearchError(f"--cpus-per-trial {resources.cpus_per_trial} is too few; give 1 or more")
+    for kind, count in (("CPU", float(resources.cpus_per_trial)), ("GPU", resources.gpus_per_trial)):
+        most = max((machine.get(kind, 0.0) for machine in offered), default=0.0)
+        if count > most:
+            option = f"--{kind.lower()}s-per-trial"
+            raise SearchError(f"{option} {count:g} is more than any machine here has ({most:g}); ask for less")
 
 
 def run_search(plan: Plan, folder: Path, observer: Observer) -> None:

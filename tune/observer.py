@@ -89,7 +89,8 @@ class Observer(Callback):
         """See `ray.tune.Callback`."""
         row = self.rows[trial.trial_id]
         row.status = "error"
-        row.reason = str(trial.get_pickled_error() or "see error.txt in the trial's folder").strip().splitlines()[-1]
+        trace = str(trial.get_error() or "").strip().splitlines()
+        row.reason = trace[-1] if trace else "see error.txt in the trial's folder"
         self._end(row)
 
     def _end(self, row: TrialRow) -> None:

@@ -8,6 +8,7 @@ Examples:
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from colotride.evaluation.table import table_of
 from colotride.presets import with_data_root
 from colotride.tracking import DEFAULT_URI, Tracker, absolute, default_uri
 from tune.display import Display, trial_table, value_text
-from tune.engine import Plan, Resources, best_of, check_resources, run_search, start_ray
+from tune.engine import Plan, Resources, best_of, check_resources, machines, run_search, start_ray
 from tune.objective import OBJECTIVE
 from tune.observer import Observer, TrialRow
 from tune.picture import draw_search
@@ -44,6 +45,8 @@ class Search:
     """Data set whose preset the trials vary: digits, fashion-mnist, cub, cars or sop."""
     config: Path | None = None
     """Vary the run of this YAML file instead."""
+    defense: str | None = None
+    """Replace the defense by another one with its defaults; the space must fit it."""
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder that holds the data sets (default: $COLOTRIDE_DATA, or the configuration's)."""
     trials: int = 16
@@ -77,20 +80,18 @@ def main(arguments: Sequence[str]) -> int:
     plan, folder = prepare(command)
     tracker = Tracker(command.tracking_uri or default_uri())
     start_ray()
-    check_resources(plan.resources)
+    check_resources(plan.resources, machines())
     folder.mkdir(parents=True)
     record = SearchRecord(tracker, folder.name, plan.base, plan.space, plan.trials)
-    display = Display(console, plan.space, plan.trials, plan.base.optimisation.epochs, OBJECTIVE)
-    observer = Observer([display, record], OBJECTIVE)
-    with display:
-        run_search(plan, folder, observer)
-    rows = list(observer.rows.values())
-    save_trials(rows, folder / "trials.json")
-    best = best_of(rows)
-    configs = {"default": plan.base, "best": plan.space.configure(plan.base, best.values)}
-    for name, config in configs.items():
-        save_config(config.with_values({"data.hold_out_validation": False}), folder / f"{name}.yaml")
-    judged = give_verdict(command, configs, folder, record, console) if command.verdict else {}
+    try:
+        rows, best = explore(plan, folder, record, console)
+        configs = {"default": plan.base, "best": plan.space.configure(plan.base, best.values)}
+        for name, config in configs.items():
+            save_config(config.with_values({"data.hold_out_validation": False}), folder / f"{name}.yaml")
+        judged = give_verdict(plan, configs, folder, record, console) if command.verdict else {}
+    except BaseException:
+        record.close({}, [], failed=True)
+        raise
     evaluations = {name: one.evaluation for name, one in judged.items() if one.evaluation is not None}
     picture = folder / "search.png"
     draw_search(rows, evaluations, picture, f"{folder.name}: {len(rows)} trials on {plan.base.data.name}")
@@ -100,6 +101,21 @@ def main(arguments: Sequence[str]) -> int:
     else:
         conclude(console, plan.space, folder, rows, best, judged, tracker.uri)
     return 0
+
+
+def explore(plan: Plan, folder: Path, record: SearchRecord, console: Console) -> tuple[list[TrialRow], TrialRow]:
+    """Run all trials with a display; returns their rows and the best one.
+
+    Raises:
+        SearchError: no trial reached its last epoch.
+    """
+    display = Display(console, plan.space, plan.trials, plan.base.optimisation.epochs, OBJECTIVE)
+    observer = Observer([display, record], OBJECTIVE)
+    with display:
+        run_search(plan, folder, observer)
+    rows = list(observer.rows.values())
+    save_trials(rows, folder / "trials.json")
+    return rows, best_of(rows)
 
 
 def prepare(command: Search) -> tuple[Plan, Path]:
@@ -122,6 +138,8 @@ def prepare(command: Search) -> tuple[Plan, Path]:
         raise SearchError(f"search {folder} exists already; choose another --name")
     space = default_space()
     resources = Resources(command.cpus_per_trial, command.gpus_per_trial, command.concurrent)
+    if not os.environ.get("RAY_ADDRESS"):
+        check_resources(resources, machines())
     device = command.device if command.gpus_per_trial > 0 or command.device != "auto" else "cpu"
     plan = Plan(base, space, [space.point_of(base)], command.trials, command.seed, device, resources)
     return plan, folder
@@ -134,14 +152,14 @@ def save_trials(rows: Sequence[TrialRow], path: Path) -> None:
 
 
 def give_verdict(
-    command: Search, configs: Mapping[str, RunConfig], folder: Path, record: SearchRecord, console: Console
+    plan: Plan, configs: Mapping[str, RunConfig], folder: Path, record: SearchRecord, console: Console
 ) -> dict[str, Judged]:
     """Retrain and evaluate; where the default has won, it is judged alone."""
     distinct = dict(configs) if configs["best"] != configs["default"] else {"default": configs["default"]}
-    device = command.device if command.gpus_per_trial > 0 or command.device != "auto" else "cpu"
+    asked = plan.resources
     with console.status(f"Verdict: training {' and '.join(distinct)} on all training classes, then all attacks"):
         judged = judge_all(
-            distinct, folder / "verdict", device=device, cpus=command.cpus_per_trial, gpus=command.gpus_per_trial
+            distinct, folder / "verdict", device=plan.device, cpus=asked.cpus_per_trial, gpus=asked.gpus_per_trial
         )
     for name, one in judged.items():
         if one.evaluation is not None:

@@ -68,9 +68,9 @@ def load_splits(settings: DataSettings) -> Splits:
 
 
 def held_out_classes(labels: Int[Tensor, "images"], fraction: float) -> Bool[Tensor, "images"]:
-    """Which images belong to the last classes, `fraction` of all classes, at least one."""
+    """Which images belong to the last classes, `fraction` of all classes, at least two: retrieval tells classes apart."""
     classes = labels.unique()
-    count = max(1, round(fraction * len(classes)))
+    count = max(2, round(fraction * len(classes)))
     return torch.isin(labels, classes[-count:])
 
 
