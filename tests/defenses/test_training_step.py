@@ -1,0 +1,187 @@
+"""A defense's whole step, watched through the model: what was embedded, what moved, and the loss that came out."""
+
+import pytest
+import torch
+
+from colotride.defenses import Batch, CollapsenessSettings, Moment
+from colotride.defenses.base import mine_triplets
+from colotride.defenses.colo_tride import ColoTride, ColoTrideSettings
+from colotride.defenses.natural import Natural
+from colotride.errors import DataError
+from colotride.geometry import collapseness
+from colotride.pgd import PGDSettings
+from tests.toys import FlatModel, random_images
+
+PAIRS, MARGIN = 8, 0.2
+MEAN = CollapsenessSettings(attention_factor=0.0)
+PGD = PGDSettings(epsilon=0.1, step_size=0.02, steps=6, ramp="constant")
+
+
+class Watched(FlatModel):
+    """Remembers the images of every pass, and whether it was one of training."""
+
+    def __init__(self, **values):
+        super().__init__(**values)
+        self.passes = []
+
+    def forward(self, images):
+        self.passes.append((images.detach().clone(), self.training))
+        return super().forward(images)
+
+
+def draw(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def healthy():
+    """Pairs of nearly equal images: d(A,P) is small, so that C < 0."""
+    anchors = random_images(PAIRS)
+    return Batch(anchors, (anchors + 0.05 * random_images(PAIRS, seed=1)).clamp(0, 1), torch.arange(PAIRS) % 4)
+
+
+def collapsing():
+    """Positives far from their anchors, all images of the other classes between them: C > 0."""
+    anchors, positives = random_images(PAIRS), random_images(PAIRS, seed=5)
+    labels = torch.arange(PAIRS) % 2
+    return Batch(anchors, positives, labels)
+
+
+def step(batch, defense, moment, seed=0):
+    model = Watched()
+    model.train()
+    loss, diagnostics = defense(model, batch, moment, draw(seed))
+    trained = [images for images, training in model.passes if training]
+    assert len(trained) == 1, "one pass trains all three parts"
+    return loss, diagnostics, list(trained[0].chunk(3)), model
+
+
+def colo(phases="alternate", **values):
+    return ColoTride(ColoTrideSettings(phases=phases, **values), PGD, MARGIN, "random", MEAN)
+
+
+LATE, EARLY = Moment(epoch=9, epochs=10, step=0), Moment(epoch=0, epochs=10, step=0)
+
+
+def triplets_of(batch, seed=0):
+    return mine_triplets(FlatModel(), batch, "random", MARGIN, draw(seed))
+
+
+def distances_of(anchor, positive, negative):
+    model = FlatModel()
+    a, p, n = model(anchor), model(positive), model(negative)
+    return (a - p).norm(dim=1), (a - n).norm(dim=1)
+
+
+def test_natural_training_minimises_the_triplet_loss_of_clean_triplets():
+    batch = healthy()
+    loss, _, (anchor, positive, negative), _ = step(batch, Natural(MARGIN, "random", MEAN), EARLY)
+    triplets = triplets_of(batch)
+    assert torch.equal(anchor, batch.anchor)
+    assert torch.equal(positive, batch.positive)
+    assert torch.equal(negative, triplets.negative)
+    d_ap, d_an = distances_of(anchor, positive, negative)
+    torch.testing.assert_close(loss, (d_ap - d_an + MARGIN).clamp_min(0).mean())
+
+
+def test_cap_moves_the_candidates_and_trains_on_them():
+    batch = healthy()
+    loss, diagnostics, (anchor, positive, negative), _ = step(batch, colo("candidates"), LATE)
+    clean = triplets_of(batch)
+    assert torch.equal(anchor, batch.anchor)
+    for moved, start in ((positive, batch.positive), (negative, clean.negative)):
+        shift = (moved - start).abs().amax(dim=(1, 2, 3))
+        assert shift.max() <= 0.1 + 1e-6
+        assert (shift > 0.015).all()
+    d_ap, d_an = distances_of(anchor, positive, negative)
+    torch.testing.assert_close(loss, (d_ap - d_an + MARGIN).clamp_min(0).mean())
+    assert (d_ap - d_an).mean() > (clean.anchor_positive - clean.anchor_negative).mean()
+    assert diagnostics["shift_candidates"] > 0
+    assert diagnostics["assist"] == 0
+
+
+def test_anp_moves_the_anchor_and_adds_the_top_ranked_triplet():
+    batch = healthy()
+    loss, diagnostics, (anchor, positive, negative), _ = step(batch, colo("anchor"), LATE)
+    clean = triplets_of(batch)
+    assert torch.equal(positive, batch.positive)
+    assert torch.equal(negative, clean.negative)
+    assert ((anchor - batch.anchor).abs().amax(dim=(1, 2, 3)) > 0.015).all()
+    d_ap, d_an = (values.detach() for values in distances_of(anchor, positive, negative))
+    nearest = [values.sort().values[: PAIRS // 2].mean() for values in (d_ap, d_an)]
+    expected = (d_ap - d_an + MARGIN).clamp_min(0).mean() + 0.5 * (nearest[0] - nearest[1] + 0.04).clamp_min(0)
+    torch.testing.assert_close(loss.detach(), expected)
+    assert diagnostics["shift_anchor"] > 0
+
+
+def test_the_phases_alternate_with_the_global_step():
+    assert [colo().phase(number) for number in range(4)] == ["candidates", "anchor", "candidates", "anchor"]
+    assert [colo("anchor").phase(number) for number in range(2)] == ["anchor", "anchor"]
+
+
+def test_a_collapsing_batch_is_assisted_late_and_left_alone_early():
+    batch = collapsing()
+    clean = triplets_of(batch)
+    before = (clean.anchor_positive - clean.anchor_negative).mean()
+    assert before > 0, "the batch must be a hard one"
+    _, late, (anchor, positive, negative), _ = step(batch, colo("candidates"), LATE)
+    d_ap, d_an = distances_of(anchor, positive, negative)
+    assert late["assist"] == 1
+    assert (d_ap - d_an).mean() < before
+    # With assist disabled the batch is attacked, and the attack has reached its goal C >= 0 before it starts.
+    _, early, (_, positive, negative), _ = step(batch, colo("candidates"), EARLY)
+    assert early["assist"] == 0
+    assert torch.equal(positive, batch.positive)
+    assert torch.equal(negative, clean.negative)
+
+
+def test_the_attack_stops_at_collapseness_zero():
+    strong = PGDSettings(epsilon=0.5, step_size=0.02, steps=60, ramp="constant")
+    defense = ColoTride(ColoTrideSettings(phases="candidates"), strong, MARGIN, "random", MEAN)
+    _, _, (anchor, positive, negative), _ = step(healthy(), defense, LATE)
+    d_ap, d_an = distances_of(anchor, positive, negative)
+    reached = collapseness(d_ap, d_an, 0.0).item()
+    assert 0 <= reached < 0.1, "60 steps could go far beyond 0"
+
+
+def test_a_weak_epoch_takes_small_steps():
+    ramped = PGDSettings(epsilon=0.1, step_size=0.02, steps=1, ramp="linear")
+    defense = ColoTride(ColoTrideSettings(phases="anchor"), ramped, MARGIN, "random", MEAN)
+    batch = healthy()
+    for epoch, share in ((0, 0.1), (4, 0.5), (9, 1.0)):
+        _, _, (anchor, _, _), _ = step(batch, defense, Moment(epoch, 10, 0))
+        assert (anchor - batch.anchor).abs().max().item() == pytest.approx(0.02 * share, rel=1e-4)
+
+
+@pytest.mark.parametrize("phases", ["candidates", "anchor"])
+def test_only_the_images_that_move_are_embedded_inside_pgd(phases):
+    batch = healthy()
+    *_, model = step(batch, colo(phases), LATE)
+    counts = [len(images) for images, _ in model.passes]
+    moving = 2 * PAIRS if phases == "candidates" else PAIRS
+    assert counts == [2 * PAIRS, *[moving] * PGD.steps, 3 * PAIRS]
+
+
+def test_diagnostics_are_those_of_the_clean_batch():
+    batch = healthy()
+    clean = triplets_of(batch)
+    _, told, _, _ = step(batch, colo(), LATE)
+    d_ap, d_an = clean.anchor_positive, clean.anchor_negative
+    assert told["distance_anchor_positive"].item() == pytest.approx(d_ap.mean().item())
+    assert told["distance_anchor_negative"].item() == pytest.approx(d_an.mean().item())
+    assert told["hardness"].item() == pytest.approx((d_ap - d_an).mean().item(), abs=1e-6)
+    assert told["collapseness"].item() == pytest.approx((d_ap - d_an).mean().item(), abs=1e-6), "lambda is 0 here"
+    assert told["separability"].item() == pytest.approx(((d_an.mean() - d_ap.mean()) / d_ap.mean()).item(), rel=1e-5)
+
+
+def test_the_order_of_the_pairs_does_not_change_the_objective_of_a_batch():
+    triplets = triplets_of(healthy())
+    order = torch.randperm(PAIRS, generator=draw(7))
+    factor = CollapsenessSettings(attention_factor=10.0)
+    whole = factor(triplets.anchor_positive, triplets.anchor_negative)
+    torch.testing.assert_close(whole, factor(triplets.anchor_positive[order], triplets.anchor_negative[order]))
+
+
+def test_a_batch_of_one_class_names_its_cause():
+    batch = healthy()
+    with pytest.raises(DataError, match="no anchor has a negative"):
+        colo()(FlatModel(), Batch(batch.anchor, batch.positive, torch.zeros(PAIRS, dtype=torch.long)), LATE, draw())
