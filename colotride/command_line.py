@@ -8,16 +8,14 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar, get_args
+from typing import NoReturn, TypeVar
 
 import torch
 import tyro
-from pydantic import TypeAdapter, ValidationError
 
 from colotride.config import RunConfig, load_config
-from colotride.defenses import DefenseSettings
 from colotride.errors import ColoTrideError, ConfigurationError
-from colotride.presets import preset, with_data_root
+from colotride.presets import preset, with_data_root, with_defense
 from colotride.settings import parse_fraction
 
 Command = TypeVar("Command")
@@ -45,7 +43,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
 def base_config(arguments: Sequence[str], *, preset_option: str = "--preset") -> RunConfig:
     """The configuration that the options after it override field by field.
 
-    `--config FILE`, or else the preset; then `--defense NAME` puts another defense with its defaults in place, and
+    `--config FILE`, or else the preset; then `--defense NAME` puts another defense in place, as its authors use it, and
     the environment variable COLOTRIDE_DATA says where the data lies.
 
     Raises:
@@ -58,7 +56,7 @@ def base_config(arguments: Sequence[str], *, preset_option: str = "--preset") ->
     known, _ = parser.parse_known_args(list(arguments))
     config = load_config(known.config) if known.config else preset(known.preset)
     if known.defense and known.defense != config.defense.name:
-        config = config.model_copy(update={"defense": _default_defense(known.defense)})
+        config = with_defense(config, known.defense)
     root = os.environ.get("COLOTRIDE_DATA")
     return with_data_root(config, Path(root) if root else None)
 
@@ -126,13 +124,3 @@ def _fraction_rule(
         is_instance=lambda value: isinstance(value, float | int),
         str_from_instance=lambda value: [f"{value:.6g}"],
     )
-
-
-def _default_defense(name: str) -> DefenseSettings:
-    adapter: TypeAdapter[DefenseSettings] = TypeAdapter(DefenseSettings)
-    try:
-        return adapter.validate_python({"name": name})
-    except ValidationError:
-        kinds = get_args(get_args(DefenseSettings)[0])
-        names = ", ".join(kind.model_fields["name"].default for kind in kinds)
-        raise ConfigurationError(f"no defense {name!r}; there are {names}") from None

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from colotride.atomic import write_atomically
 from colotride.data.settings import DataSettings
-from colotride.defenses import CollapsenessSettings, DefenseSettings
+from colotride.defenses import AnyDefenseSettings, CollapsenessSettings
 from colotride.defenses.colo_tride import ColoTrideSettings
 from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import EvaluationSettings
@@ -38,7 +38,7 @@ class RunConfig(Settings):
 
     data: DataSettings
     model: ModelSettings = ModelSettings()
-    defense: DefenseSettings = ColoTrideSettings()
+    defense: AnyDefenseSettings = ColoTrideSettings()
     pgd: PGDSettings = PGDSettings()
     collapseness: CollapsenessSettings = CollapsenessSettings()
     optimisation: OptimisationSettings = OptimisationSettings()

@@ -1,6 +1,7 @@
 """Distances between embeddings, and the numbers that tell a healthy model from a collapsing one.
 
-Embeddings are L2-normalised, so every distance is the chord of two points of the unit sphere and lies in [0, 2].
+Embeddings are L2-normalised, so the Euclidean distance is the chord of two points of the unit sphere. Training may
+use the cosine distance 1 - cos = d^2 / 2 instead; both lie in [0, 2].
 """
 
 from typing import Literal
@@ -11,22 +12,31 @@ from torch import Tensor
 
 Weighting = Literal["near", "far"]
 WeightGradient = Literal["detached", "through"]
+Metric = Literal["euclidean", "cosine"]
 
 
-def distances(a: Float[Tensor, "*rows dim"], b: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
-    """Euclidean distance d of matching rows, in [0, 2] for unit vectors.
+def distances(
+    a: Float[Tensor, "*rows dim"], b: Float[Tensor, "*rows dim"], metric: Metric = "euclidean"
+) -> Float[Tensor, "*rows"]:
+    """Distance d of matching rows, in [0, 2] for unit vectors.
 
-    Taken from the difference, not from the inner product: close neighbours keep their digits, and the gradient at
-    distance 0 is 0 instead of NaN.
+    The Euclidean one is taken from the difference, not from the inner product: close neighbours keep their digits, and
+    the gradient at distance 0 is 0 instead of NaN.
     """
+    if metric == "cosine":
+        return 1 - (a * b).sum(dim=-1)
     return torch.linalg.vector_norm(a - b, dim=-1)
 
 
-def distance_matrix(a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"]) -> Float[Tensor, "rows columns"]:
-    """All Euclidean distances between unit vectors, in [0, 2], by one matrix product: d = sqrt(2 - 2 a.b).
+def distance_matrix(
+    a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"], metric: Metric = "euclidean"
+) -> Float[Tensor, "rows columns"]:
+    """All distances between unit vectors, in [0, 2], by one matrix product: d = sqrt(2 - 2 a.b), or 1 - a.b.
 
-    The squared distance is kept above 1e-12, so that the gradient stays finite where two embeddings are equal.
+    The squared Euclidean distance is kept above 1e-12, so that the gradient stays finite where embeddings are equal.
     """
+    if metric == "cosine":
+        return 1 - a @ b.T
     return (2 - 2 * a @ b.T).clamp_min(1e-12).sqrt()
 
 
@@ -111,6 +121,7 @@ def relative_shift(
     perturbed: Float[Tensor, "images dim"],
     clean: Float[Tensor, "images dim"],
     anchor_positive: Float[Tensor, "triplets"],
+    metric: Metric = "euclidean",
 ) -> Float[Tensor, ""]:
     """Embedding shift mean d(f(x~), f(x)) over mean d(A,P) (Fig. 4), >= 0; free of shrinkage like `separability`."""
-    return distances(perturbed, clean).mean() / anchor_positive.mean().clamp_min(1e-12)
+    return distances(perturbed, clean, metric).mean() / anchor_positive.mean().clamp_min(1e-12)

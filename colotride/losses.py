@@ -1,8 +1,15 @@
-"""The losses that training minimises, as functions of the distances of a batch of triplets."""
+"""The losses that training minimises, as functions of the embeddings or the distances of a batch of triplets."""
+
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+LossName = Literal["triplet", "multi-similarity"]
+
+POSITIVE_SCALE, NEGATIVE_SCALE, THRESHOLD, MINING_MARGIN = 2.0, 50.0, 0.5, 0.1
+"""alpha, beta, lambda and epsilon of the multi-similarity loss, as in its authors' code."""
 
 
 def triplet_loss(
@@ -46,3 +53,27 @@ def top_ranked_triplet_loss(
     positive = mean_where(anchor_positive, nearest_half(anchor_positive))
     negative = mean_where(anchor_negative, nearest_half(anchor_negative))
     return coefficient * torch.relu(positive - negative + margin)
+
+
+def multi_similarity_loss(embeddings: Float[Tensor, "images dim"], labels: Int[Tensor, "images"]) -> Float[Tensor, ""]:
+    """Multi-similarity loss of a batch (Wang et al., 2019), the second base loss under which COLO-TRIDE trains.
+
+    For each image log(1 + sum_p exp(-alpha (S_p - lambda))) / alpha + log(1 + sum_n exp(beta (S_n - lambda))) / beta,
+    S the cosine similarities, over the pairs that its mining keeps: positives less similar than the most similar
+    negative plus epsilon, negatives more similar than the least similar positive minus epsilon.
+
+    Args:
+        embeddings: unit vectors, all three parts of the triplets.
+        labels: their classes, on the same device.
+    """
+    similarity = embeddings @ embeddings.T
+    same = labels[:, None] == labels[None, :]
+    positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    negative = ~same
+    hardest_negative = similarity.masked_fill(~negative, -torch.inf).amax(dim=1, keepdim=True)
+    hardest_positive = similarity.masked_fill(~positive, torch.inf).amin(dim=1, keepdim=True)
+    positive = positive & (similarity < hardest_negative + MINING_MARGIN)
+    negative = negative & (similarity > hardest_positive - MINING_MARGIN)
+    pull = torch.where(positive, torch.exp(-POSITIVE_SCALE * (similarity - THRESHOLD)), 0.0).sum(dim=1)
+    push = torch.where(negative, torch.exp(NEGATIVE_SCALE * (similarity - THRESHOLD)), 0.0).sum(dim=1)
+    return (torch.log1p(pull) / POSITIVE_SCALE + torch.log1p(push) / NEGATIVE_SCALE).mean()

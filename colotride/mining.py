@@ -1,26 +1,55 @@
-"""Negatives for the anchor-positive pairs of a batch."""
+"""Triplets for the anchor-positive pairs of a batch: which positive, and which negative of the same batch.
 
+Every miner is a preference over the 2 B images of the batch, drawn or computed, of which each anchor takes the first.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from colotride.errors import DataError
-from colotride.geometry import distance_matrix
+from colotride.geometry import Metric, distance_matrix
 
-MinerName = Literal["random", "semi-hard"]
+MinerName = Literal["random", "semi-hard", "softhard", "distance-weighted", "hardest"]
+
+NEAREST_WEIGHTED = 0.5
+"""Distance-weighted mining treats nearer negatives like this one: their weights would explode (Wu et al., 2017)."""
+
+FARTHEST_WEIGHTED = 1.4
+"""Distance-weighted mining passes over negatives that are farther away: they have no loss left."""
 
 
 @dataclass(frozen=True)
-class MinedNegatives:
-    """One negative per anchor, and how often the miner found none that met its condition."""
+class Mined:
+    """One positive and one negative per anchor, and how often the miner found no negative that met its condition."""
 
-    indices: Int[Tensor, "pairs"]
-    """Position of each anchor's negative among the 2B images of the batch."""
+    positives: Int[Tensor, "pairs"]
+    """Position of each anchor's positive among the 2 B images of the batch, anchors first."""
+    negatives: Int[Tensor, "pairs"]
+    """Position of each anchor's negative."""
     unqualified: Float[Tensor, ""]
     """Share of the anchors for which no negative qualified and any other one was drawn, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a miner sees: anchors in rows, the 2 B images of the batch in columns."""
+
+    distances: Float[Tensor, "pairs images"]
+    to_positive: Float[Tensor, "pairs one"]
+    """d(A, P) to the own partner of each anchor, as a column."""
+    own_class: Bool[Tensor, "pairs images"]
+    """Images of the anchor's class, the anchor itself left out."""
+    other_class: Bool[Tensor, "pairs images"]
+    draw: Float[Tensor, "pairs images"]
+    """Uniform in [0, 1)."""
+    margin: float
+    dim: int
+    """Dimensions of the embedding."""
 
 
 def check_classes(labels: Int[Tensor, "pairs"]) -> None:
@@ -47,39 +76,51 @@ def mine(
     labels: Int[Tensor, "pairs"],
     margin: float,
     generator: torch.Generator,
-) -> MinedNegatives:
-    """Draw one negative for every anchor-positive pair from the images of the other classes in the batch.
+    metric: Metric = "euclidean",
+) -> Mined:
+    """Choose a positive and a negative for every anchor from the images of the batch.
 
-    `random`: any. `semi-hard`: one with d(A,P) < d(A,N) < d(A,P) + margin, uniformly among those; any, where there is
-    none. The random numbers come from the CPU, so that every device mines the same triplets.
+    - `random`: any negative.
+    - `semi-hard`: d(A,P) < d(A,N) < d(A,P) + margin, uniformly among those (Schroff et al., 2015).
+    - `softhard`: a negative nearer than the farthest positive and a positive farther than the nearest negative, each
+      uniformly (Roth et al., 2020); the anchor is never its own positive.
+    - `distance-weighted`: with weight 1 / q(d), q the density of distances on the sphere (Wu et al., 2017).
+    - `hardest`: the nearest negative.
+
+    Where nothing qualifies, any negative (for `softhard`: the own partner as positive). Random numbers come from the
+    CPU, so that every device mines the same triplets.
 
     Args:
-        miner: which negatives qualify.
+        miner: which images qualify.
         anchors: embeddings of the anchors.
-        positives: embeddings of their positives; together they are the candidates, anchors first.
+        positives: embeddings of their partners; together they are the candidates, anchors first.
         labels: class of each pair, on the CPU.
         margin: width of the semi-hard band.
         generator: CPU generator.
-
-    Returns:
-        Positions among the candidates `cat([anchors, positives])`, and the share of anchors without a qualified one.
+        metric: of the distances.
 
     Raises:
         DataError: an anchor has no negative at all.
     """
     check_classes(labels)
-    labels = labels.to(anchors.device)
-    candidates = torch.cat([anchors, positives])
-    draw = torch.rand(len(labels), len(candidates), generator=generator).to(anchors.device)
-    other_class = labels[:, None] != labels.repeat(2)[None, :]
-    qualified = other_class
-    if miner == "semi-hard":
-        to_candidates = distance_matrix(anchors, candidates)
-        to_positive = to_candidates.diagonal(offset=len(labels))[:, None]
-        qualified = other_class & (to_candidates > to_positive) & (to_candidates < to_positive + margin)
-    # One draw serves both: a qualified negative always outranks an unqualified one, which outranks the own class.
-    preference = draw + other_class.to(draw.dtype) + qualified.to(draw.dtype)
-    return MinedNegatives(preference.argmax(dim=1), (~qualified.any(dim=1)).to(anchors.dtype).mean())
+    count, device = len(labels), anchors.device
+    labels = labels.to(device)
+    images = torch.cat([anchors, positives])
+    to_images = distance_matrix(anchors, images, metric)
+    same = labels[:, None] == labels.repeat(2)[None, :]
+    partner = torch.arange(count, 2 * count, device=device)
+    candidates = Candidates(
+        distances=to_images,
+        to_positive=to_images.gather(1, partner[:, None]),
+        own_class=same & (torch.arange(2 * count, device=device) != torch.arange(count, device=device)[:, None]),
+        other_class=~same,
+        draw=torch.rand(count, 2 * count, generator=generator).to(device),
+        margin=margin,
+        dim=anchors.shape[1],
+    )
+    negatives, qualified = _prefer(candidates, *PREFERENCES[miner](candidates))
+    chosen = _softhard_positives(candidates, partner, generator) if miner == "softhard" else partner
+    return Mined(chosen, negatives, 1 - qualified.to(to_images.dtype).mean())
 
 
 def shrinking_margin(margin: float, epoch: int, epochs: int) -> float:
@@ -91,3 +132,61 @@ def shrinking_margin(margin: float, epoch: int, epochs: int) -> float:
         epochs: E, the whole run's.
     """
     return margin * (1 - epoch / (2 * epochs)) ** 2
+
+
+Preference = Callable[[Candidates], tuple[Bool[Tensor, "pairs images"], Float[Tensor, "pairs images"]]]
+"""Which images qualify as negatives, and how they are ordered among themselves."""
+
+
+def _any(candidates: Candidates) -> tuple[Tensor, Tensor]:
+    return candidates.other_class, candidates.draw
+
+
+def _semi_hard(candidates: Candidates) -> tuple[Tensor, Tensor]:
+    beyond = candidates.distances > candidates.to_positive
+    within = candidates.distances < candidates.to_positive + candidates.margin
+    return candidates.other_class & beyond & within, candidates.draw
+
+
+def _softhard(candidates: Candidates) -> tuple[Tensor, Tensor]:
+    farthest = candidates.distances.masked_fill(~candidates.own_class, -torch.inf).amax(dim=1, keepdim=True)
+    return candidates.other_class & (candidates.distances < farthest), candidates.draw
+
+
+def _hardest(candidates: Candidates) -> tuple[Tensor, Tensor]:
+    return candidates.other_class, -candidates.distances
+
+
+def _distance_weighted(candidates: Candidates) -> tuple[Tensor, Tensor]:
+    near = candidates.distances.clamp(NEAREST_WEIGHTED, FARTHEST_WEIGHTED)
+    # log 1/q(d), q(d) ~ d^(n-2) (1 - d^2/4)^((n-3)/2); adding Gumbel noise makes the largest a draw by these weights.
+    log_weight = (2 - candidates.dim) * near.log() - (candidates.dim - 3) / 2 * (1 - near.square() / 4).log()
+    gumbel = -(-candidates.draw.clamp_min(1e-20).log()).clamp_min(1e-20).log()
+    return candidates.other_class & (candidates.distances < FARTHEST_WEIGHTED), log_weight + gumbel
+
+
+PREFERENCES: Mapping[MinerName, Preference] = {
+    "random": _any,
+    "semi-hard": _semi_hard,
+    "softhard": _softhard,
+    "distance-weighted": _distance_weighted,
+    "hardest": _hardest,
+}
+
+
+def _prefer(candidates: Candidates, qualified: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """The first of the qualified images of each anchor, or any negative; and whether one qualified."""
+    best = order.masked_fill(~qualified, -torch.inf).argmax(dim=1)
+    fallback = candidates.draw.masked_fill(~candidates.other_class, -torch.inf).argmax(dim=1)
+    found = qualified.any(dim=1)
+    return torch.where(found, best, fallback), found
+
+
+def _softhard_positives(
+    candidates: Candidates, partner: Int[Tensor, "pairs"], generator: torch.Generator
+) -> Int[Tensor, "pairs"]:
+    nearest = candidates.distances.masked_fill(~candidates.other_class, torch.inf).amin(dim=1, keepdim=True)
+    hard = candidates.own_class & (candidates.distances > nearest)
+    draw = torch.rand(candidates.draw.shape, generator=generator).to(candidates.draw.device)
+    chosen = draw.masked_fill(~hard, -1).argmax(dim=1)
+    return torch.where(hard.any(dim=1), chosen, partner)

@@ -4,6 +4,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from colotride.geometry import Metric
+from colotride.losses import LossName
 from colotride.mining import MinerName
 from colotride.settings import Settings
 
@@ -21,6 +23,10 @@ class OptimisationSettings(Settings):
     """Margin of the triplet loss (Eq. 1) and, to start with, width of the semi-hard band."""
     miner: MinerName = "semi-hard"
     """How negatives are chosen."""
+    metric: Metric = "euclidean"
+    """Distance in mining, losses, objectives and diagnostics; evaluations rank by the Euclidean one."""
+    loss: LossName = "triplet"
+    """Base loss on the perturbed triplets."""
 
 
 def build_optimizer(model: nn.Module, settings: OptimisationSettings) -> torch.optim.Optimizer:

@@ -5,7 +5,7 @@ from typing import get_args
 
 from colotride.config import RunConfig
 from colotride.data.settings import DatasetName, DataSettings
-from colotride.defenses import CollapsenessSettings
+from colotride.defenses import DEFENSES, CollapsenessSettings
 from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.models import TWO_CONVOLUTIONS, ModelSettings
@@ -81,3 +81,14 @@ def _sop() -> RunConfig:
 def with_data_root(config: RunConfig, root: Path | None) -> RunConfig:
     """The same run with its data elsewhere; None changes nothing."""
     return config if root is None else config.with_values({"data.root": root})
+
+
+def with_defense(config: RunConfig, name: str) -> RunConfig:
+    """The same run with another defense, its defaults, and the settings with which its authors use it.
+
+    Raises:
+        ConfigurationError: no such defense.
+    """
+    if name not in DEFENSES:
+        raise ConfigurationError(f"no defense {name!r}; there are {', '.join(DEFENSES)}")
+    return config.with_values({"defense": {"name": name}, **DEFENSES[name].recommended})

@@ -18,7 +18,7 @@ from colotride.config import RunConfig, save_config
 from colotride.data.augmentation import training_view
 from colotride.data.base import ImageSet
 from colotride.data.sampling import pair_batches
-from colotride.defenses import Batch, Moment, build_defense
+from colotride.defenses import Batch, Moment, Recipe, build_defense
 from colotride.errors import CheckpointError
 from colotride.evaluation.evaluator import evaluate
 from colotride.health import Ailment, ailment
@@ -125,13 +125,7 @@ class Trainer:
             seed=derive_seed(config.seed, "model"),
         ).to(device)
         self._optimizer = build_optimizer(self.model, config.optimisation)
-        self._defense = build_defense(
-            config.defense,
-            pgd=config.pgd,
-            margin=config.optimisation.margin,
-            miner=config.optimisation.miner,
-            collapseness=config.collapseness,
-        )
+        self._defense = build_defense(config.defense, recipe_of(config))
         self.epoch, self.step, self.history = 0, 0, list[EpochRecord]()
         self._steps_into_epoch, self._running = 0, _RunningMeans()
         if directory is not None:
@@ -269,6 +263,19 @@ class Trainer:
         self._steps_into_epoch = progress["steps_into_epoch"]
         self._running = _RunningMeans(**_to_device(progress["running"], self.device))
         self.history = [EpochRecord(**record) for record in progress["history"]]
+
+
+def recipe_of(config: RunConfig) -> Recipe:
+    """What a defense needs of a run's configuration."""
+    optimisation = config.optimisation
+    return Recipe(
+        pgd=config.pgd,
+        margin=optimisation.margin,
+        miner=optimisation.miner,
+        collapseness=config.collapseness,
+        metric=optimisation.metric,
+        loss=optimisation.loss,
+    )
 
 
 def config_digest(config: RunConfig) -> str:

@@ -5,8 +5,9 @@ import torch
 
 from colotride.config import RunConfig
 from colotride.data.base import InMemoryImages
+from colotride.defenses import DEFENSES
 from colotride.errors import CheckpointError
-from colotride.presets import preset
+from colotride.presets import preset, with_defense
 from colotride.runs import load_run
 from colotride.training import Trainer
 
@@ -49,7 +50,7 @@ def values_of(history):
     return [(record.epoch, record.step, record.diagnostics, record.validation) for record in history]
 
 
-@pytest.mark.parametrize("defense", ["colo-tride", "natural"])
+@pytest.mark.parametrize("defense", DEFENSES)
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(defense):
     config = small(defense={"name": defense})
     (one, first), (two, second) = train(config), train(config)
@@ -73,6 +74,17 @@ def test_stopping_after_any_epoch_and_resuming_changes_no_bit(tmp_path, epoch):
     )
     resumed, outcome = train(config, tmp_path, images(seed=1))
     assert len(done) == epoch
+    assert torch.equal(weights(whole), weights(resumed))
+    assert values_of(outcome.history) == values_of(expected.history)
+
+
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_every_defense_resumes_exactly(tmp_path, defense):
+    config = with_defense(small(), defense).with_values({"pgd.steps": 2})
+    whole, expected = train(config)
+    calls = iter(range(1000))
+    train(config, tmp_path, should_stop=lambda: next(calls) == 5)
+    resumed, outcome = train(config, tmp_path)
     assert torch.equal(weights(whole), weights(resumed))
     assert values_of(outcome.history) == values_of(expected.history)
 

@@ -1,40 +1,68 @@
 """The defenses, and the one registry that knows them all."""
 
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from colotride.defenses.base import Batch, CollapsenessSettings, Defense, Diagnostics, Moment, Triplets
+from colotride.defenses.act import Act, ActSettings
+from colotride.defenses.assist import Assist, AssistSettings
+from colotride.defenses.base import (
+    Batch,
+    CollapsenessSettings,
+    Defense,
+    DefenseSettings,
+    Diagnostics,
+    Moment,
+    Recipe,
+    Triplets,
+)
 from colotride.defenses.colo_tride import ColoTride, ColoTrideSettings
+from colotride.defenses.est import Est, EstSettings
+from colotride.defenses.hardness_manipulation import HardnessManipulation, HardnessManipulationSettings
+from colotride.defenses.naive import Naive, NaiveSettings, NaiveTride, NaiveTrideSettings
 from colotride.defenses.natural import Natural, NaturalSettings
-from colotride.mining import MinerName
-from colotride.pgd import PGDSettings
 
-DefenseSettings = Annotated[NaturalSettings | ColoTrideSettings, Field(discriminator="name")]
+AnyDefenseSettings = Annotated[
+    NaturalSettings
+    | NaiveSettings
+    | NaiveTrideSettings
+    | EstSettings
+    | ActSettings
+    | HardnessManipulationSettings
+    | ColoTrideSettings
+    | AssistSettings,
+    Field(discriminator="name"),
+]
+
+BUILDERS: Mapping[type[DefenseSettings], Callable[[Any, Recipe], Defense]] = {
+    NaturalSettings: lambda settings, recipe: Natural(recipe),
+    NaiveSettings: lambda settings, recipe: Naive(recipe),
+    NaiveTrideSettings: NaiveTride,
+    EstSettings: lambda settings, recipe: Est(recipe),
+    ActSettings: lambda settings, recipe: Act(recipe),
+    HardnessManipulationSettings: HardnessManipulation,
+    ColoTrideSettings: ColoTride,
+    AssistSettings: Assist,
+}
+
+DEFENSES: Mapping[str, type[DefenseSettings]] = {kind.model_fields["name"].default: kind for kind in BUILDERS}
+"""Settings by the name of their defense."""
 
 __all__ = [
+    "DEFENSES",
+    "AnyDefenseSettings",
     "Batch",
     "CollapsenessSettings",
     "Defense",
-    "DefenseSettings",
     "Diagnostics",
     "Moment",
+    "Recipe",
     "Triplets",
     "build_defense",
 ]
 
 
-def build_defense(
-    settings: NaturalSettings | ColoTrideSettings,
-    *,
-    pgd: PGDSettings,
-    margin: float,
-    miner: MinerName,
-    collapseness: CollapsenessSettings,
-) -> Defense:
-    """The defense that a configuration asks for."""
-    match settings:
-        case NaturalSettings():
-            return Natural(margin, miner, collapseness)
-        case ColoTrideSettings():
-            return ColoTride(settings, pgd, margin, miner, collapseness)
+def build_defense(settings: DefenseSettings, recipe: Recipe) -> Defense:
+    """Build the defense that a configuration asks for."""
+    return BUILDERS[type(settings)](settings, recipe)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from colotride.defenses.base import CollapsenessSettings, Triplets
-from colotride.geometry import distances, weighted_distance
+from colotride.geometry import weighted_distance
 from colotride.losses import mean_where, nearest_half
 from colotride.pgd import Objective
 
@@ -38,10 +38,10 @@ def anchor_objective(
     sign = HARDNESS_SIGN[hardness_term]
 
     def objective(embeddings: Float[Tensor, "images dim"]) -> Float[Tensor, ""]:
-        to_positive = distances(embeddings, triplets.positive_embedding)
-        to_negative = distances(embeddings, triplets.negative_embedding)
+        to_positive = triplets.distances(embeddings, triplets.positive_embedding)
+        to_negative = triplets.distances(embeddings, triplets.negative_embedding)
         first = torch.relu(sign * sigma * collapseness(to_positive, to_negative))
-        shift = distances(embeddings, triplets.anchor_embedding)
+        shift = triplets.distances(embeddings, triplets.anchor_embedding)
         return first + attacking * top_ranked_term(to_positive, to_negative, shift, top, collapseness)
 
     return objective

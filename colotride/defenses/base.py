@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -10,9 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from colotride import geometry
-from colotride.geometry import WeightGradient, Weighting, distances
+from colotride.geometry import Metric, WeightGradient, Weighting
+from colotride.losses import LossName
 from colotride.mining import MinerName, mine
-from colotride.pgd import frozen
+from colotride.pgd import PGDSettings, frozen
 from colotride.settings import Settings
 
 
@@ -33,6 +34,13 @@ class CollapsenessSettings(Settings):
         return geometry.collapseness(
             anchor_positive, anchor_negative, self.attention_factor, self.weighting, self.weight_gradient
         )
+
+
+class DefenseSettings(Settings):
+    """What a defense leaves open; subclasses add a literal `name` and their fields."""
+
+    recommended: ClassVar[dict[str, Any]] = {}
+    """Settings of the whole run, by dotted path, with which its authors use the defense."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,21 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """What every defense needs, whatever it perturbs."""
+
+    pgd: PGDSettings
+    margin: float
+    """Of the triplet loss and, to start with, of the semi-hard band."""
+    miner: MinerName
+    collapseness: CollapsenessSettings
+    metric: Metric = "euclidean"
+    """Distance in losses, objectives, mining and diagnostics."""
+    loss: LossName = "triplet"
+    """The base loss that is minimised on the perturbed triplets."""
+
+
+@dataclass(frozen=True)
 class Triplets:
     """Clean triplets (A, P, N): their images, and their embeddings by the model held still."""
 
@@ -69,16 +92,25 @@ class Triplets:
     negative_embedding: Float[Tensor, "triplets dim"]
     unqualified: Float[Tensor, ""]
     """Share of the anchors for which the miner found no negative that met its condition."""
+    labels: Int[Tensor, "images"]
+    """Classes of all anchors, then all positives, then all negatives, on the device."""
+    metric: Metric = "euclidean"
+
+    def distances(
+        self, a: Float[Tensor, "triplets dim"], b: Float[Tensor, "triplets dim"]
+    ) -> Float[Tensor, "triplets"]:
+        """Distances of matching rows in the metric of the training."""
+        return geometry.distances(a, b, self.metric)
 
     @cached_property
     def anchor_positive(self) -> Float[Tensor, "triplets"]:
         """Clean d(A, P)."""
-        return distances(self.anchor_embedding, self.positive_embedding)
+        return self.distances(self.anchor_embedding, self.positive_embedding)
 
     @cached_property
     def anchor_negative(self) -> Float[Tensor, "triplets"]:
         """Clean d(A, N)."""
-        return distances(self.anchor_embedding, self.negative_embedding)
+        return self.distances(self.anchor_embedding, self.negative_embedding)
 
 
 Diagnostics = dict[str, Tensor]
@@ -115,32 +147,34 @@ class Defense(Protocol):
 
 
 def mine_triplets(
-    model: nn.Module, batch: Batch, miner: MinerName, margin: float, generator: torch.Generator
+    model: nn.Module, batch: Batch, recipe: Recipe, margin: float, generator: torch.Generator
 ) -> Triplets:
-    """Embed a clean batch once, with the model held still, and give every pair a negative from the same batch."""
+    """Embed a clean batch once, with the model held still, and make its triplets from its own images.
+
+    Args:
+        model: the embedding model.
+        batch: anchor-positive pairs.
+        recipe: miner and metric.
+        margin: of the semi-hard band in this epoch.
+        generator: CPU generator of this batch.
+    """
+    images = torch.cat([batch.anchor, batch.positive])
     with frozen(model), torch.no_grad():
-        anchor, positive = model(torch.cat([batch.anchor, batch.positive])).chunk(2)
-    mined = mine(miner, anchor, positive, batch.labels, margin, generator)
+        embeddings = model(images)
+    anchor, positive = embeddings.chunk(2)
+    mined = mine(recipe.miner, anchor, positive, batch.labels, margin, generator, recipe.metric)
+    labels = batch.labels.to(images.device)
     return Triplets(
         anchor=batch.anchor,
-        positive=batch.positive,
-        negative=torch.cat([batch.anchor, batch.positive])[mined.indices],
+        positive=images[mined.positives],
+        negative=images[mined.negatives],
         anchor_embedding=anchor,
-        positive_embedding=positive,
-        negative_embedding=torch.cat([anchor, positive])[mined.indices],
+        positive_embedding=embeddings[mined.positives],
+        negative_embedding=embeddings[mined.negatives],
         unqualified=mined.unqualified,
+        labels=torch.cat([labels, labels, labels.repeat(2)[mined.negatives]]),
+        metric=recipe.metric,
     )
-
-
-def embed_triplets(
-    model: nn.Module,
-    anchor: Float[Tensor, "triplets channels height width"],
-    positive: Float[Tensor, "triplets channels height width"],
-    negative: Float[Tensor, "triplets channels height width"],
-) -> tuple[Float[Tensor, "triplets dim"], Float[Tensor, "triplets dim"], Float[Tensor, "triplets dim"]]:
-    """Embed the three parts of the triplets in one forward pass, with the graph that training needs."""
-    embedded_anchor, embedded_positive, embedded_negative = model(torch.cat([anchor, positive, negative])).chunk(3)
-    return embedded_anchor, embedded_positive, embedded_negative
 
 
 def clean_diagnostics(triplets: Triplets, collapseness: CollapsenessSettings) -> Diagnostics:

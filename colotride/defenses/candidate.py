@@ -5,7 +5,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from colotride.defenses.base import CollapsenessSettings, Triplets
-from colotride.geometry import distances
 from colotride.pgd import Objective
 
 
@@ -24,6 +23,8 @@ def candidate_objective(triplets: Triplets, sigma: Float[Tensor, ""], collapsene
     def objective(embeddings: Float[Tensor, "images dim"]) -> Float[Tensor, ""]:
         positive, negative = embeddings.chunk(2)
         anchor = triplets.anchor_embedding
-        return torch.relu(-sigma * collapseness(distances(anchor, positive), distances(anchor, negative)))
+        return torch.relu(
+            -sigma * collapseness(triplets.distances(anchor, positive), triplets.distances(anchor, negative))
+        )
 
     return objective

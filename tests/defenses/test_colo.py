@@ -17,8 +17,16 @@ FOCUSED = CollapsenessSettings(attention_factor=10)
 def triplets_at(anchors, positives, negatives):
     """Triplets whose embeddings lie on the unit circle; the images do not matter."""
     image = torch.zeros(len(anchors), 1, 1, 1)
+    labels = torch.zeros(3 * len(anchors), dtype=torch.long)
     return Triplets(
-        image, image, image, on_circle(*anchors), on_circle(*positives), on_circle(*negatives), torch.tensor(0.0)
+        image,
+        image,
+        image,
+        on_circle(*anchors),
+        on_circle(*positives),
+        on_circle(*negatives),
+        torch.tensor(0.0),
+        labels,
     )
 
 

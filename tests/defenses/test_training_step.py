@@ -1,9 +1,11 @@
 """A defense's whole step, watched through the model: what was embedded, what moved, and the loss that came out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from colotride.defenses import Batch, CollapsenessSettings, Moment
+from colotride.defenses import Batch, CollapsenessSettings, Moment, Recipe
 from colotride.defenses.base import mine_triplets
 from colotride.defenses.colo_tride import ColoTride, ColoTrideSettings
 from colotride.defenses.natural import Natural
@@ -15,6 +17,7 @@ from tests.toys import FlatModel, random_images
 PAIRS, MARGIN = 8, 0.2
 MEAN = CollapsenessSettings(attention_factor=0.0)
 PGD = PGDSettings(epsilon=0.1, step_size=0.02, steps=6, ramp="constant")
+RECIPE = Recipe(PGD, MARGIN, "random", MEAN)
 
 
 class Watched(FlatModel):
@@ -56,14 +59,14 @@ def step(batch, defense, moment, seed=0):
 
 
 def colo(phases="alternate", **values):
-    return ColoTride(ColoTrideSettings(phases=phases, **values), PGD, MARGIN, "random", MEAN)
+    return ColoTride(ColoTrideSettings(phases=phases, **values), RECIPE)
 
 
 LATE, EARLY = Moment(epoch=9, epochs=10, step=0), Moment(epoch=0, epochs=10, step=0)
 
 
 def triplets_of(batch, seed=0):
-    return mine_triplets(FlatModel(), batch, "random", MARGIN, draw(seed))
+    return mine_triplets(FlatModel(), batch, RECIPE, MARGIN, draw(seed))
 
 
 def distances_of(anchor, positive, negative):
@@ -74,7 +77,7 @@ def distances_of(anchor, positive, negative):
 
 def test_natural_training_minimises_the_triplet_loss_of_clean_triplets():
     batch = healthy()
-    loss, _, (anchor, positive, negative), _ = step(batch, Natural(MARGIN, "random", MEAN), EARLY)
+    loss, _, (anchor, positive, negative), _ = step(batch, Natural(RECIPE), EARLY)
     triplets = triplets_of(batch)
     assert torch.equal(anchor, batch.anchor)
     assert torch.equal(positive, batch.positive)
@@ -114,8 +117,8 @@ def test_anp_moves_the_anchor_and_adds_the_top_ranked_triplet():
 
 
 def test_the_phases_alternate_with_the_global_step():
-    assert [colo().phase(number) for number in range(4)] == ["candidates", "anchor", "candidates", "anchor"]
-    assert [colo("anchor").phase(number) for number in range(2)] == ["anchor", "anchor"]
+    assert [colo().settings.phase(number) for number in range(4)] == ["candidates", "anchor", "candidates", "anchor"]
+    assert [colo("anchor").settings.phase(number) for number in range(2)] == ["anchor", "anchor"]
 
 
 def test_a_collapsing_batch_is_assisted_late_and_left_alone_early():
@@ -136,7 +139,7 @@ def test_a_collapsing_batch_is_assisted_late_and_left_alone_early():
 
 def test_the_attack_stops_at_collapseness_zero():
     strong = PGDSettings(epsilon=0.5, step_size=0.02, steps=60, ramp="constant")
-    defense = ColoTride(ColoTrideSettings(phases="candidates"), strong, MARGIN, "random", MEAN)
+    defense = ColoTride(ColoTrideSettings(phases="candidates"), replace(RECIPE, pgd=strong))
     _, _, (anchor, positive, negative), _ = step(healthy(), defense, LATE)
     d_ap, d_an = distances_of(anchor, positive, negative)
     reached = collapseness(d_ap, d_an, 0.0).item()
@@ -145,7 +148,7 @@ def test_the_attack_stops_at_collapseness_zero():
 
 def test_a_weak_epoch_takes_small_steps():
     ramped = PGDSettings(epsilon=0.1, step_size=0.02, steps=1, ramp="linear")
-    defense = ColoTride(ColoTrideSettings(phases="anchor"), ramped, MARGIN, "random", MEAN)
+    defense = ColoTride(ColoTrideSettings(phases="anchor"), replace(RECIPE, pgd=ramped))
     batch = healthy()
     for epoch, share in ((0, 0.1), (4, 0.5), (9, 1.0)):
         _, _, (anchor, _, _), _ = step(batch, defense, Moment(epoch, 10, 0))

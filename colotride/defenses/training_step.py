@@ -1,0 +1,160 @@
+"""The step that all defenses share: mine triplets, perturb some of their parts, train on what came out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from colotride import geometry
+from colotride.defenses.base import Batch, Diagnostics, Moment, Recipe, Triplets, clean_diagnostics, mine_triplets
+from colotride.geometry import relative_shift
+from colotride.losses import multi_similarity_loss, triplet_loss
+from colotride.pgd import Budget, Objective, perturb
+
+Moving = Literal["nothing", "candidates", "anchor", "all"]
+"""Which parts of the triplets a perturbation moves: none, P and N (CAP), A (ANP), or A, P and N (SIP)."""
+
+
+class Parts(NamedTuple):
+    """Anchors, positives and negatives: images or embeddings, one row per triplet."""
+
+    anchor: Tensor
+    positive: Tensor
+    negative: Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a defense does with one batch."""
+
+    moving: Moving
+    objective: Objective | None = None
+    """A function of the embeddings of `cat(moving parts)`, to be minimised; see `perturb`."""
+    start: Tensor | None = None
+    """Where the perturbation starts, if not at the clean images."""
+    extra_loss: Callable[[Parts, Parts], Tensor] | None = None
+    """Added to the base loss; takes the embeddings of the perturbed triplets and of the clean ones."""
+    train_clean: bool = False
+    """Whether the clean anchors and positives are embedded with a graph too, for an extra loss that trains on them."""
+    assist: Tensor | None = None
+    """1 where this batch is assisted, 0 where it is attacked."""
+
+
+class TripletDefense(ABC):
+    """A defense that says, per batch, what moves and why; everything else is here.
+
+    Subclasses implement `plan`; one that carries something from batch to batch also overrides `after` and the two
+    methods of its state.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    @abstractmethod
+    def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
+        """Decide what to do with a batch.
+
+        Args:
+            triplets: clean.
+            diagnostics: of the clean batch; `collapseness` is the C that COLO follows.
+            moment: decides phases and early disabling.
+            generator: CPU generator of this batch.
+        """
+
+    def band(self, moment: Moment) -> float:
+        """Width of the semi-hard band; constant, unless a defense shrinks it."""
+        return self.recipe.margin
+
+    def after(self, loss: Float[Tensor, ""]) -> None:
+        """Take note of the base loss of the batch on its perturbed triplets."""
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, moment: Moment, generator: torch.Generator
+    ) -> tuple[Float[Tensor, ""], Diagnostics]:
+        """See `Defense.__call__`."""
+        triplets = mine_triplets(model, batch, self.recipe, self.band(moment), generator)
+        diagnostics = clean_diagnostics(triplets, self.recipe.collapseness)
+        plan = self.plan(triplets, diagnostics, moment, generator)
+        budget = self.recipe.pgd.budget(moment.epoch, moment.epochs)
+        images = perturb_parts(model, triplets, plan, budget)
+        embedded, clean = embed(model, images, triplets, train_clean=plan.train_clean)
+        loss = self._base_loss(embedded, triplets)
+        self.after(loss.detach())
+        if plan.extra_loss is not None:
+            loss = loss + plan.extra_loss(embedded, clean)
+        if plan.assist is not None:
+            diagnostics["assist"] = plan.assist
+        return loss, diagnostics | self._perturbed_diagnostics(embedded, triplets, plan.moving)
+
+    def _base_loss(self, embedded: Parts, triplets: Triplets) -> Float[Tensor, ""]:
+        if self.recipe.loss == "multi-similarity":
+            return multi_similarity_loss(torch.cat(embedded), triplets.labels)
+        to_positive = triplets.distances(embedded.anchor, embedded.positive)
+        to_negative = triplets.distances(embedded.anchor, embedded.negative)
+        return triplet_loss(to_positive, to_negative, self.recipe.margin)
+
+    def _perturbed_diagnostics(self, embedded: Parts, triplets: Triplets, moving: Moving) -> Diagnostics:
+        """Figure 4's embedding shift, named by what moved, and how hard the perturbed triplets are."""
+        if moving == "nothing":
+            return {}
+        with torch.no_grad():
+            moved = torch.cat(_chosen(embedded, moving))
+            start = torch.cat(_chosen(clean_embeddings(triplets), moving))
+            to_positive = triplets.distances(embedded.anchor, embedded.positive)
+            to_negative = triplets.distances(embedded.anchor, embedded.negative)
+            return {
+                f"shift_{moving}": relative_shift(moved, start, triplets.anchor_positive, triplets.metric),
+                "perturbed_hardness": geometry.hardness(to_positive, to_negative).mean(),
+                "perturbed_collapseness": self.recipe.collapseness(to_positive, to_negative),
+            }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing is carried from batch to batch, unless a defense says otherwise."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore, unless a defense says otherwise."""
+
+
+def perturb_parts(model: nn.Module, triplets: Triplets, plan: Plan, budget: Budget) -> Parts:
+    """The images of the triplets after the perturbation of the moving parts."""
+    images = Parts(triplets.anchor, triplets.positive, triplets.negative)
+    if plan.objective is None:
+        return images
+    moved = perturb(model, torch.cat(_chosen(images, plan.moving)), plan.objective, budget, plan.start)
+    if plan.moving == "anchor":
+        return images._replace(anchor=moved)
+    if plan.moving == "candidates":
+        positive, negative = moved.chunk(2)
+        return images._replace(positive=positive, negative=negative)
+    return Parts(*moved.chunk(3))
+
+
+def clean_embeddings(triplets: Triplets) -> Parts:
+    """Embeddings of the clean triplets by the model held still, without a graph."""
+    return Parts(triplets.anchor_embedding, triplets.positive_embedding, triplets.negative_embedding)
+
+
+def embed(model: nn.Module, images: Parts, triplets: Triplets, *, train_clean: bool) -> tuple[Parts, Parts]:
+    """Embed perturbed triplets with the graph that training needs, all parts in one pass.
+
+    Returns:
+        Embeddings of the perturbed triplets, and of the clean ones: those of the model held still, except for the
+        anchors and positives where they are trained on too.
+    """
+    clean = clean_embeddings(triplets)
+    if not train_clean:
+        return Parts(*model(torch.cat(images)).chunk(3)), clean
+    everything = torch.cat([*images, triplets.anchor, triplets.positive])
+    anchor, positive, negative, clean_anchor, clean_positive = model(everything).chunk(5)
+    return Parts(anchor, positive, negative), clean._replace(anchor=clean_anchor, positive=clean_positive)
+
+
+def _chosen(parts: Parts, moving: Moving) -> tuple[Tensor, ...]:
+    if moving == "anchor":
+        return (parts.anchor,)
+    return (parts.positive, parts.negative) if moving == "candidates" else tuple(parts)
