@@ -1,7 +1,7 @@
 """The verdict: configurations retrained on all training classes and evaluated on the test classes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class Judged:
     reason: str
     history: list[EpochRecord]
     evaluation: Evaluation | None
-    """None where the model was lost while training."""
+    """None where training ended in NaN or diverged; a collapsed model is evaluated as it is."""
 
 
 def judge(config: RunConfig, directory: Path, *, device: str, threads: int) -> Judged:
@@ -32,7 +32,7 @@ def judge(config: RunConfig, directory: Path, *, device: str, threads: int) -> J
 
     Args:
         config: of the run; nothing is held out, whatever it says.
-        directory: becomes the run's folder, with `evaluation.json`.
+        directory: becomes the run's folder, with `evaluation.json`; what it holds already is not done again.
         device: where to compute.
         threads: for torch.
     """
@@ -41,21 +41,48 @@ def judge(config: RunConfig, directory: Path, *, device: str, threads: int) -> J
     splits, place = load_splits(config.data), device_of(device)
     trainer = Trainer(config, splits.train, None, device=place, directory=directory)
     outcome = trainer.run()
-    if outcome.status != "finished":
+    known = directory / "evaluation.json"
+    if known.is_file():
+        return Judged(
+            outcome.status, outcome.reason, outcome.history, Evaluation.from_dict(json.loads(known.read_text()))
+        )
+    if outcome.status in ("nan", "diverged"):
         return Judged(outcome.status, outcome.reason, outcome.history, None)
     result = evaluate(
         trainer.model, splits.test, config.evaluation, image_size=config.data.image_size, seed=config.seed, device=place
     )
-    write_atomically(directory / "evaluation.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+    write_atomically(known, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
     return Judged(outcome.status, outcome.reason, outcome.history, result)
+
+
+def judge_each(
+    configs: Mapping[Path, RunConfig], *, device: str, cpus: int, gpus: float, concurrent: int | None = None
+) -> Iterator[tuple[Path, Judged]]:
+    """Judge several configurations side by side on Ray's workers, and hand each over as it ends.
+
+    Args:
+        configs: by the folder of their run; absolute, because workers have other working directories.
+        device: where to compute.
+        cpus: of one run.
+        gpus: of one run.
+        concurrent: at most so many at once; None for as many as fit.
+    """
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(judge)
+    waiting = list(configs.items())
+    running: dict[ray.ObjectRef, Path] = {}
+    while waiting or running:
+        while waiting and len(running) < (concurrent or len(configs)):
+            folder, config = waiting.pop(0)
+            running[task.remote(config, folder, device=device, threads=cpus)] = folder
+        (ended, *_), _ = ray.wait(list(running))
+        yield running.pop(ended), ray.get(ended)
 
 
 def judge_all(
     configs: Mapping[str, RunConfig], folder: Path, *, device: str, cpus: int, gpus: float
 ) -> dict[str, Judged]:
-    """Judge several configurations side by side on Ray's workers; each gets its own folder, named like it."""
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(judge)
-    running = {
-        name: task.remote(config, folder / name, device=device, threads=cpus) for name, config in configs.items()
-    }
-    return dict(zip(running, ray.get(list(running.values())), strict=True))
+    """Judge several configurations and wait for all; each gets its own folder, named like it."""
+    named = {(folder / name).absolute(): name for name in configs}
+    ended = judge_each({path: configs[name] for path, name in named.items()}, device=device, cpus=cpus, gpus=gpus)
+    judged = {named[path]: one for path, one in ended}
+    return {name: judged[name] for name in configs}

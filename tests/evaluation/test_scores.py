@@ -1,6 +1,3 @@
-import json
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,9 +9,10 @@ from colotride.evaluation.scores import (
     recall_resistance,
     resistances,
 )
+from colotride.reproduction.paper import paper_tables
 
-TABLES = json.loads((Path(__file__).parent / "paper_tables.json").read_text())
-MISPRINTED = {("CUB", "natural"), ("CARS", "natural")}
+TABLES = paper_tables()
+MISPRINTED = {("cub", "natural"), ("cars", "natural")}
 
 
 def rows(table):

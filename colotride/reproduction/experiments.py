@@ -1,0 +1,71 @@
+"""Which runs each table and figure of the paper needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from colotride.config import RunConfig
+from colotride.errors import ConfigurationError
+from colotride.presets import with_defense
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trained model of a table or one curve of a figure."""
+
+    label: str
+    """As the paper calls it."""
+    defense: str
+    """Name of the defense; it comes with its authors' settings."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by dotted path that make the row."""
+
+    @property
+    def slug(self) -> str:
+        """The label as part of a folder's name."""
+        return "".join(letter if letter.isalnum() else "-" for letter in self.label.lower()).strip("-")
+
+    def configure(self, base: RunConfig, seed: int) -> RunConfig:
+        """The run of this row, from the preset of a data set."""
+        return with_defense(base, self.defense).with_values({**self.changes, "seed": seed})
+
+
+NATURAL = Row("natural", "natural")
+EST = Row("EST", "est")
+ACT = Row("ACT", "act")
+HM = Row("HM", "hm")
+NAIVE_SIP = Row("naive SIP", "naive")
+NAIVE_CAP = Row("naive CAP", "naive-tride", {"defense.phases": "candidates"})
+NAIVE_ANP = Row("naive ANP", "naive-tride", {"defense.phases": "anchor"})
+NAIVE_TRIDE = Row("naive TRIDE", "naive-tride")
+COLO_CAP = Row("COLO-CAP", "colo-tride", {"defense.phases": "candidates"})
+COLO_ANP = Row("COLO-ANP", "colo-tride", {"defense.phases": "anchor"})
+COLO_TRIDE = Row("COLO-TRIDE", "colo-tride")
+COLO_TRIDE_FAR = Row("COLO-TRIDE far", "colo-tride", {"collapseness.weighting": "far"})
+ASSIST_PART = Row("assist-part", "assist", {"defense.when": "collapsing"})
+ASSIST_FULL = Row("assist-full", "assist", {"defense.when": "always"})
+NOT_DISABLED = Row("COLO-TRIDE without early disabling", "colo-tride", {"defense.assist_disabled_fraction": 0.0})
+
+EXPERIMENTS: Mapping[str, tuple[Row, ...]] = {
+    "table1": (NATURAL, ACT, HM, COLO_TRIDE),
+    "table2": (NATURAL, ACT, HM, COLO_TRIDE),
+    "table3": (NAIVE_CAP, NAIVE_ANP, NAIVE_TRIDE, COLO_ANP, COLO_CAP, COLO_TRIDE),
+    "table4": (NATURAL, ASSIST_PART, ASSIST_FULL, NOT_DISABLED, COLO_TRIDE),
+    "figure3": (NATURAL, NAIVE_SIP, COLO_CAP, COLO_ANP),
+    "figure4": (NAIVE_SIP, COLO_CAP, COLO_ANP),
+    "evidence": (
+        NATURAL, EST, ACT, HM, NAIVE_SIP, NAIVE_CAP, COLO_CAP, COLO_ANP, COLO_TRIDE, COLO_TRIDE_FAR
+    ),
+}  # fmt: skip
+"""Rows by the name of the table or figure; `evidence` puts all kinds of defenses into one table."""
+
+
+def rows_of(what: str) -> tuple[Row, ...]:
+    """The rows of a table or figure.
+
+    Raises:
+        ConfigurationError: no such table or figure.
+    """
+    if what not in EXPERIMENTS:
+        raise ConfigurationError(f"nothing is called {what!r}; there are {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[what]

@@ -1,0 +1,215 @@
+"""Reproduce a table or a figure of the paper: train the rows it needs, evaluate them, put the paper's numbers beside.
+
+Examples:
+    python scripts/reproduce.py table1 --dataset cub --data-root ~/data --gpus-per-run 1
+    python scripts/reproduce.py table4 --dataset digits --seeds 3
+    python scripts/reproduce.py figure3 --dataset fashion-mnist --data-root ~/data --epochs 8 --pairs-per-epoch 768
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.markdown import Markdown
+
+from colotride.atomic import write_atomically
+from colotride.command_line import parse, run
+from colotride.config import RunConfig
+from colotride.data.splits import load_splits
+from colotride.errors import ConfigurationError
+from colotride.presets import preset, with_data_root
+from colotride.reproduction.experiments import Row, rows_of
+from colotride.reproduction.figures import PANELS, draw_curves
+from colotride.reproduction.results import SeedResult, comma_separated, markdown, summarise
+from colotride.tracking import Tracker, default_uri, epoch_metrics, flat_parameters, test_metrics
+from colotride.training import EpochRecord, config_digest
+from tune.engine import Resources, check_resources, machines, start_ray
+from tune.verdict import Judged, judge_each
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Train and evaluate the rows of a table or figure; started again, it goes on where it was."""
+
+    what: tyro.conf.Positional[str] = "table1"
+    """table1, table2, table3, table4, figure3, figure4, or evidence (all kinds of defenses)."""
+    dataset: str = "digits"
+    """cub, cars, sop (the paper's settings), fashion-mnist or digits (what fits a small machine)."""
+    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder that holds the data sets (default: $COLOTRIDE_DATA, or ./data)."""
+    seeds: int = 1
+    """Runs per row; with several the table shows mean and standard deviation."""
+    epochs: int | None = None
+    """Budget: epochs (default: the preset's)."""
+    pairs_per_epoch: int | None = None
+    """Budget: pairs per epoch (default: every training image once)."""
+    queries: int | None = None
+    """Budget: images attacked per attack (default: all)."""
+    attack_steps: int | None = None
+    """Budget: PGD steps of the evaluation's attacks (default: the preset's)."""
+    concurrent: int | None = None
+    """Runs at once (default: as many as the machine holds)."""
+    cpus_per_run: int = 1
+    """Processor cores of one run."""
+    gpus_per_run: float = 0.0
+    """GPUs of one run."""
+    device: str = "auto"
+    """Device of a run: auto, cpu, cuda."""
+    results: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/reproduce")
+    """Where runs, tables and figures go."""
+    tracking_uri: str | None = None
+    """MLflow store (default: $MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row with one seed."""
+
+    row: Row
+    config: RunConfig
+    folder: Path
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Reproduce what the arguments ask for."""
+    command = parse(Reproduce, arguments, Reproduce())
+    rows = rows_of(command.what)
+    jobs = plan_jobs(command, rows)
+    load_splits(jobs[0].config.data)
+    resources = Resources(command.cpus_per_run, command.gpus_per_run, command.concurrent)
+    start_ray()
+    check_resources(resources, machines())
+    console = Console(stderr=True)
+    results, histories = run_jobs(command, jobs, console)
+    folder = command.results / command.dataset
+    files = write_results(command, results, folder)
+    if command.what in PANELS:
+        files += draw_curves(histories, command.what, folder / command.what, f"{command.what} on {command.dataset}")
+    record(command, files, results)
+    Console().print(Markdown((folder / f"{command.what}.md").read_text()))
+    console.print(f"written: {', '.join(str(file) for file in files)}")
+    return 0
+
+
+def plan_jobs(command: Reproduce, rows: Sequence[Row]) -> list[Job]:
+    """Every row with every seed, each in a folder that belongs to its exact configuration.
+
+    Raises:
+        ConfigurationError: no seeds, or a budget out of range.
+    """
+    if command.seeds < 1:
+        raise ConfigurationError(f"--seeds {command.seeds} trains nothing; give 1 or more")
+    budget: dict[str, Any] = {
+        "optimisation.epochs": command.epochs,
+        "data.pairs_per_epoch": command.pairs_per_epoch,
+        "evaluation.queries": command.queries,
+        "evaluation.steps": command.attack_steps,
+    }
+    base = with_data_root(preset(command.dataset), command.data_root)
+    base = base.with_values({"data.root": base.data.root.absolute()})
+    jobs = []
+    for seed in range(command.seeds):
+        for row in rows:
+            config = row.configure(base, seed).with_values({k: v for k, v in budget.items() if v is not None})
+            name = f"{row.slug}-seed{seed}-{config_digest(config)[:8]}"
+            jobs.append(Job(row, config, command.results / command.dataset / "runs" / name))
+    return jobs
+
+
+def run_jobs(
+    command: Reproduce, jobs: Sequence[Job], console: Console
+) -> tuple[list[SeedResult], dict[str, list[list[EpochRecord]]]]:
+    """Train and evaluate all jobs side by side, with MLflow children as they end."""
+    tracker = Tracker(command.tracking_uri or default_uri())
+    tags = {"dataset": command.dataset, "reproduces": command.what}
+    parent = tracker.start(
+        f"{command.what} {command.dataset}",
+        parameters={"seeds": str(command.seeds)},
+        tags={**tags, "kind": "reproduce"},
+    )
+    by_folder = {job.folder.absolute(): job for job in jobs}
+    results, histories = [], {job.row.label: list[list[EpochRecord]]() for job in jobs}
+    judged = judge_each(
+        {folder: job.config for folder, job in by_folder.items()},
+        device=command.device if command.gpus_per_run or command.device != "auto" else "cpu",
+        cpus=command.cpus_per_run,
+        gpus=command.gpus_per_run,
+        concurrent=command.concurrent,
+    )
+    for number, (folder, one) in enumerate(judged, 1):
+        job = by_folder[folder]
+        result = _result(job, one)
+        results.append(result)
+        histories[job.row.label].append(one.history)
+        console.print(_line(number, len(jobs), result), highlight=False)
+        child = tracker.start(
+            f"{job.row.label} seed {result.seed}",
+            parameters=flat_parameters(job.config),
+            tags={**tags, "kind": "reproduce", "defense": job.config.defense.name, "status": one.status},
+            parent=parent,
+        )
+        for epoch in one.history:
+            tracker.metrics(child, epoch_metrics(epoch), epoch.epoch)
+        tracker.metrics(child, test_metrics(result.scores))
+        tracker.end(child)
+    tracker.end(parent)
+    order = {job.row.label: place for place, job in enumerate(jobs)}
+    return sorted(results, key=lambda result: (order[result.label], result.seed)), histories
+
+
+def write_results(command: Reproduce, results: Sequence[SeedResult], folder: Path) -> list[Path]:
+    """Write the table as Markdown, CSV and JSON, atomically."""
+    summary = summarise(results, command.what, command.dataset)
+    everything = {
+        "command": dataclasses.asdict(command),
+        "rows": summary,
+        "runs": list(map(dataclasses.asdict, results)),
+    }
+    contents = {
+        ".md": markdown(summary, command.what),
+        ".csv": comma_separated(summary),
+        ".json": json.dumps(everything, indent=2, default=str) + "\n",
+    }
+    for suffix, content in contents.items():
+        write_atomically(folder / f"{command.what}{suffix}", content.encode())
+    return [folder / f"{command.what}{suffix}" for suffix in contents]
+
+
+def record(command: Reproduce, files: Sequence[Path], results: Sequence[SeedResult]) -> None:
+    """Keep the table and the figure in MLflow."""
+    tracker = Tracker(command.tracking_uri or default_uri())
+    run = tracker.start(
+        f"{command.what} {command.dataset}: results",
+        parameters={"runs": str(len(results))},
+        tags={"dataset": command.dataset, "reproduces": command.what, "kind": "reproduce"},
+    )
+    for file in files:
+        tracker.artifact(run, file)
+    tracker.end(run)
+
+
+def _result(job: Job, one: Judged) -> SeedResult:
+    return SeedResult(
+        label=job.row.label,
+        seed=job.config.seed,
+        status=one.status,
+        epochs=len(one.history),
+        seconds=sum(epoch.seconds for epoch in one.history),
+        scores=one.evaluation.scores() if one.evaluation else {},
+    )
+
+
+def _line(number: int, total: int, result: SeedResult) -> str:
+    scores = "  ".join(f"{name} {result.scores[name]:.1f}" for name in ("R@1", "ERS", "ARS") if name in result.scores)
+    return (
+        f"[{number}/{total}] {result.label} seed {result.seed}: {result.status} after {result.epochs} epochs  {scores}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
