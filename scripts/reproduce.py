@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.markdown import Markdown
 
 from colotride.atomic import write_atomically
 from colotride.command_line import parse, run
@@ -25,7 +24,7 @@ from colotride.errors import ConfigurationError
 from colotride.presets import preset, with_data_root
 from colotride.reproduction.experiments import Row, rows_of
 from colotride.reproduction.figures import PANELS, draw_curves
-from colotride.reproduction.results import SeedResult, comma_separated, markdown, summarise
+from colotride.reproduction.results import SeedResult, comma_separated, markdown, short_table, summarise
 from colotride.tracking import Tracker, default_uri, epoch_metrics, flat_parameters, test_metrics
 from colotride.training import EpochRecord, config_digest
 from tune.engine import Resources, check_resources, machines, start_ray
@@ -48,6 +47,8 @@ class Reproduce:
     """Budget: epochs (default: the preset's)."""
     pairs_per_epoch: int | None = None
     """Budget: pairs per epoch (default: every training image once)."""
+    pairs_per_batch: int | None = None
+    """Budget: pairs per batch (default: the preset's)."""
     queries: int | None = None
     """Budget: images attacked per attack (default: all)."""
     attack_steps: int | None = None
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     if command.what in PANELS:
         files += draw_curves(histories, command.what, folder / command.what, f"{command.what} on {command.dataset}")
     record(command, files, results)
-    Console().print(Markdown((folder / f"{command.what}.md").read_text()))
+    Console().print(short_table(summarise(results, command.what, command.dataset)))
     console.print(f"written: {', '.join(str(file) for file in files)}")
     return 0
 
@@ -107,6 +108,7 @@ def plan_jobs(command: Reproduce, rows: Sequence[Row]) -> list[Job]:
     budget: dict[str, Any] = {
         "optimisation.epochs": command.epochs,
         "data.pairs_per_epoch": command.pairs_per_epoch,
+        "data.pairs_per_batch": command.pairs_per_batch,
         "evaluation.queries": command.queries,
         "evaluation.steps": command.attack_steps,
     }

@@ -31,7 +31,6 @@ class Row:
 
 
 NATURAL = Row("natural", "natural")
-EST = Row("EST", "est")
 ACT = Row("ACT", "act")
 HM = Row("HM", "hm")
 NAIVE_SIP = Row("naive SIP", "naive")
@@ -54,7 +53,7 @@ EXPERIMENTS: Mapping[str, tuple[Row, ...]] = {
     "figure3": (NATURAL, NAIVE_SIP, COLO_CAP, COLO_ANP),
     "figure4": (NAIVE_SIP, COLO_CAP, COLO_ANP),
     "evidence": (
-        NATURAL, EST, ACT, HM, NAIVE_SIP, NAIVE_CAP, COLO_CAP, COLO_ANP, COLO_TRIDE, COLO_TRIDE_FAR
+        NATURAL, ACT, HM, NAIVE_SIP, NAIVE_CAP, COLO_CAP, COLO_ANP, COLO_TRIDE, COLO_TRIDE_FAR
     ),
 }  # fmt: skip
 """Rows by the name of the table or figure; `evidence` puts all kinds of defenses into one table."""

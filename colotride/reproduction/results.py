@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.table import Table
+
 from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS
 from colotride.reproduction.paper import paper_row
 
@@ -72,6 +74,17 @@ def markdown(summary: Sequence[Mapping[str, object]], what: str) -> str:
         cells += [str(row.get(f"paper {name}", "")) for name in beside]
         lines.append("| " + " | ".join([*cells, f"{row['training s']:.0f}"]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def short_table(summary: Sequence[Mapping[str, object]]) -> Table:
+    """The scores that fit a terminal, ours and the printed ones."""
+    table = Table()
+    for head in ("defense", "ended", *BESIDE, *(f"paper {name}" for name in BESIDE)):
+        table.add_column(head, justify="left" if head in ("defense", "ended") else "right")
+    for row in summary:
+        printed = (str(row.get(f"paper {name}", "")) for name in BESIDE)
+        table.add_row(str(row["defense"]), str(row["ended"]), *(_cell(row, name) for name in BESIDE), *printed)
+    return table
 
 
 def comma_separated(summary: Sequence[Mapping[str, object]]) -> str:
