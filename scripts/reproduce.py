@@ -22,9 +22,10 @@ from colotride.config import RunConfig
 from colotride.data.splits import load_splits
 from colotride.errors import ConfigurationError
 from colotride.presets import preset, with_data_root
+from colotride.reproduction.appendix_a import draw_ratios, shifts_at
 from colotride.reproduction.experiments import Row, rows_of
 from colotride.reproduction.figures import PANELS, draw_curves
-from colotride.reproduction.results import SeedResult, comma_separated, markdown, short_table, summarise
+from colotride.reproduction.results import LAST_EPOCH, SeedResult, comma_separated, markdown, short_table, summarise
 from colotride.tracking import Tracker, default_uri, epoch_metrics, flat_parameters, test_metrics
 from colotride.training import EpochRecord, config_digest
 from tune.engine import Resources, check_resources, machines, start_ray
@@ -36,7 +37,8 @@ class Reproduce:
     """Train and evaluate the rows of a table or figure; started again, it goes on where it was."""
 
     what: tyro.conf.Positional[str] = "table1"
-    """table1, table2, table3, table4, figure3, figure4, or evidence (all kinds of defenses)."""
+    """table1, table2, table3, table4, figure3, figure4, appendix-a, evidence (all kinds of defenses),
+    or readings (COLO-TRIDE under its disputed formulas)."""
     dataset: str = "digits"
     """cub, cars, sop (the paper's settings), fashion-mnist or digits (what fits a small machine)."""
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -79,6 +81,8 @@ class Job:
 def main(arguments: Sequence[str]) -> int:
     """Reproduce what the arguments ask for."""
     command = parse(Reproduce, arguments, Reproduce())
+    if command.what == "appendix-a":
+        return appendix_a(command)
     rows = rows_of(command.what)
     jobs = plan_jobs(command, rows)
     load_splits(jobs[0].config.data)
@@ -94,6 +98,25 @@ def main(arguments: Sequence[str]) -> int:
     record(command, files, results)
     Console().print(short_table(summarise(results, command.what, command.dataset)))
     console.print(f"written: {', '.join(str(file) for file in files)}")
+    return 0
+
+
+def appendix_a(command: Reproduce) -> int:
+    """Compute Appendix A's ratio over the angle; needs no data and no training."""
+    shifts = [shifts_at(float(angle)) for angle in range(10, 181, 10)]
+    lines = ["| angle | ANP | CAP | SIP | (ANP + CAP) / SIP |", "|---:|---:|---:|---:|---:|"]
+    lines += [
+        f"| {one.angle:.0f} | {one.anchor:.2e} | {one.candidates:.2e} | {one.simultaneous:.2e} | {one.ratio:.3f} |"
+        for one in shifts
+    ]
+    plain = [dataclasses.asdict(one) | {"ratio": one.ratio} for one in shifts]
+    path = command.results / "appendix-a"
+    write_atomically(path.with_suffix(".md"), ("\n".join(lines) + "\n").encode())
+    write_atomically(path.with_suffix(".csv"), comma_separated(plain).encode())
+    write_atomically(path.with_suffix(".json"), (json.dumps(plain, indent=2) + "\n").encode())
+    draw_ratios(shifts, path)
+    print("\n".join(lines))
+    print(f"written: {path}.md, .csv, .json, .png, .svg")
     return 0
 
 
@@ -157,7 +180,8 @@ def run_jobs(
         )
         for epoch in one.history:
             tracker.metrics(child, epoch_metrics(epoch), epoch.epoch)
-        tracker.metrics(child, test_metrics(result.scores))
+        if one.evaluation:
+            tracker.metrics(child, test_metrics(one.evaluation.scores()))
         tracker.end(child)
     tracker.end(parent)
     order = {job.row.label: place for place, job in enumerate(jobs)}
@@ -196,13 +220,15 @@ def record(command: Reproduce, files: Sequence[Path], results: Sequence[SeedResu
 
 
 def _result(job: Job, one: Judged) -> SeedResult:
+    seen = one.history[-1].diagnostics if one.history else {}
+    last = {name: seen[name] for name in LAST_EPOCH if name in seen}
     return SeedResult(
         label=job.row.label,
         seed=job.config.seed,
         status=one.status,
         epochs=len(one.history),
         seconds=sum(epoch.seconds for epoch in one.history),
-        scores=one.evaluation.scores() if one.evaluation else {},
+        scores={**(one.evaluation.scores() if one.evaluation else {}), **last},
     )
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from colotride.losses import nearest_half, top_ranked_triplet_loss, triplet_loss
+from colotride.losses import multi_similarity_loss, nearest_half, top_ranked_triplet_loss, triplet_loss
+from tests.toys import on_circle
 
 
 def test_triplet_loss_counts_only_triplets_inside_the_margin():
@@ -32,3 +33,34 @@ def test_only_the_nearest_halves_are_trained_by_the_top_ranked_triplet():
     top_ranked_triplet_loss(d_ap, d_an, 0.5, 0.04).backward()
     assert d_ap.grad.tolist() == [0.5, 0.0]
     assert d_an.grad.tolist() == [-0.5, 0.0]
+
+
+def multi_similarity_by_hand(embeddings, labels):
+    """Wang et al. (2019), image by image."""
+    import math
+
+    total = 0.0
+    for i in range(len(labels)):
+        s = [float(embeddings[i] @ embeddings[j]) for j in range(len(labels))]
+        positives = [j for j in range(len(labels)) if j != i and labels[j] == labels[i]]
+        negatives = [j for j in range(len(labels)) if labels[j] != labels[i]]
+        kept_p = [j for j in positives if s[j] < max(s[k] for k in negatives) + 0.1]
+        kept_n = [j for j in negatives if s[j] > min(s[k] for k in positives) - 0.1]
+        total += math.log(1 + sum(math.exp(-2 * (s[j] - 0.5)) for j in kept_p)) / 2
+        total += math.log(1 + sum(math.exp(50 * (s[j] - 0.5)) for j in kept_n)) / 50
+    return total / len(labels)
+
+
+def test_multi_similarity_is_the_papers_formula_with_its_mining():
+    embeddings = torch.nn.functional.normalize(torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    labels = torch.arange(12) % 3
+    got = multi_similarity_loss(embeddings, labels).item()
+    assert got == pytest.approx(multi_similarity_by_hand(embeddings, labels), rel=1e-4)
+
+
+def test_multi_similarity_of_well_separated_classes_is_small_and_differentiable():
+    embeddings = on_circle(0, 1, 180, 181).requires_grad_()
+    loss = multi_similarity_loss(embeddings, torch.tensor([0, 0, 1, 1]))
+    loss.backward()
+    assert loss.item() < 1e-6
+    assert torch.isfinite(embeddings.grad).all()

@@ -66,3 +66,75 @@ def test_the_semi_hard_band_shrinks_to_a_quarter():
     assert shrinking_margin(0.2, 0, 100) == pytest.approx(0.2)
     assert shrinking_margin(0.2, 50, 100) == pytest.approx(0.2 * 0.75**2)
     assert shrinking_margin(0.2, 100, 100) == pytest.approx(0.05)
+
+
+def batch_of(seed, pairs=6, classes=3, dim=4):
+    random = torch.Generator().manual_seed(seed)
+    embeddings = torch.nn.functional.normalize(torch.randn(2 * pairs, dim, generator=random), dim=1)
+    return embeddings[:pairs], embeddings[pairs:], torch.arange(pairs) % classes
+
+
+def test_the_hardest_negative_is_the_nearest():
+    anchors, positives, labels = batch_of(0)
+    images, classes = torch.cat([anchors, positives]), labels.repeat(2)
+    mined = mine("hardest", anchors, positives, labels, 0.2, draw(0))
+    for i, chosen in enumerate(mined.negatives.tolist()):
+        others = [j for j in range(12) if classes[j] != labels[i]]
+        assert chosen == min(others, key=lambda j: float((anchors[i] - images[j]).norm()))
+    assert torch.equal(mined.positives, torch.arange(6, 12))
+
+
+def test_softhard_takes_positives_beyond_the_nearest_negative_and_negatives_before_the_farthest_positive():
+    for seed in range(10):
+        anchors, positives, labels = batch_of(seed)
+        images, classes = torch.cat([anchors, positives]), labels.repeat(2)
+        mined = mine("softhard", anchors, positives, labels, 0.2, draw(seed))
+        for i in range(6):
+            away = [float((anchors[i] - image).norm()) for image in images]
+            own = [j for j in range(12) if classes[j] == labels[i] and j != i]
+            others = [j for j in range(12) if classes[j] != labels[i]]
+            hard_own = [j for j in own if away[j] > min(away[k] for k in others)]
+            hard_others = [j for j in others if away[j] < max(away[k] for k in own)]
+            assert mined.positives[i] in (hard_own or [i + 6])
+            assert mined.negatives[i] in (hard_others or others)
+
+
+def test_softhard_never_takes_the_anchor_for_its_own_positive_and_reaches_every_hard_one():
+    # Two pairs of one class, spread widely, with a negative pair between: every other image of the class is hard.
+    anchors, positives = on_circle(0, 90, 10), on_circle(180, 270, 10)
+    labels = torch.tensor([0, 0, 1])
+    chosen = [mine("softhard", anchors, positives, labels, 0.2, draw(s)).positives[0].item() for s in range(200)]
+    assert set(chosen) == {1, 3, 4}
+
+
+def test_distance_weighted_mining_draws_by_the_inverse_density_of_distances():
+    """Three negatives at known distances, in three dimensions, where the density is d: weights 1/d."""
+    degrees = (35.0, 50.0, 80.0)
+    flat = on_circle(0, *degrees, 0, *degrees)
+    points = torch.cat([flat, torch.zeros(8, 1)], dim=1)
+    labels = torch.tensor([0, 1, 2, 3])
+    draws = [mine("distance-weighted", points[:4], points[4:], labels, 0.2, draw(s)).negatives[0] for s in range(3000)]
+    counts = torch.bincount(torch.stack(draws) % 4, minlength=4)[1:].double()
+    weights = torch.tensor([1 / chord(angle) for angle in degrees], dtype=torch.float64)
+    torch.testing.assert_close(counts / 3000, weights / weights.sum(), atol=0.03, rtol=0)
+
+
+def test_distance_weighted_mining_passes_over_negatives_without_loss_unless_there_are_no_others():
+    anchors, positives = on_circle(0, 60, 170), on_circle(0, 60, 170)
+    labels = torch.tensor([0, 1, 2])
+    chosen = {
+        mine("distance-weighted", anchors, positives, labels, 0.2, draw(s)).negatives[0].item() for s in range(60)
+    }
+    assert chosen == {1, 4}
+    lonely = mine("distance-weighted", anchors[[0, 2]], positives[[0, 2]], labels[:2], 0.2, draw(0))
+    assert lonely.unqualified == 1
+
+
+@pytest.mark.parametrize("miner", ["random", "semi-hard", "softhard", "distance-weighted", "hardest"])
+def test_every_miner_follows_its_generator_and_takes_other_classes(miner):
+    anchors, positives, labels = batch_of(4)
+    one, same = (mine(miner, anchors, positives, labels, 0.2, draw(7)) for _ in range(2))
+    assert torch.equal(one.negatives, same.negatives)
+    assert torch.equal(one.positives, same.positives)
+    assert (labels.repeat(2)[one.negatives] != labels).all()
+    assert (labels.repeat(2)[one.positives] == labels).all()

@@ -21,6 +21,8 @@ def anchor_objective(
     sigma: Float[Tensor, ""],
     collapseness: CollapsenessSettings,
     hardness_term: HardnessTerm = "raise",
+    *,
+    stop: bool = True,
 ) -> Objective:
     """L_ANP = relu(-sigma C(A~, P, N)) + L_tr (Eq. 11), a function of the embeddings of A~.
 
@@ -32,6 +34,7 @@ def anchor_objective(
         collapseness: how C is measured.
         hardness_term: sign of the first term: "raise" as in the paper's words, "released" the other way round as in
             the authors' follow-up code (only L_tr acts while C < 0), "off" without it.
+        stop: whether the relu of the first term is there.
     """
     top = nearest_half(triplets.anchor_negative)
     attacking = (sigma > 0).to(sigma.dtype)
@@ -40,7 +43,8 @@ def anchor_objective(
     def objective(embeddings: Float[Tensor, "images dim"]) -> Float[Tensor, ""]:
         to_positive = triplets.distances(embeddings, triplets.positive_embedding)
         to_negative = triplets.distances(embeddings, triplets.negative_embedding)
-        first = torch.relu(sign * sigma * collapseness(to_positive, to_negative))
+        towards = sign * sigma * collapseness(to_positive, to_negative)
+        first = torch.relu(towards) if stop else towards
         shift = triplets.distances(embeddings, triplets.anchor_embedding)
         return first + attacking * top_ranked_term(to_positive, to_negative, shift, top, collapseness)
 

@@ -52,6 +52,8 @@ class ColoTrideSettings(TrideSettings):
     """Share of the epochs, from the first on, in which every batch is attacked (Appendix C)."""
     anchor_hardness_term: HardnessTerm = "raise"
     """Sign of the first term of Eq. 11: as the paper says, as in the released code, or without it."""
+    stop_at_zero: bool = True
+    """The relu of Eq. 10-11: perturb until C = 0 and no further. Without it training collapses (docs/evidence.md)."""
 
 
 class ColoTride(TripletDefense):
@@ -75,10 +77,12 @@ class ColoTride(TripletDefense):
         sigma = direction(diagnostics["collapseness"], assist=assist)
         assisted = (sigma < 0).to(sigma.dtype)
         if settings.phase(moment.step) == "candidates":
-            return Plan("candidates", candidate_objective(triplets, sigma, collapseness), assist=assisted)
+            objective = candidate_objective(triplets, sigma, collapseness, stop=settings.stop_at_zero)
+            return Plan("candidates", objective, assist=assisted)
+        term, stop = settings.anchor_hardness_term, settings.stop_at_zero
         return Plan(
             "anchor",
-            anchor_objective(triplets, sigma, collapseness, settings.anchor_hardness_term),
+            anchor_objective(triplets, sigma, collapseness, term, stop=stop),
             extra_loss=lambda embedded, _: settings.top_ranked_loss(embedded, triplets),
             assist=assisted,
         )

@@ -45,6 +45,35 @@ ASSIST_PART = Row("assist-part", "assist", {"defense.when": "collapsing"})
 ASSIST_FULL = Row("assist-full", "assist", {"defense.when": "always"})
 NOT_DISABLED = Row("COLO-TRIDE without early disabling", "colo-tride", {"defense.assist_disabled_fraction": 0.0})
 
+
+def _readings() -> tuple[Row, ...]:
+    """COLO-TRIDE under every reading of its weights, with and without the stop at C = 0, and other lambdas."""
+    rows = [
+        Row(
+            f"{weighting}, {gradient}, {'stop' if stop else 'no stop'}",
+            "colo-tride",
+            {
+                "collapseness.weighting": weighting,
+                "collapseness.weight_gradient": gradient,
+                "defense.stop_at_zero": stop,
+            },
+        )
+        for weighting in ("near", "far")
+        for gradient in ("detached", "through")
+        for stop in (True, False)
+    ]
+    rows += [
+        Row(
+            f"{weighting}, lambda {factor:g}",
+            "colo-tride",
+            {"collapseness.weighting": weighting, "collapseness.attention_factor": factor},
+        )
+        for factor in (2.0, 30.0)
+        for weighting in ("near", "far")
+    ]
+    return tuple(rows)
+
+
 EXPERIMENTS: Mapping[str, tuple[Row, ...]] = {
     "table1": (NATURAL, ACT, HM, COLO_TRIDE),
     "table2": (NATURAL, ACT, HM, COLO_TRIDE),
@@ -55,8 +84,10 @@ EXPERIMENTS: Mapping[str, tuple[Row, ...]] = {
     "evidence": (
         NATURAL, ACT, HM, NAIVE_SIP, NAIVE_CAP, COLO_CAP, COLO_ANP, COLO_TRIDE, COLO_TRIDE_FAR
     ),
+    "readings": _readings(),
 }  # fmt: skip
-"""Rows by the name of the table or figure; `evidence` puts all kinds of defenses into one table."""
+"""Rows by the name of the table or figure; `evidence` puts all kinds of defenses into one table, `readings` compares the
+readings of COLO-TRIDE's disputed formulas."""
 
 
 def rows_of(what: str) -> tuple[Row, ...]:
@@ -66,5 +97,5 @@ def rows_of(what: str) -> tuple[Row, ...]:
         ConfigurationError: no such table or figure.
     """
     if what not in EXPERIMENTS:
-        raise ConfigurationError(f"nothing is called {what!r}; there are {', '.join(EXPERIMENTS)}")
+        raise ConfigurationError(f"nothing is called {what!r}; there are {', '.join(EXPERIMENTS)} and appendix-a")
     return EXPERIMENTS[what]

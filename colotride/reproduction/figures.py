@@ -57,6 +57,11 @@ def draw_curves(histories: Histories, what: str, path: Path, title: str) -> list
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     axes[0].legend(frameon=False, fontsize="small")
+    return save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and SVG, atomically; returns the two files."""
     written = []
     for suffix in (".png", ".svg"):
         buffer = io.BytesIO()

@@ -11,11 +11,22 @@ from rich.table import Table
 from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS
 from colotride.reproduction.paper import paper_row
 
+LAST_EPOCH = (
+    "distance_anchor_positive",
+    "distance_anchor_negative",
+    "separability",
+    "collapseness",
+    "perturbed_collapseness",
+    "assist",
+)
+"""Diagnostics whose value in the last epoch stands in the table of the readings."""
+
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "table1": ("R@1", "R@2", "mAP", "NMI", *ATTACK_COLUMNS, "ERS"),
     "table2": ("R@1", "R@2", "mAP", "NMI", *(f"ARS {name}" for name in RESISTANCE_COLUMNS), "ARS"),
     "table3": ("R@1", *(f"ARS {name}" for name in RESISTANCE_COLUMNS), "ERS", "ARS"),
     "table4": ("R@1", "ERS", "ARS"),
+    "readings": ("R@1", "ERS", "ARS", *LAST_EPOCH),
 }
 
 OTHERWISE = ("R@1", "mAP", "NMI", *ATTACK_COLUMNS, "ERS", "ARS")
@@ -106,5 +117,5 @@ def _cell(row: Mapping[str, object], column: str) -> str:
     value, spread = row.get(column), row.get(f"{column} sd")
     if not isinstance(value, float) or not isinstance(spread, float):
         return ""
-    digits = 2 if column in ("TMA", "ES:D") else 1
+    digits = 3 if column in LAST_EPOCH else 2 if column in ("TMA", "ES:D") else 1
     return f"{value:.{digits}f}" + (f" ± {spread:.{digits}f}" if row["seeds"] != 1 else "")

@@ -3,31 +3,15 @@ import torch
 
 from colotride.defenses import CollapsenessSettings, Moment
 from colotride.defenses.anchor import anchor_objective, top_ranked_term
-from colotride.defenses.base import Triplets
 from colotride.defenses.candidate import candidate_objective
 from colotride.defenses.colo import assist_enabled, direction
 from colotride.losses import nearest_half
+from tests.defenses.scenes import triplets_at
 from tests.toys import chord, on_circle
 
 ATTACK, ASSIST = torch.tensor(1.0), torch.tensor(-1.0)
 MEAN = CollapsenessSettings(attention_factor=0)
 FOCUSED = CollapsenessSettings(attention_factor=10)
-
-
-def triplets_at(anchors, positives, negatives):
-    """Triplets whose embeddings lie on the unit circle; the images do not matter."""
-    image = torch.zeros(len(anchors), 1, 1, 1)
-    labels = torch.zeros(3 * len(anchors), dtype=torch.long)
-    return Triplets(
-        image,
-        image,
-        image,
-        on_circle(*anchors),
-        on_circle(*positives),
-        on_circle(*negatives),
-        torch.tensor(0.0),
-        labels,
-    )
 
 
 def test_sigma_flips_exactly_when_collapseness_crosses_zero():
@@ -145,3 +129,14 @@ def test_the_gate_grows_to_one_as_the_weighted_gap_closes():
     to_negative = torch.tensor([0.5, 0.5])
     values = [top_ranked_term(to_negative - gap, to_negative, shift, top, MEAN).item() for gap in (0.4, 0.1, 0.0)]
     assert values[0] < values[1] < values[2] == pytest.approx(0.5)
+
+
+def test_without_its_stop_an_attack_goes_on_beyond_zero():
+    hard = triplets_at([0], [80], [30])
+    value = chord(80) - chord(30)
+    assert candidate_objective(hard, ATTACK, MEAN, stop=False)(on_circle(80, 30)).item() == pytest.approx(
+        -value, abs=1e-5
+    )
+    assert anchor_objective(hard, ASSIST, MEAN, stop=False)(on_circle(60)).item() == pytest.approx(
+        chord(20) - chord(30), abs=1e-5
+    )

@@ -5,74 +5,32 @@ from dataclasses import replace
 import pytest
 import torch
 
-from colotride.defenses import Batch, CollapsenessSettings, Moment, Recipe
-from colotride.defenses.base import mine_triplets
+from colotride.defenses import Batch, CollapsenessSettings, Moment
 from colotride.defenses.colo_tride import ColoTride, ColoTrideSettings
 from colotride.defenses.natural import Natural
 from colotride.errors import DataError
 from colotride.geometry import collapseness
 from colotride.pgd import PGDSettings
-from tests.toys import FlatModel, random_images
-
-PAIRS, MARGIN = 8, 0.2
-MEAN = CollapsenessSettings(attention_factor=0.0)
-PGD = PGDSettings(epsilon=0.1, step_size=0.02, steps=6, ramp="constant")
-RECIPE = Recipe(PGD, MARGIN, "random", MEAN)
-
-
-class Watched(FlatModel):
-    """Remembers the images of every pass, and whether it was one of training."""
-
-    def __init__(self, **values):
-        super().__init__(**values)
-        self.passes = []
-
-    def forward(self, images):
-        self.passes.append((images.detach().clone(), self.training))
-        return super().forward(images)
-
-
-def draw(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def healthy():
-    """Pairs of nearly equal images: d(A,P) is small, so that C < 0."""
-    anchors = random_images(PAIRS)
-    return Batch(anchors, (anchors + 0.05 * random_images(PAIRS, seed=1)).clamp(0, 1), torch.arange(PAIRS) % 4)
-
-
-def collapsing():
-    """Positives far from their anchors, all images of the other classes between them: C > 0."""
-    anchors, positives = random_images(PAIRS), random_images(PAIRS, seed=5)
-    labels = torch.arange(PAIRS) % 2
-    return Batch(anchors, positives, labels)
-
-
-def step(batch, defense, moment, seed=0):
-    model = Watched()
-    model.train()
-    loss, diagnostics = defense(model, batch, moment, draw(seed))
-    trained = [images for images, training in model.passes if training]
-    assert len(trained) == 1, "one pass trains all three parts"
-    return loss, diagnostics, list(trained[0].chunk(3)), model
+from tests.defenses.scenes import (
+    EARLY,
+    LATE,
+    MARGIN,
+    PAIRS,
+    PGD,
+    RECIPE,
+    STRONG,
+    collapsing,
+    distances_of,
+    draw,
+    healthy,
+    step,
+    triplets_of,
+)
+from tests.toys import FlatModel
 
 
 def colo(phases="alternate", **values):
     return ColoTride(ColoTrideSettings(phases=phases, **values), RECIPE)
-
-
-LATE, EARLY = Moment(epoch=9, epochs=10, step=0), Moment(epoch=0, epochs=10, step=0)
-
-
-def triplets_of(batch, seed=0):
-    return mine_triplets(FlatModel(), batch, RECIPE, MARGIN, draw(seed))
-
-
-def distances_of(anchor, positive, negative):
-    model = FlatModel()
-    a, p, n = model(anchor), model(positive), model(negative)
-    return (a - p).norm(dim=1), (a - n).norm(dim=1)
 
 
 def test_natural_training_minimises_the_triplet_loss_of_clean_triplets():
@@ -138,8 +96,7 @@ def test_a_collapsing_batch_is_assisted_late_and_left_alone_early():
 
 
 def test_the_attack_stops_at_collapseness_zero():
-    strong = PGDSettings(epsilon=0.5, step_size=0.02, steps=60, ramp="constant")
-    defense = ColoTride(ColoTrideSettings(phases="candidates"), replace(RECIPE, pgd=strong))
+    defense = ColoTride(ColoTrideSettings(phases="candidates"), STRONG)
     _, _, (anchor, positive, negative), _ = step(healthy(), defense, LATE)
     d_ap, d_an = distances_of(anchor, positive, negative)
     reached = collapseness(d_ap, d_an, 0.0).item()
