@@ -90,7 +90,7 @@ def evaluate(
         images: the gallery.
         settings: protocol, budgets, size of the perturbation.
         image_size: side of the central crop.
-        seed: of the queries, the targets, the random starts and the clustering.
+        seed: of the queries, the targets and the clustering.
         device: where the model is.
         progress: told of every step.
 
@@ -177,11 +177,9 @@ def run_attack(
         in_batches(queries, settings.batch_size), in_batches(target, settings.batch_size), strict=True
     ):
         view = evaluation_view(images.pixels(moving).to(device), image_size)
-        # One noise image for all: a random start need not differ between images, and batches must change nothing.
-        uniform = torch.rand(view.shape[1:], generator=generator(seed, "evaluation", "start"))
         victims = Victims(gallery, moving.to(device), aimed)
         before.append(attack.measure(victims, gallery.embeddings[victims.moving]))
-        after.append(attack.strike(attack, model, view, victims, budget, (2 * uniform - 1).to(device)))
+        after.append(attack.strike(attack, model, view, victims, budget))
         done += len(moving)
         progress(done / len(queries))
     return _joined(before), _joined(after)
