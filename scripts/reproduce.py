@@ -90,12 +90,20 @@ def main(arguments: Sequence[str]) -> int:
     start_ray()
     check_resources(resources, machines())
     console = Console(stderr=True)
-    results, histories = run_jobs(command, jobs, console)
+    tracker = Tracker(command.tracking_uri or default_uri())
+    parent = tracker.start(
+        f"{command.what} {command.dataset}",
+        parameters={"seeds": str(command.seeds), "runs": str(len(jobs))},
+        tags={"dataset": command.dataset, "reproduces": command.what, "kind": "reproduce"},
+    )
+    results, histories = run_jobs(command, jobs, tracker, parent, console)
     folder = command.results / command.dataset
     files = write_results(command, results, folder)
     if command.what in PANELS:
         files += draw_curves(histories, command.what, folder / command.what, f"{command.what} on {command.dataset}")
-    record(command, files, results)
+    for file in files:
+        tracker.artifact(parent, file)
+    tracker.end(parent)
     Console().print(short_table(summarise(results, command.what, command.dataset)))
     console.print(f"written: {', '.join(str(file) for file in files)}")
     return 0
@@ -147,18 +155,14 @@ def plan_jobs(command: Reproduce, rows: Sequence[Row]) -> list[Job]:
 
 
 def run_jobs(
-    command: Reproduce, jobs: Sequence[Job], console: Console
+    command: Reproduce, jobs: Sequence[Job], tracker: Tracker, parent: str | None, console: Console
 ) -> tuple[list[SeedResult], dict[str, list[list[EpochRecord]]]]:
-    """Train and evaluate all jobs side by side, with MLflow children as they end."""
-    tracker = Tracker(command.tracking_uri or default_uri())
-    tags = {"dataset": command.dataset, "reproduces": command.what}
-    parent = tracker.start(
-        f"{command.what} {command.dataset}",
-        parameters={"seeds": str(command.seeds)},
-        tags={**tags, "kind": "reproduce"},
-    )
+    """Train and evaluate all jobs side by side; each becomes a child of the MLflow run as it ends.
+
+    Returns:
+        One result per job in the order of the jobs, and the histories by label.
+    """
     by_folder = {job.folder.absolute(): job for job in jobs}
-    results, histories = [], {job.row.label: list[list[EpochRecord]]() for job in jobs}
     judged = judge_each(
         {folder: job.config for folder, job in by_folder.items()},
         device=command.device if command.gpus_per_run or command.device != "auto" else "cpu",
@@ -166,26 +170,17 @@ def run_jobs(
         gpus=command.gpus_per_run,
         concurrent=command.concurrent,
     )
-    for number, (folder, one) in enumerate(judged, 1):
-        job = by_folder[folder]
-        result = _result(job, one)
-        results.append(result)
-        histories[job.row.label].append(one.history)
-        console.print(_line(number, len(jobs), result), highlight=False)
-        child = tracker.start(
-            f"{job.row.label} seed {result.seed}",
-            parameters=flat_parameters(job.config),
-            tags={**tags, "kind": "reproduce", "defense": job.config.defense.name, "status": one.status},
-            parent=parent,
-        )
-        for epoch in one.history:
-            tracker.metrics(child, epoch_metrics(epoch), epoch.epoch)
-        if one.evaluation:
-            tracker.metrics(child, test_metrics(one.evaluation.scores()))
-        tracker.end(child)
-    tracker.end(parent)
-    order = {job.row.label: place for place, job in enumerate(jobs)}
-    return sorted(results, key=lambda result: (order[result.label], result.seed)), histories
+    ended: dict[Path, Judged] = {}
+    for folder, one in judged:
+        ended[folder] = one
+        console.print(_line(len(ended), len(jobs), _result(by_folder[folder], one)), highlight=False, soft_wrap=True)
+        _record(by_folder[folder], one, command, tracker, parent)
+    histories = {job.row.label: list[list[EpochRecord]]() for job in jobs}
+    for folder, job in by_folder.items():
+        histories[job.row.label].append(ended[folder].history)
+    order = list(histories)
+    results = [_result(job, ended[folder]) for folder, job in by_folder.items()]
+    return sorted(results, key=lambda result: (order.index(result.label), result.seed)), histories
 
 
 def write_results(command: Reproduce, results: Sequence[SeedResult], folder: Path) -> list[Path]:
@@ -206,17 +201,21 @@ def write_results(command: Reproduce, results: Sequence[SeedResult], folder: Pat
     return [folder / f"{command.what}{suffix}" for suffix in contents]
 
 
-def record(command: Reproduce, files: Sequence[Path], results: Sequence[SeedResult]) -> None:
-    """Keep the table and the figure in MLflow."""
-    tracker = Tracker(command.tracking_uri or default_uri())
-    run = tracker.start(
-        f"{command.what} {command.dataset}: results",
-        parameters={"runs": str(len(results))},
-        tags={"dataset": command.dataset, "reproduces": command.what, "kind": "reproduce"},
-    )
-    for file in files:
-        tracker.artifact(run, file)
-    tracker.end(run)
+def _record(job: Job, one: Judged, command: Reproduce, tracker: Tracker, parent: str | None) -> None:
+    tags = {
+        "dataset": command.dataset,
+        "reproduces": command.what,
+        "kind": "reproduce",
+        "defense": job.config.defense.name,
+        "status": one.status,
+    }
+    name = f"{job.row.label} seed {job.config.seed}"
+    child = tracker.start(name, parameters=flat_parameters(job.config), tags=tags, parent=parent)
+    for epoch in one.history:
+        tracker.metrics(child, epoch_metrics(epoch), epoch.epoch)
+    if one.evaluation:
+        tracker.metrics(child, test_metrics(one.evaluation.scores()))
+    tracker.end(child)
 
 
 def _result(job: Job, one: Judged) -> SeedResult:

@@ -3,8 +3,10 @@
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
+
+from colotride.errors import DataError
 
 
 @runtime_checkable
@@ -56,11 +58,17 @@ class _Subset:
 
 
 class InMemoryImages:
-    """An image set whose pixels fit in memory."""
+    """An image set whose pixels fit in memory: [images, channels, height, width], 8-bit.
+
+    Raises:
+        DataError: pixels that are not 8-bit; NaN and values outside the range cannot be stored.
+    """
 
     def __init__(
-        self, name: str, pixels: UInt8[Tensor, "images channels height width"], labels: Int[Tensor, "images"]
+        self, name: str, pixels: Shaped[Tensor, "images channels height width"], labels: Int[Tensor, "images"]
     ) -> None:
+        if pixels.dtype != torch.uint8:
+            raise DataError(f"pixels of {name} are {pixels.dtype}; give 8-bit ones (torch.uint8, 0 to 255)")
         self.name, self._pixels, self.labels = name, pixels, labels.to(torch.int64)
 
     def __len__(self) -> int:

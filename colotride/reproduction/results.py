@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rich import box
 from rich.table import Table
 
 from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS
@@ -89,12 +90,15 @@ def markdown(summary: Sequence[Mapping[str, object]], what: str) -> str:
 
 def short_table(summary: Sequence[Mapping[str, object]]) -> Table:
     """The scores that fit a terminal, ours and the printed ones."""
-    table = Table()
-    for head in ("defense", "ended", *BESIDE, *(f"paper {name}" for name in BESIDE)):
-        table.add_column(head, justify="left" if head in ("defense", "ended") else "right")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    beside = [f"paper {name}" for name in BESIDE if any(f"paper {name}" in row for row in summary)]
+    for head in ("defense", "ended"):
+        table.add_column(head, overflow="fold")
+    for head in (*BESIDE, *beside):
+        table.add_column(head, justify="right", no_wrap=True)
     for row in summary:
-        printed = (str(row.get(f"paper {name}", "")) for name in BESIDE)
-        table.add_row(str(row["defense"]), str(row["ended"]), *(_cell(row, name) for name in BESIDE), *printed)
+        ours = (_cell(row, name) for name in BESIDE)
+        table.add_row(str(row["defense"]), str(row["ended"]), *ours, *(str(row.get(name, "")) for name in beside))
     return table
 
 

@@ -189,3 +189,10 @@ def test_grey_and_transparent_files_become_three_channels(tmp_path):
     grey, transparent = train.pixels(torch.tensor([0, 1]))
     assert (grey == 77).all()
     assert transparent.shape == (3, 32, 32)
+
+
+def test_pixels_that_are_not_8_bit_are_refused_so_that_nan_cannot_get_in():
+    from colotride.data.base import InMemoryImages
+
+    with pytest.raises(DataError, match="give 8-bit ones"):
+        InMemoryImages("mine", torch.full((2, 3, 4, 4), torch.nan), torch.tensor([0, 1]))
