@@ -16,7 +16,7 @@ import tyro
 from colotride.config import RunConfig, load_config
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.presets import preset, with_data_root, with_defense
-from colotride.settings import parse_fraction
+from colotride.settings import fraction
 
 Command = TypeVar("Command")
 
@@ -120,7 +120,7 @@ def _fraction_rule(
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="NUMBER",
-        instance_from_str=lambda texts: float(parse_fraction(texts[0])),  # type: ignore[arg-type]
+        instance_from_str=lambda texts: fraction(texts[0]),
         is_instance=lambda value: isinstance(value, float | int),
         str_from_instance=lambda value: [f"{value:.6g}"],
     )

@@ -15,20 +15,22 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
-def parse_fraction(value: object) -> object:
-    """Turn "8/255" into 8 / 255; leave everything else to pydantic.
+def fraction(text: str) -> float:
+    """The number that a text such as "8/255" or "0.03" stands for.
 
     Raises:
-        ValueError: a text with a slash that is not one number divided by another one that is not 0.
+        ValueError: neither a number nor a number divided by another one that is not 0.
     """
-    if not isinstance(value, str) or "/" not in value:
-        return value
-    numerator, _, denominator = value.partition("/")
+    numerator, slash, denominator = text.partition("/")
     try:
-        return float(numerator) / float(denominator)
-    except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"{value!r} is not a fraction such as 8/255") from error
+        return float(numerator) / float(denominator) if slash else float(numerator)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
 
 
-Fraction = Annotated[float, BeforeValidator(parse_fraction)]
+def _parsed(value: object) -> object:
+    return fraction(value) if isinstance(value, str) and "/" in value else value
+
+
+Fraction = Annotated[float, BeforeValidator(_parsed)]
 """A number that may be written as a fraction, as the field writes perturbation sizes: 8/255."""

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     if trainer.step:
         console.print(f"Resuming {directory} in epoch {trainer.epoch + 1}, after {trainer.step} batches")
     record = RunRecord.open(directory, config, command.tracking_uri) if command.track else None
-    with _progress(console) as progress, _stop_on_signals() as stopped:
+    with _progress(console) as progress, StopOnSignals() as stopped:
         task = progress.add_task(f"epoch {trainer.epoch + 1}/{config.optimisation.epochs}", total=None)
 
         def on_step(done: int, total: int) -> None:
@@ -116,8 +116,8 @@ def _progress(console: Console) -> Progress:
     )
 
 
-class _stop_on_signals:  # noqa: N801 - a context manager, named as one
-    """SIGINT and SIGTERM ask the trainer to stop after the running batch instead of ending the process."""
+class StopOnSignals:
+    """SIGINT and SIGTERM ask the trainer to stop after the running batch; a second SIGINT ends the process at once."""
 
     def __enter__(self) -> Callable[[], bool]:
         self._asked = False
@@ -129,6 +129,8 @@ class _stop_on_signals:  # noqa: N801 - a context manager, named as one
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
         self._asked = True
 
 

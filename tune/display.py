@@ -77,7 +77,7 @@ class Display:
 def trial_table(rows: Iterable[TrialRow], space: Space, objective: str, title: str = "") -> Table:
     """Trials with their values, state and validation scores; the best objective is bold."""
     rows = list(rows)
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     for label in ("#", *(parameter.label for parameter in space.parameters), "epoch", "R@1", "ERS", "ARS"):
         table.add_column(label, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
