@@ -47,7 +47,7 @@ NOT_DISABLED = Row("COLO-TRIDE without early disabling", "colo-tride", {"defense
 
 
 def _readings() -> tuple[Row, ...]:
-    """COLO-TRIDE under every reading of its weights, with and without the stop at C = 0, and other lambdas."""
+    """COLO-TRIDE under every reading of its weights, with and without the stop at C = 0, other lambdas, no ramp."""
     rows = [
         Row(
             f"{weighting}, {gradient}, {'stop' if stop else 'no stop'}",
@@ -68,8 +68,16 @@ def _readings() -> tuple[Row, ...]:
             "colo-tride",
             {"collapseness.weighting": weighting, "collapseness.attention_factor": factor},
         )
-        for factor in (2.0, 30.0)
+        for factor in (0.0, 2.0, 30.0)
         for weighting in ("near", "far")
+        if factor or weighting == "near"
+    ]
+    rows += [
+        Row("near, full strength from the start", "colo-tride", {"pgd.ramp": "constant"}),
+        Row(
+            "far, full strength from the start", "colo-tride", {"pgd.ramp": "constant", "collapseness.weighting": "far"}
+        ),
+        Row("naive TRIDE, full strength from the start", "naive-tride", {"pgd.ramp": "constant"}),
     ]
     return tuple(rows)
 
