@@ -7,7 +7,7 @@ import torch
 from colotride.checkpoint import load_newest
 from colotride.config import RunConfig, load_config
 from colotride.errors import CheckpointError
-from colotride.models import EmbeddingModel, build_model
+from colotride.models import TWO_CONVOLUTIONS, EmbeddingModel, build_model
 
 
 def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
@@ -25,7 +25,8 @@ def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
     checkpoint = load_newest(directory / "checkpoints")
     if checkpoint is None:
         raise CheckpointError(f"run {directory} has no checkpoint yet; train it first with scripts/train.py")
-    channels = 1 if config.model.architecture == "two-convolutions" else 3
+    two_convolutions = config.model.architecture == TWO_CONVOLUTIONS
+    channels = checkpoint.weights["backbone.0.weight"].shape[1] if two_convolutions else 3
     # Every weight is overwritten: starting from downloaded ones would only ask for the network.
     settings = config.model.model_copy(update={"weights": "none"})
     model = build_model(settings, channels=channels, image_size=config.data.image_size, seed=config.seed)

@@ -117,10 +117,12 @@ class Trainer:
         """
         self.config, self.device, self.directory = config, device, directory
         self._train, self._validation = train, validation
-        channels = train.pixels(torch.zeros(1, dtype=torch.int64)).shape[1]
+        checkpoint = _checkpoint_of(config, directory)
+        # A checkpoint overwrites every weight: starting from downloaded ones would only ask for the network.
+        start = config.model if checkpoint is None else config.model.model_copy(update={"weights": "none"})
         self.model = build_model(
-            config.model,
-            channels=channels,
+            start,
+            channels=train.pixels(torch.zeros(1, dtype=torch.int64)).shape[1],
             image_size=config.data.image_size,
             seed=derive_seed(config.seed, "model"),
         ).to(device)
@@ -128,8 +130,10 @@ class Trainer:
         self._defense = build_defense(config.defense, recipe_of(config))
         self.epoch, self.step, self.history = 0, 0, list[EpochRecord]()
         self._steps_into_epoch, self._running = 0, _RunningMeans()
-        if directory is not None:
-            self._resume(directory)
+        if checkpoint is not None:
+            self._resume(checkpoint)
+        elif directory is not None:
+            save_config(config, directory / "config.yaml")
 
     def run(
         self,
@@ -153,7 +157,7 @@ class Trainer:
             started = time.perf_counter()
             if not self._train_epoch(on_step, should_stop):
                 self._save()
-                return Outcome("interrupted", f"stopped in epoch {self.epoch + 1}", self.history)
+                return self._end("interrupted", f"stopped in epoch {self.epoch + 1}")
             self.epoch += 1
             diagnostics = self._running.means()
             self._steps_into_epoch, self._running = 0, _RunningMeans()
@@ -164,7 +168,9 @@ class Trainer:
             self._save()
             if on_epoch:
                 on_epoch(record)
-        status, reason = lost or ("finished", "")
+        return self._end(*(lost or ("finished", "")))
+
+    def _end(self, status: Status, reason: str) -> Outcome:
         outcome = Outcome(status, reason, self.history)
         if self.directory is not None:
             save_summary(outcome, self.directory)
@@ -245,16 +251,7 @@ class Trainer:
         lines = "".join(json.dumps(asdict(record)) + "\n" for record in self.history)
         write_atomically(self.directory / "history.jsonl", lines.encode())
 
-    def _resume(self, directory: Path) -> None:
-        checkpoint = load_newest(directory / "checkpoints")
-        if checkpoint is None:
-            save_config(self.config, directory / "config.yaml")
-            return
-        if checkpoint.config_digest != config_digest(self.config):
-            raise CheckpointError(
-                f"run {directory} was made with another configuration; resume it with --config "
-                f"{directory / 'config.yaml'}, or choose another folder"
-            )
+    def _resume(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.weights)
         self._optimizer.load_state_dict(checkpoint.optimizer)
         self._defense.load_state_dict(checkpoint.defense)
@@ -263,6 +260,16 @@ class Trainer:
         self._steps_into_epoch = progress["steps_into_epoch"]
         self._running = _RunningMeans(**_to_device(progress["running"], self.device))
         self.history = [EpochRecord(**record) for record in progress["history"]]
+
+
+def _checkpoint_of(config: RunConfig, directory: Path | None) -> Checkpoint | None:
+    checkpoint = None if directory is None else load_newest(directory / "checkpoints")
+    if checkpoint is not None and checkpoint.config_digest != config_digest(config):
+        raise CheckpointError(
+            f"run {directory} was made with another configuration; resume it with --config {directory}/config.yaml, "
+            "or choose another folder"
+        )
+    return checkpoint
 
 
 def recipe_of(config: RunConfig) -> Recipe:

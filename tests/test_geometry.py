@@ -18,6 +18,13 @@ def test_distance_of_equal_points_has_gradient_zero_instead_of_nan():
     assert torch.equal(point.grad, torch.zeros(1, 2))
 
 
+def test_the_cosine_distance_is_half_the_squared_chord():
+    a, b = on_circle(0, 10, 0), on_circle(60, 100, 180)
+    chords = geometry.distances(a, b)
+    torch.testing.assert_close(geometry.distances(a, b, "cosine"), chords.square() / 2)
+    torch.testing.assert_close(geometry.distance_matrix(a, b, "cosine").diagonal(), chords.square() / 2)
+
+
 def test_distance_matrix_agrees_with_pairwise_distances_and_stays_differentiable_at_zero():
     a, b = on_circle(0, 45, 100).requires_grad_(), on_circle(0, 45, 181, 300)
     matrix = geometry.distance_matrix(a, b)
@@ -71,6 +78,13 @@ def test_collapseness_ignores_the_order_of_the_batch():
     torch.testing.assert_close(
         geometry.collapseness(d_ap, d_an, 5.0), geometry.collapseness(d_ap[order], d_an[order], 5.0)
     )
+
+
+@pytest.mark.parametrize("weighting", ["near", "far"])
+def test_scaling_the_distances_is_scaling_lambda(weighting):
+    d_ap, d_an = torch.tensor([0.3, 0.9, 0.1]), torch.tensor([0.8, 0.2, 0.6])
+    shrunk = geometry.collapseness(0.1 * d_ap, 0.1 * d_an, 50.0, weighting)
+    torch.testing.assert_close(shrunk, 0.1 * geometry.collapseness(d_ap, d_an, 5.0, weighting))
 
 
 @pytest.mark.parametrize("weighting", ["near", "far"])

@@ -56,7 +56,8 @@ def test_batchnorm_statistics_are_frozen_when_asked(frozen):
 
 
 @pytest.mark.parametrize(
-    "architecture", ["mobilenet_v3_small", "densenet121", "squeezenet1_1", "vit_b_16", "convnext_tiny"]
+    "architecture",
+    ["resnet50", "mobilenet_v3_small", "densenet121", "squeezenet1_1", "vit_b_16", "convnext_tiny", "googlenet"],
 )
 def test_the_last_layer_of_any_classifier_becomes_the_embedding(architecture):
     with torch.device("meta"):

@@ -7,6 +7,7 @@ from colotride.config import RunConfig
 from colotride.data.base import InMemoryImages
 from colotride.defenses import DEFENSES
 from colotride.errors import CheckpointError
+from colotride.models import build_model
 from colotride.presets import preset, with_defense
 from colotride.runs import load_run
 from colotride.training import Trainer
@@ -14,12 +15,12 @@ from colotride.training import Trainer
 CPU = torch.device("cpu")
 
 
-def images(count=48, classes=4, seed=0):
+def images(count=48, classes=4, seed=0, channels=1):
     """Noisy copies of one pattern per class: learnable within a few steps."""
     random = torch.Generator().manual_seed(seed)
-    patterns = torch.rand(classes, 1, 8, 8, generator=random)
+    patterns = torch.rand(classes, channels, 8, 8, generator=random)
     labels = torch.arange(count) % classes
-    noisy = patterns[labels] + 0.2 * torch.randn(count, 1, 8, 8, generator=random)
+    noisy = patterns[labels] + 0.2 * torch.randn(count, channels, 8, 8, generator=random)
     return InMemoryImages("toy", (noisy.clamp(0, 1) * 255).to(torch.uint8), labels)
 
 
@@ -96,6 +97,7 @@ def test_stopping_inside_an_epoch_and_resuming_changes_no_bit(tmp_path, batches)
     calls = iter(range(1000))
     _, stopped = train(config, tmp_path, should_stop=lambda: next(calls) == batches)
     assert stopped.status == "interrupted"
+    assert '"status": "interrupted"' in (tmp_path / "summary.json").read_text()
     resumed, outcome = train(config, tmp_path)
     assert torch.equal(weights(whole), weights(resumed))
     assert values_of(outcome.history) == values_of(expected.history)
@@ -191,6 +193,29 @@ def test_a_finished_run_gives_back_its_configuration_and_model(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(model.state_dict().values(), trainer.model.state_dict().values(), strict=True)
     )
+
+
+def test_a_run_on_colour_images_gives_back_its_model_too(tmp_path):
+    config = small(**{"optimisation.epochs": 1})
+    Trainer(config, images(channels=3), None, device=CPU, directory=tmp_path).run()
+    _, model = load_run(tmp_path)
+    assert model(torch.rand(2, 3, 8, 8)).shape == (2, 8)
+
+
+def test_a_resume_does_not_ask_for_imagenet_weights_again(tmp_path, monkeypatch):
+    from colotride import training
+
+    config = small(**{"optimisation.epochs": 1, "model.architecture": "resnet18", "model.weights": "imagenet"})
+    built = []
+
+    def build(settings, **values):
+        built.append(settings.weights)
+        return build_model(settings.model_copy(update={"weights": "none"}), **values)
+
+    monkeypatch.setattr(training, "build_model", build)
+    for _ in range(2):
+        Trainer(config, images(), None, device=CPU, directory=tmp_path).run()
+    assert built == ["imagenet", "none"]
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path):

@@ -140,3 +140,24 @@ def test_without_its_stop_an_attack_goes_on_beyond_zero():
     assert anchor_objective(hard, ASSIST, MEAN, stop=False)(on_circle(60)).item() == pytest.approx(
         chord(20) - chord(30), abs=1e-5
     )
+
+
+@pytest.mark.parametrize(("sigma", "term"), [(ATTACK, "raise"), (ATTACK, "released"), (ASSIST, "raise")])
+def test_a_step_of_anp_goes_where_its_reading_says(sigma, term):
+    """Attack raises the mean hardness, or (released) at least nears the top negatives; assist lowers the hardness."""
+    positives, negatives = ([20, 35], [60, 85]) if sigma > 0 else ([60, 85], [20, 35])
+    triplets = triplets_at([0, 0], positives, negatives)
+    # Just off the clean anchors, where the shift of L_tr has a gradient.
+    anchors = on_circle(1, 1).requires_grad_()
+    anchor_objective(triplets, sigma, FOCUSED, term)(anchors).backward()
+    moved = torch.nn.functional.normalize(anchors.detach() - 0.01 * anchors.grad, dim=1)
+    start = on_circle(1, 1)
+
+    def hardness(points):
+        return ((points - on_circle(*positives)).norm(dim=1) - (points - on_circle(*negatives)).norm(dim=1)).mean()
+
+    nearest = min(negatives)
+    if sigma > 0:
+        assert (moved - on_circle(nearest, nearest))[0].norm() < (start - on_circle(nearest, nearest))[0].norm()
+    else:
+        assert hardness(moved) < hardness(start)
