@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
+from colotride.errors import ConfigurationError
 from colotride.evaluation.evaluator import Evaluation
 from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS
 
@@ -11,14 +12,16 @@ from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS
 def table_of(evaluations: Mapping[str, Evaluation], title: str = "") -> Table:
     """One column per evaluation, one row per number: benign, after each attack (with its resistance), ERS and ARS.
 
-    Tall instead of wide, because eighteen columns do not fit a terminal. All evaluations must be of one protocol;
-    the caption names it with the budgets.
+    Tall instead of wide, because eighteen columns do not fit a terminal. The caption names protocol and budgets.
 
     Args:
         evaluations: by the name that heads each column.
         title: above the table.
+
+    Raises:
+        ConfigurationError: evaluations of different protocols, which are not comparable.
     """
-    first = next(iter(evaluations.values()))
+    first = _of_one_protocol(evaluations)
     caption = f"{first.protocol} protocol, {first.queries} of {first.images} images attacked with {first.steps} steps"
     table = Table(title=title or None, caption=caption)
     table.add_column("")
@@ -36,8 +39,8 @@ def table_of(evaluations: Mapping[str, Evaluation], title: str = "") -> Table:
 
 
 def markdown_of(evaluations: Mapping[str, Evaluation]) -> str:
-    """One row per evaluation with the columns of Table 1 and the ARS, in Markdown."""
-    first = next(iter(evaluations.values()))
+    """One row per evaluation with the columns of Table 1 and the ARS, in Markdown; of one protocol, as `table_of`."""
+    first = _of_one_protocol(evaluations)
     names = [*first.benign, *ATTACK_COLUMNS, "ERS", "ARS"]
     lines = ["| | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
     for label, one in evaluations.items():
@@ -45,6 +48,13 @@ def markdown_of(evaluations: Mapping[str, Evaluation]) -> str:
         cells = (f"{scores[name]:.{_digits(name)}f}" for name in names)
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _of_one_protocol(evaluations: Mapping[str, Evaluation]) -> Evaluation:
+    protocols = {one.protocol for one in evaluations.values()}
+    if len(protocols) > 1:
+        raise ConfigurationError(f"protocols {sorted(protocols)} cannot stand in one table; evaluate again with one")
+    return next(iter(evaluations.values()))
 
 
 def _attacked(evaluation: Evaluation, name: str) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 from torch import nn
 
 from colotride.data.base import InMemoryImages
-from colotride.errors import DataError, ModelError
+from colotride.errors import ConfigurationError, DataError, ModelError
 from colotride.evaluation.evaluator import Evaluation, draw_queries, evaluate
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.evaluation.table import markdown_of, table_of
@@ -150,3 +150,10 @@ def test_tables_hold_the_numbers():
     row = markdown_of({"ours": result}).splitlines()[2]
     assert row.startswith("| ours |")
     assert row.endswith(f"| {result.ERS:.1f} | {result.ARS:.1f} |")
+
+
+def test_protocols_are_never_mixed_in_a_table():
+    both = {"strict": run(), "published": run(protocol="published")}
+    for make in (table_of, markdown_of):
+        with pytest.raises(ConfigurationError, match="cannot stand in one table"):
+            make(both)
