@@ -38,18 +38,6 @@ def table_of(evaluations: Mapping[str, Evaluation], title: str = "") -> Table:
     return table
 
 
-def markdown_of(evaluations: Mapping[str, Evaluation]) -> str:
-    """One row per evaluation with the columns of Table 1 and the ARS, in Markdown; of one protocol, as `table_of`."""
-    first = _of_one_protocol(evaluations)
-    names = [*first.benign, *ATTACK_COLUMNS, "ERS", "ARS"]
-    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-    for label, one in evaluations.items():
-        scores = one.scores()
-        cells = (f"{scores[name]:.{_digits(name)}f}" for name in names)
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def _of_one_protocol(evaluations: Mapping[str, Evaluation]) -> Evaluation:
     protocols = {one.protocol for one in evaluations.values()}
     if len(protocols) > 1:
