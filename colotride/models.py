@@ -1,6 +1,7 @@
 """Embedding models: pixels in [0, 1] to L2-normalised embeddings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from colotride.errors import ModelError
+from colotride.folding import FoldedNetwork, fold_batchnorm
 from colotride.settings import Settings
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -29,6 +31,11 @@ class ModelSettings(Settings):
     """Start from torchvision's ImageNet weights (downloaded when they are not cached) or from random ones."""
     freeze_batchnorm: bool = True
     """Keep BatchNorm's statistics as they are while training (RobRank's `freeze_bn`)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the network while training; embeddings, distances and weights are always float32, and so is
+    every evaluation of a finished run."""
+    compile: bool = False
+    """Compile the passes inside a perturbation with torch.compile (with CUDA graphs on a GPU)."""
 
     @field_validator("architecture")
     @classmethod
@@ -45,28 +52,67 @@ def classifiers() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
+def differs_in_training(model: nn.Module) -> bool:
+    """Whether a model, as it is now, maps images otherwise than held still: BatchNorm on batch statistics, dropout."""
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, torchvision.ops.StochasticDepth)
+    return any(module.training and isinstance(module, kinds) for module in model.modules())
+
+
 class EmbeddingModel(nn.Module):
     """A backbone between the pixel normalisation and the L2 normalisation: f(x) of the paper.
 
     Epsilon is in pixel units because the mean and standard deviation of the backbone's training data are part of the
-    model. One-channel images are repeated for a backbone that wants three channels.
+    model. One-channel images are repeated for a backbone that wants three channels. Weights and activations lie
+    channels-last in memory, which convolutions are fastest on.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float], *, freeze_batchnorm: bool
+        self,
+        backbone: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        freeze_batchnorm: bool,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        compile: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.freeze_batchnorm = freeze_batchnorm
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.freeze_batchnorm, self.precision, self._compile = freeze_batchnorm, precision, compile
+        # Inside a tuple, because a module would become part of this one and its weights would count twice.
+        self._still: tuple[FoldedNetwork | None, Callable[[Tensor], Tensor]] | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images dim"]:
-        """Embed pixels in [0, 1] as unit vectors."""
-        return functional.normalize(self.backbone((images - self.mean) / self.std), dim=1)
+        """Embed pixels in [0, 1] as unit vectors, float32 whatever the precision."""
+        return self._embed(self.backbone, images)
+
+    def still(self) -> Callable[[Tensor], Tensor]:
+        """The fastest way to the same embeddings while the model is held still in evaluation mode.
+
+        BatchNorm is folded into the convolutions, from the weights as they are at this call; the layers and their
+        weights are shared. Whoever changes a weight asks again.
+        """
+        if self._still is None:
+            folded = fold_batchnorm(self.backbone)
+            network: nn.Module = self.backbone if folded is None else folded
+            mode = "reduce-overhead" if self.mean.is_cuda else "default"
+            self._still = (folded, torch.compile(network, mode=mode) if self._compile else network)
+        folded, network_call = self._still
+        if folded is not None:
+            folded.refresh()
+        return lambda images: self._embed(network_call, images)
+
+    def _embed(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        pixels = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        low = torch.autocast(pixels.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
+        with low:
+            embeddings = network(pixels)
+        return functional.normalize(embeddings.to(pixels.dtype), dim=1)
 
     def train(self, mode: bool = True) -> "EmbeddingModel":
         """Switch to training mode; frozen BatchNorm layers stay in evaluation mode."""
@@ -141,10 +187,19 @@ def build_model(settings: ModelSettings, *, channels: int, image_size: int, seed
         torch.manual_seed(seed)
         if settings.architecture == TWO_CONVOLUTIONS:
             backbone: nn.Module = two_convolutions(channels, image_size, settings.embedding_dim)
-            return EmbeddingModel(backbone, (0.0,), (1.0,), freeze_batchnorm=settings.freeze_batchnorm)
-        backbone = _torchvision_backbone(settings.architecture, settings.weights)
-        replace_last_layer(backbone, settings.embedding_dim)
-    return EmbeddingModel(backbone, IMAGENET_MEAN, IMAGENET_STD, freeze_batchnorm=settings.freeze_batchnorm)
+            mean, std = [0.0], [1.0]
+        else:
+            backbone = _torchvision_backbone(settings.architecture, settings.weights)
+            replace_last_layer(backbone, settings.embedding_dim)
+            mean, std = list(IMAGENET_MEAN), list(IMAGENET_STD)
+    return EmbeddingModel(
+        backbone,
+        mean,
+        std,
+        freeze_batchnorm=settings.freeze_batchnorm,
+        precision=settings.precision,
+        compile=settings.compile,
+    )
 
 
 def _torchvision_backbone(architecture: str, weights: str) -> nn.Module:

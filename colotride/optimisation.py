@@ -30,5 +30,7 @@ class OptimisationSettings(Settings):
 
 
 def build_optimizer(model: nn.Module, settings: OptimisationSettings) -> torch.optim.Optimizer:
-    """Adam over all weights of a model."""
-    return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    """Adam over all weights of a model, updated in one pass over the memory."""
+    return torch.optim.Adam(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from colotride.models import EmbeddingModel
 from colotride.settings import Fraction, Settings
 
 Objective = Callable[[Float[Tensor, "images dim"]], Float[Tensor, ""]]
@@ -60,10 +61,14 @@ class PGDSettings(Settings):
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[nn.Module]:
+def frozen(model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
     """Hold a model still: evaluation mode (BatchNorm statistics fixed) and no gradients for its weights.
 
-    The former mode of every submodule and every `requires_grad` is put back on leaving.
+    The one place where the fast form of a network is chosen. The former mode of every submodule and every
+    `requires_grad` is put back on leaving.
+
+    Yields:
+        The map from images to embeddings to use meanwhile: `EmbeddingModel.still`, or the model itself.
     """
     modes = [(module, module.training) for module in model.modules()]
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -71,7 +76,7 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     for parameter in wanted:
         parameter.requires_grad_(False)
     try:
-        yield model
+        yield model.still() if isinstance(model, EmbeddingModel) else model
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
@@ -108,9 +113,9 @@ def perturb(
     lower = (images - budget.epsilon).clamp_(min=0)
     upper = (images + budget.epsilon).clamp_(max=1)
     moving = images.clone() if start is None else torch.clamp(start.detach(), lower, upper)
-    with frozen(model), torch.enable_grad():
+    with frozen(model) as embed, torch.enable_grad():
         for _ in range(budget.steps):
             moving.requires_grad_(True)
-            (gradient,) = torch.autograd.grad(objective(model(moving)), moving)
+            (gradient,) = torch.autograd.grad(objective(embed(moving)), moving)
             moving = moving.detach().sub_(gradient.sign_(), alpha=budget.step_size).clamp_(lower, upper)
     return moving

@@ -27,8 +27,9 @@ def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
         raise CheckpointError(f"run {directory} has no checkpoint yet; train it first with scripts/train.py")
     two_convolutions = config.model.architecture == TWO_CONVOLUTIONS
     channels = checkpoint.weights["backbone.0.weight"].shape[1] if two_convolutions else 3
-    # Every weight is overwritten: starting from downloaded ones would only ask for the network.
-    settings = config.model.model_copy(update={"weights": "none"})
+    # Every weight is overwritten: starting from downloaded ones would only ask for the network. Results that are
+    # compared are made in float32, whatever a run was trained in.
+    settings = config.model.model_copy(update={"weights": "none", "precision": "float32", "compile": False})
     model = build_model(settings, channels=channels, image_size=config.data.image_size, seed=config.seed)
     with torch.no_grad():
         model.load_state_dict(checkpoint.weights)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from colotride.checkpoint import Checkpoint, load_newest, save_checkpoint
 from colotride.config import RunConfig, save_config
 from colotride.data.augmentation import training_view
 from colotride.data.base import ImageSet
+from colotride.data.prefetch import prefetched
 from colotride.data.sampling import pair_batches
 from colotride.defenses import Batch, Moment, Recipe, build_defense
 from colotride.errors import CheckpointError
@@ -181,27 +183,28 @@ class Trainer:
         batches = pair_batches(self._train.labels, data.pairs_per_batch, data.pairs_per_epoch, config.seed, self.epoch)
         self.model.train()
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
-            while self._steps_into_epoch < len(batches):
+        coming = batches[self._steps_into_epoch :]
+        pixels = prefetched(self._train, [pairs.T.flatten() for pairs in coming], self.device)
+        with torch.random.fork_rng(devices=cuda), closing(pixels):
+            for pairs in coming:
                 if should_stop and should_stop():
                     return False
                 position = (self.epoch, self._steps_into_epoch)
                 # Layers that draw from torch's global generator (dropout) must draw the same after a resume.
                 torch.manual_seed(derive_seed(config.seed, "network", *position))
-                self._train_batch(batches[self._steps_into_epoch], position)
+                self._train_batch(next(pixels), self._train.labels[pairs[:, 0]], position)
                 self._steps_into_epoch += 1
                 self.step += 1
                 if on_step:
                     on_step(self._steps_into_epoch, len(batches))
         return True
 
-    def _train_batch(self, pairs: Tensor, position: tuple[int, int]) -> None:
+    def _train_batch(self, pixels: Tensor, labels: Tensor, position: tuple[int, int]) -> None:
         seed, data = self.config.seed, self.config.data
-        pixels = self._train.pixels(pairs.T.flatten()).to(self.device, non_blocking=True)
         augmentation = generator(seed, "augmentation", *position)
         images = training_view(pixels, data.image_size, data.flip, augmentation)
         anchor, positive = images.chunk(2)
-        batch = Batch(anchor, positive, self._train.labels[pairs[:, 0]])
+        batch = Batch(anchor, positive, labels)
         moment = Moment(self.epoch, self.config.optimisation.epochs, self.step)
         loss, diagnostics = self._defense(self.model, batch, moment, generator(seed, "mining", *position))
         self._optimizer.zero_grad(set_to_none=True)

@@ -27,7 +27,7 @@ def training_view(
         columns = torch.where(draws[2][:, None] < 0.5, columns.flip(1), columns)
     images = torch.arange(count, device=pixels.device)
     cut = pixels[images[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return cut.permute(0, 3, 1, 2).contiguous().float().div_(255)
+    return cut.permute(0, 3, 1, 2).float().div_(255)
 
 
 def evaluation_view(

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Triplets
-from colotride.defenses.training_step import Plan, TripletDefense
+from colotride.defenses.training_step import Moving, Plan, TripletDefense
 
 
 class ActSettings(DefenseSettings):
@@ -24,6 +24,10 @@ class ActSettings(DefenseSettings):
 class Act(TripletDefense):
     """Pulls positives and negatives together, so that they are hard to tell apart; the anchors stay clean."""
 
+    def moving(self, moment: Moment) -> Moving:
+        """The positives and the negatives."""
+        return "candidates"
+
     def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
         """Minimise mean d(P~, N~)."""
 
@@ -31,4 +35,4 @@ class Act(TripletDefense):
             positive, negative = embeddings.chunk(2)
             return triplets.distances(positive, negative).mean()
 
-        return Plan("candidates", objective)
+        return Plan(objective)

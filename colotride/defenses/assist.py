@@ -9,7 +9,7 @@ from colotride.defenses.base import Diagnostics, Moment, Recipe, Triplets
 from colotride.defenses.candidate import candidate_objective
 from colotride.defenses.colo_tride import TrideSettings
 from colotride.defenses.hardness import hardness_objective
-from colotride.defenses.training_step import Plan, TripletDefense
+from colotride.defenses.training_step import Moving, Plan, TripletDefense
 from colotride.mining import shrinking_margin
 
 
@@ -36,6 +36,10 @@ class Assist(TripletDefense):
         """As in COLO-TRIDE, of which this is an ablation (Eq. 32)."""
         return shrinking_margin(self.recipe.margin, moment.epoch, moment.epochs)
 
+    def moving(self, moment: Moment) -> Moving:
+        """The part whose turn it is."""
+        return self.settings.phase(moment.step)
+
     def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
         """Assist the part whose turn it is."""
         settings, collapseness = self.settings, diagnostics["collapseness"]
@@ -47,9 +51,8 @@ class Assist(TripletDefense):
             objective = make(triplets, -torch.ones_like(collapseness), self.recipe.collapseness)
             assisted = (collapseness > 0).to(collapseness.dtype)
         if moving == "candidates":
-            return Plan(moving, objective, assist=assisted)
+            return Plan(objective, assist=assisted)
         return Plan(
-            moving,
             objective,
             extra_loss=lambda embedded, _: settings.top_ranked_loss(embedded, triplets),
             assist=assisted,

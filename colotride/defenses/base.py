@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from colotride import geometry
 from colotride.geometry import Metric, WeightGradient, Weighting
 from colotride.losses import LossName
 from colotride.mining import MinerName, mine
+from colotride.models import differs_in_training
 from colotride.pgd import PGDSettings, frozen
 from colotride.settings import Settings
 
@@ -80,6 +81,14 @@ class Recipe:
     """The base loss that is minimised on the perturbed triplets."""
 
 
+class Parts(NamedTuple):
+    """Anchors, positives and negatives: images or embeddings, one row per triplet."""
+
+    anchor: Tensor
+    positive: Tensor
+    negative: Tensor
+
+
 @dataclass(frozen=True)
 class Triplets:
     """Clean triplets (A, P, N): their images, and their embeddings by the model held still."""
@@ -95,6 +104,8 @@ class Triplets:
     labels: Int[Tensor, "images"]
     """Classes of all anchors, then all positives, then all negatives, on the device."""
     metric: Metric = "euclidean"
+    trainable: Parts | None = None
+    """The same embeddings with the graph that training needs, where that costs no pass of its own."""
 
     def distances(
         self, a: Float[Tensor, "triplets dim"], b: Float[Tensor, "triplets dim"]
@@ -147,7 +158,13 @@ class Defense(Protocol):
 
 
 def mine_triplets(
-    model: nn.Module, batch: Batch, recipe: Recipe, margin: float, generator: torch.Generator
+    model: nn.Module,
+    batch: Batch,
+    recipe: Recipe,
+    margin: float,
+    generator: torch.Generator,
+    *,
+    trains_clean: bool = False,
 ) -> Triplets:
     """Embed a clean batch once, with the model held still, and make its triplets from its own images.
 
@@ -157,10 +174,17 @@ def mine_triplets(
         recipe: miner and metric.
         margin: of the semi-hard band in this epoch.
         generator: CPU generator of this batch.
+        trains_clean: whether the clean images are trained on, so that the one pass had better keep its graph. It can
+            where the model does the same in training as held still.
     """
     images = torch.cat([batch.anchor, batch.positive])
-    with frozen(model), torch.no_grad():
-        embeddings = model(images)
+    graph = None
+    if trains_clean and not differs_in_training(model):
+        graph = model(images)
+        embeddings = graph.detach()
+    else:
+        with frozen(model) as embed, torch.no_grad():
+            embeddings = embed(images)
     anchor, positive = embeddings.chunk(2)
     mined = mine(recipe.miner, anchor, positive, batch.labels, margin, generator, recipe.metric)
     labels = batch.labels.to(images.device)
@@ -174,6 +198,9 @@ def mine_triplets(
         unqualified=mined.unqualified,
         labels=torch.cat([labels, labels, labels.repeat(2)[mined.negatives]]),
         metric=recipe.metric,
+        trainable=None
+        if graph is None
+        else Parts(graph[: len(anchor)], graph[mined.positives], graph[mined.negatives]),
     )
 
 

@@ -7,10 +7,10 @@ from pydantic import Field
 from torch import Tensor
 
 from colotride.defenses.anchor import HardnessTerm, anchor_objective
-from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Recipe, Triplets
+from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Parts, Recipe, Triplets
 from colotride.defenses.candidate import candidate_objective
 from colotride.defenses.colo import assist_enabled, direction
-from colotride.defenses.training_step import Parts, Plan, TripletDefense
+from colotride.defenses.training_step import Moving, Plan, TripletDefense
 from colotride.losses import top_ranked_triplet_loss
 from colotride.mining import shrinking_margin
 from colotride.settings import Fraction
@@ -70,6 +70,10 @@ class ColoTride(TripletDefense):
         """The semi-hard band shrinks over the epochs (Eq. 32)."""
         return shrinking_margin(self.recipe.margin, moment.epoch, moment.epochs)
 
+    def moving(self, moment: Moment) -> Moving:
+        """The part whose turn it is."""
+        return self.settings.phase(moment.step)
+
     def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
         """Attack a healthy batch, assist a collapsing one, on the part whose turn it is."""
         settings, collapseness = self.settings, self.recipe.collapseness
@@ -78,10 +82,9 @@ class ColoTride(TripletDefense):
         assisted = (sigma < 0).to(sigma.dtype)
         if settings.phase(moment.step) == "candidates":
             objective = candidate_objective(triplets, sigma, collapseness, stop=settings.stop_at_zero)
-            return Plan("candidates", objective, assist=assisted)
+            return Plan(objective, assist=assisted)
         term, stop = settings.anchor_hardness_term, settings.stop_at_zero
         return Plan(
-            "anchor",
             anchor_objective(triplets, sigma, collapseness, term, stop=stop),
             extra_loss=lambda embedded, _: settings.top_ranked_loss(embedded, triplets),
             assist=assisted,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Triplets
 from colotride.defenses.hardness import random_start
-from colotride.defenses.training_step import Plan, TripletDefense
+from colotride.defenses.training_step import Moving, Plan, TripletDefense
 
 
 class EstSettings(DefenseSettings):
@@ -21,6 +21,10 @@ class EstSettings(DefenseSettings):
 class Est(TripletDefense):
     """Moves every image of the triplets as far from its own clean embedding as it goes."""
 
+    def moving(self, moment: Moment) -> Moving:
+        """All parts."""
+        return "all"
+
     def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
         """Maximise the sum of d(f(x~), f(x)), from a random start: at the clean image its gradient is 0."""
         clean = torch.cat([triplets.anchor_embedding, triplets.positive_embedding, triplets.negative_embedding])
@@ -30,4 +34,4 @@ class Est(TripletDefense):
             shift: Tensor = triplets.distances(embeddings, clean)
             return -shift.sum()
 
-        return Plan("all", objective, start=random_start(images, self.recipe.pgd.step_size, generator))
+        return Plan(objective, start=random_start(images, self.recipe.pgd.step_size, generator))

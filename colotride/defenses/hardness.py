@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from colotride.defenses.base import Triplets
-from colotride.defenses.training_step import Moving, Parts, clean_embeddings
+from colotride.defenses.base import Parts, Triplets
+from colotride.defenses.training_step import Moving, clean_embeddings
 from colotride.geometry import hardness
 from colotride.pgd import Objective
 

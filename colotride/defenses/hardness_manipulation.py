@@ -7,9 +7,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Recipe, Triplets
+from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Parts, Recipe, Triplets
 from colotride.defenses.hardness import complete, hardness_of
-from colotride.defenses.training_step import Parts, Plan, TripletDefense
+from colotride.defenses.training_step import Moving, Plan, TripletDefense
 
 
 class HardnessManipulationSettings(DefenseSettings):
@@ -36,8 +36,13 @@ class HardnessManipulation(TripletDefense):
     def __init__(self, settings: HardnessManipulationSettings, recipe: Recipe) -> None:
         super().__init__(recipe)
         self.settings = settings
+        self.trains_clean_too = settings.intra_class_coefficient > 0
         # Before the first batch nothing has been learnt: the weakest adversary.
         self._previous_loss = torch.tensor(recipe.margin)
+
+    def moving(self, moment: Moment) -> Moving:
+        """All parts."""
+        return "all"
 
     def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
         """Minimise mean relu(H_dest - H)^2; a triplet that is hard enough stops moving."""
@@ -50,12 +55,9 @@ class HardnessManipulation(TripletDefense):
             )
 
         if self.settings.intra_class_coefficient == 0:
-            return Plan("all", objective)
+            return Plan(objective)
         return Plan(
-            "all",
-            objective,
-            extra_loss=lambda embedded, clean: self._intra_class_structure(triplets, embedded, clean),
-            train_clean=True,
+            objective, extra_loss=lambda embedded, clean: self._intra_class_structure(triplets, embedded, clean)
         )
 
     def _intra_class_structure(self, triplets: Triplets, embedded: Parts, clean: Parts) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Recipe, Triplets
 from colotride.defenses.colo_tride import TrideSettings
 from colotride.defenses.hardness import hardness_objective
-from colotride.defenses.training_step import Plan, TripletDefense
+from colotride.defenses.training_step import Moving, Plan, TripletDefense
 
 
 class NaiveTrideSettings(TrideSettings):
@@ -23,13 +23,17 @@ class NaiveTride(TripletDefense):
         super().__init__(recipe)
         self.settings = settings
 
+    def moving(self, moment: Moment) -> Moving:
+        """The part whose turn it is."""
+        return self.settings.phase(moment.step)
+
     def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
         """Attack the part whose turn it is."""
         moving = self.settings.phase(moment.step)
         objective = hardness_objective(triplets, moving, sigma=1.0)
         if moving == "candidates":
-            return Plan(moving, objective)
-        return Plan(moving, objective, extra_loss=lambda embedded, _: self.settings.top_ranked_loss(embedded, triplets))
+            return Plan(objective)
+        return Plan(objective, extra_loss=lambda embedded, _: self.settings.top_ranked_loss(embedded, triplets))
 
 
 class NaiveSettings(DefenseSettings):
@@ -41,6 +45,10 @@ class NaiveSettings(DefenseSettings):
 class Naive(TripletDefense):
     """Naive AT with simultaneous perturbation (SIP): A, P and N all move to maximise the mean hardness."""
 
+    def moving(self, moment: Moment) -> Moving:
+        """All parts."""
+        return "all"
+
     def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
         """Attack all parts at once."""
-        return Plan("all", hardness_objective(triplets, "all", sigma=1.0))
+        return Plan(hardness_objective(triplets, "all", sigma=1.0))

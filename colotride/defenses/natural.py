@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Triplets
-from colotride.defenses.training_step import Plan, TripletDefense
+from colotride.defenses.training_step import Moving, Plan, TripletDefense
 
 
 class NaturalSettings(DefenseSettings):
@@ -17,6 +17,10 @@ class NaturalSettings(DefenseSettings):
 class Natural(TripletDefense):
     """Minimises L_T (Eq. 1) on clean triplets: the undefended baseline."""
 
+    def moving(self, moment: Moment) -> Moving:
+        """Nothing."""
+        return "nothing"
+
     def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
-        """Move nothing."""
-        return Plan("nothing")
+        """Train on the triplets as they are."""
+        return Plan()

@@ -3,14 +3,23 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from colotride import geometry
-from colotride.defenses.base import Batch, Diagnostics, Moment, Recipe, Triplets, clean_diagnostics, mine_triplets
+from colotride.defenses.base import (
+    Batch,
+    Diagnostics,
+    Moment,
+    Parts,
+    Recipe,
+    Triplets,
+    clean_diagnostics,
+    mine_triplets,
+)
 from colotride.geometry import relative_shift
 from colotride.losses import multi_similarity_loss, triplet_loss
 from colotride.pgd import Budget, Objective, perturb
@@ -19,27 +28,16 @@ Moving = Literal["nothing", "candidates", "anchor", "all"]
 """Which parts of the triplets a perturbation moves: none, P and N (CAP), A (ANP), or A, P and N (SIP)."""
 
 
-class Parts(NamedTuple):
-    """Anchors, positives and negatives: images or embeddings, one row per triplet."""
-
-    anchor: Tensor
-    positive: Tensor
-    negative: Tensor
-
-
 @dataclass(frozen=True)
 class Plan:
     """What a defense does with one batch."""
 
-    moving: Moving
     objective: Objective | None = None
-    """A function of the embeddings of `cat(moving parts)`, to be minimised; see `perturb`."""
+    """A function of the embeddings of `cat(moving parts)`, to be minimised; see `perturb`. None moves nothing."""
     start: Tensor | None = None
     """Where the perturbation starts, if not at the clean images."""
     extra_loss: Callable[[Parts, Parts], Tensor] | None = None
     """Added to the base loss; takes the embeddings of the perturbed triplets and of the clean ones."""
-    train_clean: bool = False
-    """Whether the clean anchors and positives are embedded with a graph too, for an extra loss that trains on them."""
     assist: Tensor | None = None
     """1 where this batch is assisted, 0 where it is attacked."""
 
@@ -47,12 +45,21 @@ class Plan:
 class TripletDefense(ABC):
     """A defense that says, per batch, what moves and why; everything else is here.
 
-    Subclasses implement `plan`; one that carries something from batch to batch also overrides `after` and the two
-    methods of its state.
+    Subclasses implement `moving` and `plan`; one that carries something from batch to batch also overrides `after`
+    and the two methods of its state.
+
+    Attributes:
+        trains_clean_too: whether the extra loss trains on the clean anchors and positives.
     """
+
+    trains_clean_too = False
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+
+    @abstractmethod
+    def moving(self, moment: Moment) -> Moving:
+        """Which parts of the triplets move in the batch of this moment."""
 
     @abstractmethod
     def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
@@ -76,19 +83,23 @@ class TripletDefense(ABC):
         self, model: nn.Module, batch: Batch, moment: Moment, generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], Diagnostics]:
         """See `Defense.__call__`."""
-        triplets = mine_triplets(model, batch, self.recipe, self.band(moment), generator)
+        moving = self.moving(moment)
+        # The pass that mines also trains where whole clean parts are trained on. CAP trains on clean anchors alone:
+        # going back through the positives of that pass too would cost more than a pass of the anchors.
+        trains_clean = self.trains_clean_too or moving in ("nothing", "anchor")
+        triplets = mine_triplets(model, batch, self.recipe, self.band(moment), generator, trains_clean=trains_clean)
         diagnostics = clean_diagnostics(triplets, self.recipe.collapseness)
         plan = self.plan(triplets, diagnostics, moment, generator)
         budget = self.recipe.pgd.budget(moment.epoch, moment.epochs)
-        images = perturb_parts(model, triplets, plan, budget)
-        embedded, clean = embed(model, images, triplets, train_clean=plan.train_clean)
+        images = perturb_parts(model, triplets, moving, plan, budget)
+        embedded, clean = embed(model, images, triplets, moving, clean_too=self.trains_clean_too)
         loss = self._base_loss(embedded, triplets)
         self.after(loss.detach())
         if plan.extra_loss is not None:
             loss = loss + plan.extra_loss(embedded, clean)
         if plan.assist is not None:
             diagnostics["assist"] = plan.assist
-        return loss, diagnostics | self._perturbed_diagnostics(embedded, triplets, plan.moving)
+        return loss, diagnostics | self._perturbed_diagnostics(embedded, triplets, moving)
 
     def _base_loss(self, embedded: Parts, triplets: Triplets) -> Float[Tensor, ""]:
         if self.recipe.loss == "multi-similarity":
@@ -120,15 +131,15 @@ class TripletDefense(ABC):
         """Nothing to restore, unless a defense says otherwise."""
 
 
-def perturb_parts(model: nn.Module, triplets: Triplets, plan: Plan, budget: Budget) -> Parts:
+def perturb_parts(model: nn.Module, triplets: Triplets, moving: Moving, plan: Plan, budget: Budget) -> Parts:
     """The images of the triplets after the perturbation of the moving parts."""
     images = Parts(triplets.anchor, triplets.positive, triplets.negative)
     if plan.objective is None:
         return images
-    moved = perturb(model, torch.cat(_chosen(images, plan.moving)), plan.objective, budget, plan.start)
-    if plan.moving == "anchor":
+    moved = perturb(model, torch.cat(_chosen(images, moving)), plan.objective, budget, plan.start)
+    if moving == "anchor":
         return images._replace(anchor=moved)
-    if plan.moving == "candidates":
+    if moving == "candidates":
         positive, negative = moved.chunk(2)
         return images._replace(positive=positive, negative=negative)
     return Parts(*moved.chunk(3))
@@ -139,19 +150,33 @@ def clean_embeddings(triplets: Triplets) -> Parts:
     return Parts(triplets.anchor_embedding, triplets.positive_embedding, triplets.negative_embedding)
 
 
-def embed(model: nn.Module, images: Parts, triplets: Triplets, *, train_clean: bool) -> tuple[Parts, Parts]:
-    """Embed perturbed triplets with the graph that training needs, all parts in one pass.
+def embed(
+    model: nn.Module, images: Parts, triplets: Triplets, moving: Moving, *, clean_too: bool
+) -> tuple[Parts, Parts]:
+    """Embed perturbed triplets with the graph that training needs: every image that has none yet, in one pass.
+
+    Args:
+        model: in training mode.
+        images: the triplets after the perturbation.
+        triplets: the clean ones.
+        moving: which parts the perturbation moved.
+        clean_too: whether the clean anchors and positives are trained on as well.
 
     Returns:
-        Embeddings of the perturbed triplets, and of the clean ones: those of the model held still, except for the
-        anchors and positives where they are trained on too.
+        Embeddings of the perturbed triplets, and of the clean ones; those without a graph are from the model held
+        still.
     """
-    clean = clean_embeddings(triplets)
-    if not train_clean:
-        return Parts(*model(torch.cat(images)).chunk(3)), clean
-    everything = torch.cat([*images, triplets.anchor, triplets.positive])
-    anchor, positive, negative, clean_anchor, clean_positive = model(everything).chunk(5)
-    return Parts(anchor, positive, negative), clean._replace(anchor=clean_anchor, positive=clean_positive)
+    clean = triplets.trainable or clean_embeddings(triplets)
+    if triplets.trainable is not None:
+        if moving == "nothing":
+            return clean, clean
+        if moving == "anchor":
+            return clean._replace(anchor=model(images.anchor)), clean
+    elif clean_too:
+        everything = torch.cat([*images, triplets.anchor, triplets.positive])
+        anchor, positive, negative, clean_anchor, clean_positive = model(everything).chunk(5)
+        return Parts(anchor, positive, negative), clean._replace(anchor=clean_anchor, positive=clean_positive)
+    return Parts(*model(torch.cat(images)).chunk(3)), clean
 
 
 def _chosen(parts: Parts, moving: Moving) -> tuple[Tensor, ...]:

@@ -97,8 +97,8 @@ def attacks(protocol: Protocol) -> list[Attack]:
 
 
 def _embed(model: nn.Module, images: Tensor) -> Tensor:
-    with frozen(model), torch.no_grad():
-        return model(images)
+    with frozen(model) as embed, torch.no_grad():
+        return embed(images)
 
 
 def _itself(gallery: Gallery, moving: Tensor, random: torch.Generator) -> Tensor:

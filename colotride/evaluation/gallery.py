@@ -58,10 +58,10 @@ def embed_gallery(
     check_matches(images)
     parts: list[Tensor] = []
     done = 0
-    with frozen(model), torch.no_grad():
+    with frozen(model) as embed, torch.no_grad():
         for indices in in_batches(torch.arange(len(images)), batch_size):
             view = evaluation_view(images.pixels(indices).to(device), image_size)
-            parts.append(checked(model(view), len(indices)))
+            parts.append(checked(embed(view), len(indices)))
             done += len(indices)
             if progress:
                 progress(done / len(images))

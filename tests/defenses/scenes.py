@@ -44,14 +44,20 @@ def collapsing():
     return Batch(random_images(PAIRS), random_images(PAIRS, seed=5), torch.arange(PAIRS) % 2)
 
 
-def step(batch, defense, moment=LATE, seed=0, parts=3):
+def step(batch, defense, moment=LATE, seed=0):
     """One step: its loss, its diagnostics, the images that were trained on (part by part), and the model."""
     model = Watched()
     model.train()
     loss, diagnostics = defense(model, batch, moment, draw(seed))
     trained = [images for images, training in model.passes if training]
-    assert len(trained) == 1, "one pass trains all parts"
-    return loss, diagnostics, list(trained[0].chunk(parts)), model
+    moving = defense.moving(moment)
+    if moving not in ("nothing", "anchor"):
+        return loss, diagnostics, list(trained[-1].chunk(3)), model
+    # The clean parts are trained on through the pass that mined.
+    assert torch.equal(trained[0], torch.cat([batch.anchor, batch.positive]))
+    clean = triplets_of(batch, defense.recipe, seed)
+    anchor = trained[1] if moving == "anchor" else batch.anchor
+    return loss, diagnostics, [anchor, clean.positive, clean.negative], model
 
 
 def triplets_of(batch, recipe=RECIPE, seed=0):

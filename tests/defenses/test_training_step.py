@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from colotride.defenses import Batch, CollapsenessSettings, Moment
 from colotride.defenses.colo_tride import ColoTride, ColoTrideSettings
+from colotride.defenses.hardness_manipulation import HardnessManipulation, HardnessManipulationSettings
 from colotride.defenses.natural import Natural
 from colotride.errors import DataError
 from colotride.geometry import collapseness
@@ -19,6 +21,7 @@ from tests.defenses.scenes import (
     PGD,
     RECIPE,
     STRONG,
+    Watched,
     collapsing,
     distances_of,
     draw,
@@ -112,13 +115,40 @@ def test_a_weak_epoch_takes_small_steps():
         assert (anchor - batch.anchor).abs().max().item() == pytest.approx(0.02 * share, rel=1e-4)
 
 
-@pytest.mark.parametrize("phases", ["candidates", "anchor"])
-def test_only_the_images_that_move_are_embedded_inside_pgd(phases):
-    batch = healthy()
-    *_, model = step(batch, colo(phases), LATE)
-    counts = [len(images) for images, _ in model.passes]
-    moving = 2 * PAIRS if phases == "candidates" else PAIRS
-    assert counts == [2 * PAIRS, *[moving] * PGD.steps, 3 * PAIRS]
+@pytest.mark.parametrize(
+    ("defense", "moving", "trained"),
+    [
+        (colo("candidates"), 2 * PAIRS, 3 * PAIRS),
+        (colo("anchor"), PAIRS, PAIRS),
+        (HardnessManipulation(HardnessManipulationSettings(), RECIPE), 3 * PAIRS, 3 * PAIRS),
+    ],
+)
+def test_only_what_moves_is_embedded_inside_pgd_and_nothing_is_embedded_twice(defense, moving, trained):
+    *_, model = step(healthy(), defense, LATE)
+    assert [len(images) for images, _ in model.passes] == [2 * PAIRS, *[moving] * PGD.steps, trained]
+
+
+def test_natural_training_makes_one_pass():
+    *_, model = step(healthy(), Natural(RECIPE), LATE)
+    assert [len(images) for images, _ in model.passes] == [2 * PAIRS]
+
+
+@pytest.mark.parametrize(
+    "defense", [Natural(RECIPE), colo("anchor"), HardnessManipulation(HardnessManipulationSettings(), RECIPE)]
+)
+def test_the_pass_that_mines_trains_the_weights_as_separate_passes_do(defense):
+    """The same step with a dropout layer of probability 0, which forbids the shortcut, gives the same gradients."""
+    gradients, embedded = [], []
+    for dropout in (nn.Identity(), nn.Dropout(0.0)):
+        model = Watched().train()
+        model.dropout = dropout.train()
+        loss, _ = defense(model, healthy(), LATE, draw())
+        loss.backward()
+        gradients.append(model.linear.weight.grad)
+        embedded.append(sum(len(images) for images, _ in model.passes))
+        defense.load_state_dict({"previous_loss": torch.tensor(MARGIN)})
+    assert embedded[0] < embedded[1]
+    torch.testing.assert_close(*gradients)
 
 
 def test_diagnostics_are_those_of_the_clean_batch():
