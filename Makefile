@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 5000
 
-.PHONY: help search test test-fast lint format ui clean
+.PHONY: help search test test-fast lint format bench ui clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -33,6 +33,9 @@ lint: $(READY) ## Check style, formatting and types
 format: $(READY) ## Mend style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(READY) ## Measure speed on this machine, as ratios: about four minutes
+	$(BIN)/python scripts/benchmark.py step
 
 ui: $(READY) ## Open MLflow's pages of all runs on 127.0.0.1:5000 (PORT=... for another port)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)

@@ -12,12 +12,12 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     ["errors", "settings", "atomic", "randomness"],
     ["geometry"],
-    ["losses", "mining", "models", "pgd", "optimisation"],
+    ["losses", "mining", "folding", "models", "pgd", "optimisation"],
     ["data", "defenses", "health", "checkpoint"],
     ["evaluation"],
     ["config", "presets", "runs"],
     ["training"],
-    ["reproduction", "tracking", "command_line"],
+    ["reproduction", "benchmarks", "tracking", "command_line"],
 ]
 """Modules and packages of colotride/ from the ground up; one may know those of its own floor and below."""
 

@@ -100,6 +100,20 @@ def test_frozen_restores_after_an_error():
     assert model.linear.weight.requires_grad
 
 
+def test_on_a_cpu_no_step_is_spent_once_all_images_are_saturated():
+    passes = []
+    model, images = FlatModel(), random_images(3)
+    model.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
+    moved = perturb(model, images, lambda e: torch.relu(e[:, 0] + 0.2).sum(), Budget(0.5, 0.05, 40))
+    assert 1 < len(passes) < 40
+    alone = [
+        perturb(model, image[None], lambda e: torch.relu(e[:, 0] + 0.2).sum(), Budget(0.5, 0.05, 40))
+        for image in images
+    ]
+    torch.testing.assert_close(moved, torch.cat(alone))
+    assert (model(moved)[:, 0] <= -0.2).all()
+
+
 def test_no_weight_gradient_and_one_pass_per_step():
     passes = []
     model = FlatModel()

@@ -1,0 +1,86 @@
+"""Time and memory of things that do the same, measured by turns in one process."""
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+Work = Callable[[], object]
+
+
+@dataclass
+class Measured:
+    """All rounds of one thing."""
+
+    seconds: list[float] = field(default_factory=list)
+    peak_bytes: int = 0
+    """Largest memory in use beyond what was in use before, over the rounds: of the process, or of the GPU."""
+
+    @property
+    def median(self) -> float:
+        """Median seconds."""
+        return statistics.median(self.seconds)
+
+
+def side_by_side(
+    works: Mapping[str, Work], rounds: int, device: torch.device, on_run: Callable[[str], None] | None = None
+) -> dict[str, Measured]:
+    """Run every work once to warm up, then by turns, so that a change of the machine's load meets all of them.
+
+    Args:
+        works: what to run, by name.
+        rounds: measured runs of each, at least 1.
+        device: where they run; a GPU is waited for before the clock is read.
+        on_run: told the name before each run.
+    """
+    measured = {name: Measured() for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            if on_run:
+                on_run(name)
+            before = _reset_peak(device)
+            started = time.perf_counter()
+            work()
+            _wait(device)
+            if number:
+                measured[name].seconds.append(time.perf_counter() - started)
+                measured[name].peak_bytes = max(measured[name].peak_bytes, _peak(device) - before)
+    return measured
+
+
+def ratio(slow: Measured, fast: Measured) -> float:
+    """How many times faster `fast` is: the median over the rounds of their ratio within a round."""
+    return statistics.median(a / b for a, b in zip(slow.seconds, fast.seconds, strict=True))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    # Linux gives freed memory back and forgets the process's peak when asked so; elsewhere no peak is reported.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,156 @@
+"""Measure speed as ratios, side by side in one process.
+
+Examples:
+    python scripts/benchmark.py step
+    python scripts/benchmark.py step --device cuda --image-sizes 224 --triplets 37 --precision bfloat16 --compile
+    python scripts/benchmark.py profile
+"""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from colotride.atomic import write_atomically
+from colotride.benchmarks.chart import draw_ratios
+from colotride.benchmarks.profile import ProfileRow, profile_of
+from colotride.benchmarks.step import Case, StepRow, bench, measure_steps
+from colotride.command_line import device_of, parse, run
+from colotride.errors import ConfigurationError
+from colotride.models import TWO_CONVOLUTIONS
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Print a table, and write it as JSON with a chart."""
+
+    what: tyro.conf.Positional[str] = "step"
+    """step (training steps against the textbook and against the limit) or profile (where a step's time goes)."""
+    image_sizes: tuple[int, ...] = (28, 64, 224)
+    """Sides in pixels: 28 is the two-convolution net, others ResNet-18."""
+    triplets: int = 28
+    """Triplets in a batch; at 224 px on a CPU 4, with 4 PGD steps."""
+    steps: int = 16
+    """PGD steps."""
+    rounds: int = 3
+    """Measured runs of everything."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    threads: int | None = None
+    """Threads of the processor (default: torch's)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of our network; the textbook is always float32."""
+    compile: bool = False
+    """Compile our perturbation."""
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/benchmark")
+    """Where the JSON and the chart go."""
+    json: bool = False
+    """Print the result as JSON instead of a table."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure what the arguments ask for."""
+    command = parse(Benchmark, arguments, Benchmark())
+    works = {"step": step, "profile": profile}
+    if command.what not in works:
+        raise ConfigurationError(f"no benchmark {command.what!r}; there are {', '.join(works)}")
+    if min(command.rounds, command.triplets, command.steps, *command.image_sizes) < 1 or command.triplets < 4:
+        raise ConfigurationError("--rounds, --steps and --image-sizes must be 1 or more, --triplets 4 or more")
+    if command.threads is not None:
+        torch.set_num_threads(command.threads)
+    device = device_of(command.device)
+    table, rows = works[command.what](command, device)
+    result = {"what": command.what, "machine": machine(device), "rows": rows}
+    path = command.output / f"{command.what}.json"
+    write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
+    if command.json:
+        print(json.dumps(result))
+    else:
+        Console().print(table)
+        Console(stderr=True).print(f"written to {path}")
+    return 0
+
+
+def machine(device: torch.device) -> str:
+    """What a figure was measured on."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.machine()])[0]}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def cases(command: Benchmark, device: torch.device) -> list[Case]:
+    """The networks and batches to measure."""
+    found = []
+    for size in command.image_sizes:
+        small = size >= 128 and device.type == "cpu"
+        triplets, steps = (4, 4) if small else (command.triplets, command.steps)
+        found.append(Case(TWO_CONVOLUTIONS if size == 28 else "resnet18", size, triplets, steps))
+    return found
+
+
+def step(command: Benchmark, device: torch.device) -> tuple[Table, list[dict[str, Any]]]:
+    """Every kind of training step on every network."""
+    rows: list[StepRow] = []
+    console = Console(stderr=True)
+    for case in cases(command, device):
+        with console.status(case.name) as status:
+            rows += measure_steps(
+                case,
+                command.rounds,
+                device,
+                precision=command.precision,
+                compile=command.compile,
+                on_run=partial(_show, status, case.name),
+            )
+    table = Table(title=f"Training steps on {machine(device)}", caption="1 is the limit: the unavoidable passes alone")
+    headings = ["", "step", "seconds", "images/s", "peak MiB", "TFLOP/s", "x textbook", "of the limit"]
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number < 2 else "right")
+    groups: dict[str, list[tuple[str, float]]] = {}
+    for row in rows:
+        first = row.case not in groups
+        groups.setdefault(row.case, []).append((row.step, row.textbook))
+        numbers = (f"{row.seconds:.3f}", f"{row.images_per_second:.1f}", f"{row.peak_mib:.0f}", f"{row.teraflops:.2f}")
+        table.add_row(row.case if first else "", row.step, *numbers, f"{row.textbook:.2f}", f"{row.limit:.2f}")
+    draw_ratios(groups, "times faster than the textbook", command.output / "step.png")
+    return table, [asdict(row) for row in rows]
+
+
+def _show(status: Status, case: str, name: str) -> None:
+    status.update(f"{case}: {name}")
+
+
+def profile(command: Benchmark, device: torch.device) -> tuple[Table, list[dict[str, Any]]]:
+    """One CAP and one ANP step on the first network that is not the small one."""
+    found = cases(command, device)
+    case = next((one for one in found if one.architecture != TWO_CONVOLUTIONS), found[0])
+    one = bench(case, device, precision=command.precision, compile=command.compile)
+    candidates, anchor = one.ours("CAP"), one.ours("ANP")
+
+    def cycle() -> None:
+        candidates()
+        anchor()
+
+    rows: list[ProfileRow] = profile_of(cycle, device)
+    table = Table(title=f"One cycle (CAP + ANP), {case.name}, on {machine(device)}")
+    for heading in ("operations", "milliseconds", "share", "calls"):
+        table.add_column(heading, justify="left" if heading == "operations" else "right")
+    for row in rows:
+        table.add_row(row.operations, f"{row.milliseconds:.0f}", f"{row.share:.1%}", str(row.calls))
+    return table, [asdict(row) for row in rows]
+
+
+if __name__ == "__main__":
+    run(main)

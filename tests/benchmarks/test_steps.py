@@ -1,0 +1,77 @@
+"""The benchmark compares like with like: the textbook's steps perturb and train as ours do."""
+
+import pytest
+import torch
+
+from colotride.benchmarks.step import CYCLE, SETTINGS, UNITS, Case, bench, measure_steps
+from colotride.benchmarks.textbook import MARGIN, MINERS, TextbookStep
+from colotride.benchmarks.timing import Measured, ratio, side_by_side
+from colotride.defenses import CollapsenessSettings, Recipe, build_defense
+from colotride.defenses.base import Batch, Moment, clean_diagnostics, mine_triplets
+from colotride.defenses.training_step import perturb_parts
+from colotride.pgd import Budget, PGDSettings
+
+CPU = torch.device("cpu")
+CASES = [Case("two-convolutions", 28, 8, 4), Case("resnet18", 32, 8, 4)]
+BUDGET = Budget(8 / 255, 0.2 / 255, 4)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.architecture)
+@pytest.mark.parametrize("kind", ["ACT", "HM", "CAP", "ANP"])
+def test_the_textbook_gives_the_same_images(case, kind):
+    one = bench(case, CPU, precision="float32", compile=False)
+    pgd = PGDSettings(epsilon=BUDGET.epsilon, step_size=BUDGET.step_size, steps=BUDGET.steps, ramp="constant")
+    recipe = Recipe(pgd, MARGIN, MINERS[kind], CollapsenessSettings())
+    defense = build_defense(SETTINGS[kind], recipe)
+    defense.load_state_dict({"previous_loss": torch.zeros(())})
+    batch, moment = Batch(one.anchor, one.positive, one.labels), Moment(0, 1, 0)
+    random = torch.Generator().manual_seed(0)
+    triplets = mine_triplets(one.model.eval(), batch, recipe, MARGIN, random)
+    plan = defense.plan(triplets, clean_diagnostics(triplets, recipe.collapseness), moment, random)
+    ours = torch.cat(perturb_parts(one.model, triplets, defense.moving(moment), plan, BUDGET))
+    clean = (triplets.anchor, triplets.positive, triplets.negative)
+    theirs = torch.cat(TextbookStep(kind, one.plain, BUDGET).perturbed(*clean))
+    assert (ours - torch.cat(clean)).abs().max() > BUDGET.step_size, "the attack must not be saturated"
+    # A pixel whose gradient is 0 within rounding may step either way.
+    assert ((ours - theirs).abs() > 1e-6).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("kind", list(UNITS))
+def test_both_train_on_the_same_gradients(kind):
+    one = bench(CASES[1], CPU, precision="float32", compile=False)
+    one.ours(kind)()
+    one.textbook(kind)()
+    for (name, ours), theirs in zip(
+        one.model.backbone.named_parameters(), one.plain.backbone.parameters(), strict=True
+    ):
+        assert theirs.grad.norm() > 0, name
+        assert (ours.grad - theirs.grad).norm() < 0.1 * theirs.grad.norm(), name
+
+
+def test_measuring_gives_a_row_for_every_step_and_for_the_cycle():
+    seen = []
+    rows = measure_steps(Case("two-convolutions", 8, 4, 2), 1, CPU, on_run=seen.append)
+    assert [row.step for row in rows] == [*UNITS, CYCLE]
+    by_step = {row.step: row for row in rows}
+    assert by_step[CYCLE].seconds == pytest.approx(by_step["CAP"].seconds + by_step["ANP"].seconds)
+    assert all(row.textbook > 0 and row.limit > 0 and row.teraflops > 0 for row in rows)
+    assert seen.count("ours CAP") == 2, "once to warm up, once measured"
+
+
+def test_ratios_compare_within_a_round():
+    slow, fast = Measured([2.0, 8.0, 9.0]), Measured([1.0, 2.0, 3.0])
+    assert ratio(slow, fast) == 3.0
+
+
+def test_works_run_by_turns_and_the_first_round_is_not_measured():
+    ran = []
+    measured = side_by_side({"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, 2, CPU)
+    assert ran == ["a", "b"] * 3
+    assert len(measured["a"].seconds) == 2
+
+
+def test_peak_memory_counts_what_a_work_needs_beyond_what_was_there():
+    held = torch.ones(20_000_000)
+    measured = side_by_side({"large": lambda: torch.ones(30_000_000).sum(), "small": lambda: held.sum()}, 1, CPU)
+    assert 100e6 < measured["large"].peak_bytes < 160e6
+    assert measured["small"].peak_bytes < 20e6

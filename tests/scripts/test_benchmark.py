@@ -1,0 +1,34 @@
+import json
+
+import pytest
+
+from tests.commands import refused, run
+
+
+def test_step_prints_a_table_and_writes_json_and_a_chart(tmp_path):
+    asked = ["step", "--image-sizes", "28", "--triplets", "4", "--steps", "1", "--rounds", "1", "--output", "."]
+    done = run("scripts/benchmark.py", *asked, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "CAP + ANP" in done.stdout
+    assert "x textbook" in done.stdout
+    written = json.loads((tmp_path / "step.json").read_text())
+    assert written["rows"][-1]["step"] == "CAP + ANP"
+    assert "threads" in written["machine"]
+    assert (tmp_path / "step.png").stat().st_size > 1000
+
+
+def test_profile_shares_add_up(tmp_path):
+    asked = ["profile", "--image-sizes", "28", "--triplets", "4", "--steps", "2", "--output", ".", "--json"]
+    done = run("scripts/benchmark.py", *asked, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    assert rows[0]["share"] >= rows[1]["share"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["stpe"], "no benchmark 'stpe'"), (["step", "--rounds", "0"], "--rounds"), (["--device", "cuda:99"], "cuda:99")],
+)
+def test_bad_input_is_one_line(tmp_path, arguments, complaint):
+    assert complaint in refused(run("scripts/benchmark.py", *arguments, cwd=tmp_path))
