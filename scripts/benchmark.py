@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.status import Status
 from rich.table import Table
 
@@ -100,7 +100,7 @@ def cases(command: Benchmark, device: torch.device) -> list[Case]:
     return found
 
 
-def step(command: Benchmark, device: torch.device) -> tuple[Table, list[dict[str, Any]]]:
+def step(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
     """Every kind of training step on every network."""
     rows: list[StepRow] = []
     console = Console(stderr=True)
@@ -114,25 +114,29 @@ def step(command: Benchmark, device: torch.device) -> tuple[Table, list[dict[str
                 compile=command.compile,
                 on_run=partial(_show, status, case.name),
             )
-    table = Table(title=f"Training steps on {machine(device)}", caption="1 is the limit: the unavoidable passes alone")
-    headings = ["", "step", "seconds", "images/s", "peak MiB", "TFLOP/s", "x textbook", "of the limit"]
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number < 2 else "right")
     groups: dict[str, list[tuple[str, float]]] = {}
+    tables: dict[str, Table] = {}
     for row in rows:
-        first = row.case not in groups
         groups.setdefault(row.case, []).append((row.step, row.textbook))
+        table = tables.setdefault(row.case, _step_table(row.case))
         numbers = (f"{row.seconds:.3f}", f"{row.images_per_second:.1f}", f"{row.peak_mib:.0f}", f"{row.teraflops:.2f}")
-        table.add_row(row.case if first else "", row.step, *numbers, f"{row.textbook:.2f}", f"{row.limit:.2f}")
+        table.add_row(row.step, *numbers, f"{row.textbook:.2f}", f"{row.limit:.2f}")
     draw_ratios(groups, "times faster than the textbook", command.output / "step.png")
-    return table, [asdict(row) for row in rows]
+    return Group(*tables.values(), f"Measured on {machine(device)}."), [asdict(row) for row in rows]
+
+
+def _step_table(case: str) -> Table:
+    table = Table(title=case, caption="of the limit: the unavoidable passes' seconds over ours")
+    for heading in ("step", "seconds", "images/s", "peak MiB", "TFLOP/s", "x textbook", "of the limit"):
+        table.add_column(heading, justify="left" if heading == "step" else "right")
+    return table
 
 
 def _show(status: Status, case: str, name: str) -> None:
     status.update(f"{case}: {name}")
 
 
-def profile(command: Benchmark, device: torch.device) -> tuple[Table, list[dict[str, Any]]]:
+def profile(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
     """One CAP and one ANP step on the first network that is not the small one."""
     found = cases(command, device)
     case = next((one for one in found if one.architecture != TWO_CONVOLUTIONS), found[0])
