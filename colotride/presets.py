@@ -1,5 +1,7 @@
 """The run of each data set: the paper's and RobRank's values, and ours where neither has any."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -17,12 +19,21 @@ def preset(name: str) -> RunConfig:
     """The configuration with which COLO-TRIDE is trained on a data set.
 
     Args:
-        name: `digits`, `fashion-mnist`, `cub`, `cars` or `sop`.
+        name: `digits`, `fashion-mnist`, `cub`, `cars`, `sop`, or `folder` and `manifest`: one's own images with the paper's
+            settings for photographs.
 
     Raises:
         ConfigurationError: no such preset.
     """
-    makers = {"digits": _digits, "fashion-mnist": _fashion_mnist, "cub": _cub, "cars": _cars, "sop": _sop}
+    makers: dict[str, Callable[[], RunConfig]] = {
+        "digits": _digits,
+        "fashion-mnist": _fashion_mnist,
+        "cub": _cub,
+        "cars": _cars,
+        "sop": _sop,
+        "folder": partial(_photographs, "folder", attention_factor=10.0),
+        "manifest": partial(_photographs, "manifest", attention_factor=10.0),
+    }
     if name not in makers:
         raise ConfigurationError(f"no preset {name!r}; there are {', '.join(get_args(DatasetName))}")
     return makers[name]()

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from colotride.settings import Fraction, Settings
 
-DatasetName = Literal["digits", "fashion-mnist", "cub", "cars", "sop"]
+DatasetName = Literal["digits", "fashion-mnist", "cub", "cars", "sop", "folder", "manifest"]
 
 
 class DataSettings(Settings):
@@ -16,7 +16,7 @@ class DataSettings(Settings):
     name: DatasetName
     """Which data set."""
     root: Path = Path("data")
-    """Folder that holds the data sets."""
+    """Folder that holds the data sets; of `folder` and `manifest`, the folder or table itself."""
     stored_size: int = Field(default=256, ge=1)
     """Side in pixels to which image files are resized on reading."""
     image_size: int = Field(default=224, ge=1)

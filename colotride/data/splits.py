@@ -14,6 +14,8 @@ from colotride.data.cars import cars
 from colotride.data.cub import cub
 from colotride.data.digits import digits
 from colotride.data.fashion_mnist import fashion_mnist
+from colotride.data.folder import folder
+from colotride.data.manifest import manifest
 from colotride.data.settings import DatasetName, DataSettings
 from colotride.data.sop import sop
 from colotride.data.source import Source
@@ -26,6 +28,8 @@ SOURCES: Mapping[DatasetName, Callable[[Path, int], Source]] = {
     "cub": cub,
     "cars": cars,
     "sop": sop,
+    "folder": folder,
+    "manifest": manifest,
 }
 
 
