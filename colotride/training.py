@@ -218,7 +218,9 @@ class Trainer:
         last = self.epoch == config.optimisation.epochs
         if self._validation is None or (self.epoch % budget.every and not last):
             return {}
-        settings = config.evaluation.model_copy(update={"queries": budget.queries, "steps": budget.steps})
+        settings = config.evaluation.model_copy(
+            update={"queries": budget.queries, "steps": budget.steps, "bootstrap": 0}
+        )
         result = evaluate(
             self.model,
             self._validation,

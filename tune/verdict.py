@@ -1,6 +1,5 @@
 """The verdict: configurations retrained on all training classes and evaluated on the test classes."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,11 @@ from pathlib import Path
 import ray
 import torch
 
-from colotride.atomic import write_atomically
 from colotride.command_line import device_of
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
-from colotride.evaluation.evaluator import Evaluation, evaluate
+from colotride.evaluation.evaluator import evaluate
+from colotride.evaluation.results import Evaluation, load_evaluation, save_evaluation
 from colotride.training import EpochRecord, Trainer
 
 
@@ -32,7 +31,7 @@ def judge(config: RunConfig, directory: Path, *, device: str, threads: int) -> J
 
     Args:
         config: of the run; nothing is held out, whatever it says.
-        directory: becomes the run's folder, with `evaluation.json`; what it holds already is not done again.
+        directory: becomes the run's folder, with the result in `evaluation/`; what it holds already is not done again.
         device: where to compute.
         threads: for torch.
     """
@@ -41,17 +40,15 @@ def judge(config: RunConfig, directory: Path, *, device: str, threads: int) -> J
     splits, place = load_splits(config.data), device_of(device)
     trainer = Trainer(config, splits.train, None, device=place, directory=directory)
     outcome = trainer.run()
-    known = directory / "evaluation.json"
-    if known.is_file():
-        return Judged(
-            outcome.status, outcome.reason, outcome.history, Evaluation.from_dict(json.loads(known.read_text()))
-        )
+    known = directory / "evaluation"
+    if (known / "evaluation.json").is_file():
+        return Judged(outcome.status, outcome.reason, outcome.history, load_evaluation(known))
     if outcome.status in ("nan", "diverged"):
         return Judged(outcome.status, outcome.reason, outcome.history, None)
     result = evaluate(
         trainer.model, splits.test, config.evaluation, image_size=config.data.image_size, seed=config.seed, device=place
     )
-    write_atomically(known, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+    save_evaluation(result, known)
     return Judged(outcome.status, outcome.reason, outcome.history, result)
 
 

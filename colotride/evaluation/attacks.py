@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from colotride.evaluation import ranking, targets
-from colotride.evaluation.gallery import Gallery
+from colotride.evaluation.gallery import Gallery, checked
 from colotride.evaluation.settings import Protocol
 from colotride.geometry import distance_matrix, distances
 from colotride.pgd import Budget, Objective, frozen, perturb
@@ -98,7 +98,7 @@ def attacks(protocol: Protocol) -> list[Attack]:
 
 def _embed(model: nn.Module, images: Tensor) -> Tensor:
     with frozen(model) as embed, torch.no_grad():
-        return embed(images)
+        return checked(embed(images), len(images), images.device)
 
 
 def _itself(gallery: Gallery, moving: Tensor, random: torch.Generator) -> Tensor:

@@ -2,72 +2,31 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
-from colotride.data.augmentation import evaluation_view
 from colotride.data.base import ImageSet
-from colotride.evaluation.attacks import Attack, Victims, attacks
-from colotride.evaluation.gallery import Gallery, embed_gallery, in_batches
-from colotride.evaluation.retrieval import nmi, retrieval_scores
-from colotride.evaluation.scores import (
-    adversarial_resistance_score,
-    columns,
-    empirical_robustness_score,
-    resistances,
+from colotride.evaluation import parts as pieces
+from colotride.evaluation.gallery import Gallery, embed_gallery
+from colotride.evaluation.intervals import (
+    CLUSTERING_SAMPLES,
+    Interval,
+    attack_intervals,
+    attack_scores,
+    benign_intervals,
+    nmi_interval,
 )
+from colotride.evaluation.parts import Part, PartStore, Plan, RunParts, Values, make_plan
+from colotride.evaluation.results import Evaluation
+from colotride.evaluation.retrieval import clusters, nmi, retrieval_values
+from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS, mean_of
 from colotride.evaluation.settings import EvaluationSettings
-from colotride.pgd import Budget
 from colotride.randomness import derive_seed, generator
 
 Progress = Callable[[str, float], None]
 """Told what is being done and which share of the whole evaluation is behind it."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The result of one evaluation; percentages and ranks are in 0..100."""
-
-    protocol: str
-    images: int
-    """Size of the gallery."""
-    queries: int
-    """Images attacked by each attack."""
-    steps: int
-    epsilon: float
-    step_size: float
-    seed: int
-    benign: dict[str, float]
-    """R@k, mAP, mAP@R, NMI over the whole gallery."""
-    attacked: dict[str, float]
-    """The ten numbers of Table 1, after the attacks."""
-    resistance: dict[str, float]
-    """The eight numbers of Table 2."""
-    ERS: float
-    ARS: float
-    seconds: float
-    per_query: "dict[str, dict[str, Tensor]]" = field(repr=False, compare=False)
-    """Values of every attacked image: by attack number, its `query`, `before` and `after`; on the CPU."""
-
-    def scores(self) -> dict[str, float]:
-        """Every score under its name in the paper's tables; resistances are named `ARS CA+`, ..."""
-        named = {f"ARS {name}": value for name, value in self.resistance.items()}
-        return {**self.benign, **self.attacked, **named, "ERS": self.ERS, "ARS": self.ARS}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the values of single queries."""
-        plain = asdict(self)
-        del plain["per_query"]
-        return plain
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> "Evaluation":
-        """The result that `to_dict` wrote."""
-        return cls(**plain, per_query={})
 
 
 def evaluate(
@@ -79,6 +38,9 @@ def evaluate(
     seed: int,
     device: torch.device,
     progress: Progress | None = None,
+    keep: Path | None = None,
+    resume: bool = False,
+    elsewhere: RunParts | None = None,
 ) -> Evaluation:
     """Evaluate a model on a gallery whose images are also the queries.
 
@@ -90,9 +52,12 @@ def evaluate(
         images: the gallery.
         settings: protocol, budgets, size of the perturbation.
         image_size: side of the central crop.
-        seed: of the queries, the targets and the clustering.
+        seed: of the queries, the targets, the clustering and the bootstrap.
         device: where the model is.
         progress: told of every step.
+        keep: folder for the parts that are finished, so that they survive an interruption; None keeps nothing.
+        resume: whether to take over what `keep` holds of this very evaluation.
+        elsewhere: does the parts somewhere else (`colotride.distributed`); None does them here.
 
     Raises:
         ModelError: unusable embeddings.
@@ -106,84 +71,98 @@ def evaluate(
         image_size=image_size,
         batch_size=settings.batch_size,
         device=device,
-        progress=lambda share: report("gallery", 0.05 * share),
+        progress=lambda share: report("gallery", 0.02 * share),
     )
-    benign = retrieval_scores(gallery, torch.arange(len(gallery)), settings.recall_at)
-    benign["NMI"] = nmi(gallery, derive_seed(seed, "evaluation", "k-means"))
-    queries = draw_queries(len(images), settings.queries, seed)
-    before: dict[str, Tensor] = {}
-    after: dict[str, Tensor] = {}
-    listed = attacks(settings.protocol)
-    for number, attack in enumerate(listed):
-
-        def step(share: float, attack: Attack = attack, number: int = number) -> None:
-            report(attack.name, 0.05 + 0.95 * (number + share) / len(listed))
-
-        was, now = run_attack(
-            attack, model, images, gallery, queries, settings, image_size=image_size, seed=seed, progress=step
-        )
-        before |= was
-        after |= now
-    resisted = resistances(before, after)
-    attacked = columns(after)
+    report("retrieval", 0.02)
+    per_image, benign = _benign(gallery, settings, seed)
+    report("targets", 0.04)
+    plan = make_plan(gallery, settings, image_size, seed)
+    counter = _Counter(len(plan.queries) * len(plan.targets), report)
+    run = elsewhere or pieces.locally(model, images, counter.add)
+    values = _attacked(plan, run, keep, resume, counter, tell=elsewhere is not None)
+    report("intervals", 1.0)
+    scores = {name: float(value) for name, value in attack_scores(values.before, values.after).items()}
     return Evaluation(
         protocol=settings.protocol,
         images=len(images),
-        queries=len(queries),
+        queries=len(plan.queries),
         steps=settings.steps,
         epsilon=settings.epsilon,
         step_size=settings.step_size,
         seed=seed,
         benign=benign,
-        attacked=attacked,
-        resistance=resisted,
-        ERS=empirical_robustness_score(attacked),
-        ARS=adversarial_resistance_score(resisted),
+        attacked={name: scores[name] for name in ATTACK_COLUMNS},
+        resistance={name: scores[f"ARS {name}"] for name in RESISTANCE_COLUMNS},
+        ERS=scores["ERS"],
+        ARS=scores["ARS"],
         seconds=time.perf_counter() - started,
-        per_query={name: {"query": queries, "before": before[name], "after": after[name]} for name in after},
+        intervals=_intervals(per_image, values, settings.bootstrap, seed),
+        per_query=_per_query(plan, values),
+        per_image=per_image,
     )
 
 
-def draw_queries(images: int, budget: int | None, seed: int) -> Int[Tensor, "queries"]:
-    """Which images are attacked: all of them, or as many as the budget says, drawn without repetition, in order."""
-    if budget is None or budget >= images:
-        return torch.arange(images)
-    return torch.randperm(images, generator=generator(seed, "evaluation", "queries"))[:budget].sort().values
+class _Counter:
+    """Turns attacked queries into the share of the evaluation that is behind it."""
+
+    def __init__(self, total: int, report: Progress) -> None:
+        self._total, self._report, self._done = total, report, 0
+
+    def add(self, attack: str, count: int) -> None:
+        self._done += count
+        self._report(attack, 0.05 + 0.95 * self._done / self._total)
 
 
-def run_attack(
-    attack: Attack,
-    model: nn.Module,
-    images: ImageSet,
-    gallery: Gallery,
-    queries: Int[Tensor, "queries"],
-    settings: EvaluationSettings,
-    *,
-    image_size: int,
-    seed: int,
-    progress: Callable[[float], None],
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Attack every query and measure it before and after.
-
-    Returns:
-        Two dictionaries from the names of the attack's numbers to one value per query, on the CPU.
-    """
-    device = gallery.embeddings.device
-    target = attack.draw(gallery, queries.to(device), generator(seed, "evaluation", attack.name))
-    budget = Budget(settings.epsilon, settings.step_size, settings.steps)
-    before, after = [], []
-    done = 0
-    for moving, aimed in zip(
-        in_batches(queries, settings.batch_size), in_batches(target, settings.batch_size), strict=True
-    ):
-        view = evaluation_view(images.pixels(moving).to(device), image_size)
-        victims = Victims(gallery, moving.to(device), aimed)
-        before.append(attack.measure(victims, gallery.embeddings[victims.moving]))
-        after.append(attack.strike(attack, model, view, victims, budget))
-        done += len(moving)
-        progress(done / len(queries))
-    return _joined(before), _joined(after)
+def _benign(gallery: Gallery, settings: EvaluationSettings, seed: int) -> tuple[dict[str, Tensor], dict[str, float]]:
+    values = retrieval_values(gallery, torch.arange(len(gallery)), settings.recall_at)
+    assigned = clusters(gallery, derive_seed(seed, "evaluation", "k-means"))
+    labels = gallery.labels.cpu()
+    scores = {name: float(mean_of(one)) for name, one in values.items()}
+    return {"label": labels, "cluster": assigned, **values}, scores | {"NMI": nmi(labels, assigned)}
 
 
-def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+def _attacked(plan: Plan, run: RunParts, keep: Path | None, resume: bool, counter: _Counter, *, tell: bool) -> Values:
+    """Do all parts that are not kept already; count whole ones when told to."""
+    store = None if keep is None else PartStore(keep, plan.digest())
+    if store is not None and not resume:
+        store.clear()
+    done: dict[Part, Values] = {}
+    every = plan.parts()
+    for part in every:
+        kept = store.load(part) if store is not None and resume else None
+        if kept is not None:
+            done[part] = kept
+            counter.add(part.attack, part.stop - part.start)
+    for part, values in run(plan, [part for part in every if part not in done]):
+        done[part] = values
+        if store is not None:
+            store.keep(part, values)
+        if tell:
+            counter.add(part.attack, part.stop - part.start)
+    return pieces.all_values(every, done)
+
+
+def _intervals(per_image: dict[str, Tensor], values: Values, samples: int, seed: int) -> dict[str, Interval]:
+    if samples == 0:
+        return {}
+    random = generator(seed, "evaluation", "bootstrap")
+    labels, assigned = per_image["label"], per_image["cluster"]
+    means = {name: one for name, one in per_image.items() if name not in ("label", "cluster")}
+    return {
+        **benign_intervals(means, samples, random),
+        "NMI": nmi_interval(labels, assigned, min(samples, CLUSTERING_SAMPLES), random),
+        **attack_intervals(values.before, values.after, samples, random),
+    }
+
+
+def _per_query(plan: Plan, values: Values) -> dict[str, dict[str, Tensor]]:
+    found = {}
+    for name, after in values.after.items():
+        attack = name.partition(":")[0]
+        found[name] = {
+            "query": plan.queries,
+            "target": plan.targets[attack],
+            "before": values.before[name],
+            "after": after,
+        }
+    return found

@@ -61,19 +61,26 @@ def embed_gallery(
     with frozen(model) as embed, torch.no_grad():
         for indices in in_batches(torch.arange(len(images)), batch_size):
             view = evaluation_view(images.pixels(indices).to(device), image_size)
-            parts.append(checked(embed(view), len(indices)))
+            parts.append(checked(embed(view), len(indices), device))
             done += len(indices)
             if progress:
                 progress(done / len(images))
     return Gallery(torch.cat(parts), images.labels.to(device))
 
 
-def checked(embeddings: Tensor, expected: int) -> Float[Tensor, "images dim"]:
+def checked(embeddings: object, expected: int, device: torch.device) -> Float[Tensor, "images dim"]:
     """Pass embeddings on, or say what is wrong with them.
 
     Raises:
-        ModelError: not one row per image, NaN or infinite values, or lengths other than 1.
+        ModelError: no tensor, another device, not one row per image, NaN or infinite values, lengths other than 1.
     """
+    if not isinstance(embeddings, Tensor):
+        raise ModelError(f"the model returned {type(embeddings).__name__}; it must return one tensor of embeddings")
+    if embeddings.device.type != device.type:
+        raise ModelError(
+            f"the model returned embeddings on {embeddings.device} for images on {device}; "
+            "it must keep its computation where its input is"
+        )
     if embeddings.ndim != 2 or len(embeddings) != expected:
         raise ModelError(
             f"the model returned shape {tuple(embeddings.shape)} for {expected} images; "

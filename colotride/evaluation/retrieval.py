@@ -7,6 +7,7 @@ nothing, and gets no credit for it.
 from collections.abc import Iterator
 
 import faiss
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from sklearn.metrics import normalized_mutual_info_score
@@ -19,7 +20,7 @@ CHUNK_BYTES = 256 * 2**20
 """Memory for one chunk of distances and what is derived from them."""
 
 BYTES_PER_PAIR = 32
-"""Distances, their sorted copy with indices, masks."""
+"""Distances, their masked copy, masks, places among the matches."""
 
 
 def chunks(indices: Int[Tensor, "queries"], gallery_size: int) -> Iterator[Int[Tensor, "chunk"]]:
@@ -27,31 +28,38 @@ def chunks(indices: Int[Tensor, "queries"], gallery_size: int) -> Iterator[Int[T
     yield from indices.split(max(1, CHUNK_BYTES // (BYTES_PER_PAIR * gallery_size)))
 
 
-def retrieval_scores(gallery: Gallery, queries: Int[Tensor, "queries"], recall_at: tuple[int, ...]) -> dict[str, float]:
-    """R@k for every k, mAP over the whole list and mAP@R, in percent; each query leaves itself out.
+def retrieval_values(
+    gallery: Gallery, queries: Int[Tensor, "queries"], recall_at: tuple[int, ...]
+) -> dict[str, Float[Tensor, "queries"]]:
+    """R@k for every k, average precision over the whole list (mAP) and over the first R results (mAP@R), per query.
+
+    Each query leaves itself out. In percent; the mean over the queries is the score.
 
     Args:
         gallery: every class has two images or more.
         queries: indices of the images that ask.
         recall_at: the k of R@k.
     """
-    totals = dict.fromkeys([*(f"R@{k}" for k in recall_at), "mAP", "mAP@R"], 0.0)
+    values: dict[str, list[Tensor]] = {name: [] for name in [*(f"R@{k}" for k in recall_at), "mAP", "mAP@R"]}
     for chunk in chunks(queries, len(gallery)):
         ranks, relevant = match_ranks(gallery, chunk)
         found = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
         precision = (found / ranks).nan_to_num(0.0)
         for k in recall_at:
-            totals[f"R@{k}"] += float((ranks[:, 0] <= k).sum())
-        totals["mAP"] += float((precision.sum(dim=1) / relevant).sum())
+            values[f"R@{k}"].append((ranks[:, 0] <= k).to(precision.dtype))
+        values["mAP"].append(precision.sum(dim=1) / relevant)
         within = ranks <= relevant[:, None]
-        totals["mAP@R"] += float(((precision * within).sum(dim=1) / relevant).sum())
-    return {name: 100 * total / len(queries) for name, total in totals.items()}
+        values["mAP@R"].append((precision * within).sum(dim=1) / relevant)
+    return {name: 100 * torch.cat(parts).cpu() for name, parts in values.items()}
 
 
 def match_ranks(
     gallery: Gallery, queries: Int[Tensor, "chunk"]
 ) -> tuple[Float[Tensor, "chunk matches"], Int[Tensor, "chunk"]]:
     """Position of every match in the result list of each query, nearest match first.
+
+    Only the matches are sorted; every other image is counted between two of them. That is what makes a gallery of
+    many small classes cheap.
 
     Returns:
         Positions, counted from 1, infinite beyond a query's last match; and the number of matches per query.
@@ -64,21 +72,24 @@ def match_ranks(
     relevant = same.sum(dim=1)
     most = int(relevant.max())
     matches = to_gallery.masked_fill(~same, torch.inf).topk(most, largest=False, sorted=True).values
+    # The query itself and its matches go behind every match.
     to_gallery[rows, queries] = torch.inf
-    others = to_gallery.masked_fill_(same, torch.inf).sort(dim=1).values
-    nearer_others = torch.searchsorted(others, matches, right=True)
+    others = to_gallery.masked_fill_(same, torch.inf)
+    nearer_matches = torch.searchsorted(matches, others)
+    counts = torch.zeros(len(queries), most + 1, dtype=torch.int64, device=queries.device)
+    counts.scatter_add_(1, nearer_matches, torch.ones_like(nearer_matches))
+    nearer_others = counts.cumsum(dim=1)[:, :most]
     order = torch.arange(1, most + 1, device=queries.device)
     positions = (nearer_others + order).to(matches.dtype)
     return positions.masked_fill(order > relevant[:, None], torch.inf), relevant
 
 
-def nmi(gallery: Gallery, seed: int) -> float:
-    """Normalised mutual information of the classes and a k-means clustering with as many clusters, in percent."""
+def clusters(gallery: Gallery, seed: int) -> Int[Tensor, "images"]:
+    """Cluster of every image, by k-means with as many clusters as classes."""
     embeddings = gallery.embeddings.cpu().contiguous().numpy()
-    clusters = len(gallery.labels.unique())
     kmeans = faiss.Kmeans(
         embeddings.shape[1],
-        clusters,
+        len(gallery.labels.unique()),
         niter=20,
         seed=seed % 2**31,
         min_points_per_centroid=1,
@@ -86,4 +97,9 @@ def nmi(gallery: Gallery, seed: int) -> float:
     )
     kmeans.train(embeddings)
     _, assigned = kmeans.index.search(embeddings, 1)
-    return 100 * float(normalized_mutual_info_score(gallery.labels.cpu().numpy(), assigned[:, 0]))
+    return torch.from_numpy(assigned[:, 0].astype(np.int64))
+
+
+def nmi(labels: Int[Tensor, "images"], assigned: Int[Tensor, "images"]) -> float:
+    """Normalised mutual information of classes and clusters, in percent."""
+    return 100 * float(normalized_mutual_info_score(labels.cpu().numpy(), assigned.numpy()))

@@ -24,5 +24,7 @@ class EvaluationSettings(Settings):
     """PGD step size, in pixel units."""
     batch_size: int = Field(default=128, ge=1)
     """Images per pass through the network; changes nothing but time and memory."""
+    bootstrap: int = Field(default=1000, ge=0)
+    """Resamples behind the confidence intervals; 0 for none."""
     recall_at: tuple[int, ...] = Field(default=(1, 2), min_length=1)
     """The k of the reported recall@k."""

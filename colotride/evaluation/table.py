@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from rich.table import Table
 
 from colotride.errors import ConfigurationError
-from colotride.evaluation.evaluator import Evaluation
+from colotride.evaluation.results import Evaluation
 from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS
 
 

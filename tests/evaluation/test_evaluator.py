@@ -9,7 +9,9 @@ from torch import nn
 
 from colotride.data.base import InMemoryImages
 from colotride.errors import ConfigurationError, DataError, ModelError
-from colotride.evaluation.evaluator import Evaluation, draw_queries, evaluate
+from colotride.evaluation.evaluator import evaluate
+from colotride.evaluation.parts import draw_queries
+from colotride.evaluation.results import Evaluation
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.evaluation.table import table_of
 from tests.evaluation.galleries import toy_images

@@ -68,7 +68,7 @@ def test_the_best_and_the_worst_model_have_100_and_0():
 )
 def test_a_rank_attack_is_resisted_by_the_share_of_its_intention_that_it_missed(before, after, goal, expected):
     got = rank_resistance(torch.tensor([before]), torch.tensor([after]), goal)
-    assert got == pytest.approx(expected, abs=1e-4)
+    assert float(got) == pytest.approx(expected, abs=1e-4)
 
 
 def test_queries_that_start_at_the_goal_do_not_count():
@@ -78,9 +78,9 @@ def test_queries_that_start_at_the_goal_do_not_count():
 
 
 def test_recall_is_resisted_by_the_share_that_is_left():
-    assert recall_resistance(80.0, 20.0) == 25
-    assert recall_resistance(0.0, 0.0) == 0
-    assert recall_resistance(50.0, 60.0) == 100
+    assert recall_resistance(torch.tensor(80.0), torch.tensor(20.0)) == 25
+    assert recall_resistance(torch.tensor(0.0), torch.tensor(0.0)) == 0
+    assert recall_resistance(torch.tensor(50.0), torch.tensor(60.0)) == 100
 
 
 def test_the_columns_of_both_tables_come_from_the_values_of_every_query():
@@ -96,7 +96,7 @@ def test_the_columns_of_both_tables_come_from_the_values_of_every_query():
     assert columns(after)["CA+"] == 20
     assert columns(after)["LTM"] == 50
     resisted = resistances(before, after)
-    assert resisted["CA+"] == pytest.approx((50 + 25) / 2)
-    assert resisted["CA-"] == pytest.approx((75 + 100) / 2)
+    assert float(resisted["CA+"]) == pytest.approx((50 + 25) / 2)
+    assert float(resisted["CA-"]) == pytest.approx((75 + 100) / 2)
     assert resisted["GTT"] == 50
     assert "TMA" not in resisted

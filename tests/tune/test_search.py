@@ -54,7 +54,7 @@ def test_a_search_on_digits_ends_with_the_comparison_and_is_on_record(tmp_path):
     for name in (*curves, "validation/R_at_1", "validation/ERS", "validation/ARS"):
         assert [point.step for point in client.get_metric_history(trial.info.run_id, name)] == [1, 2], name
     verdict = next(one for one in children if one.info.run_name == "verdict: default")
-    told = json.loads((folder / "verdict/default/evaluation.json").read_text())
+    told = json.loads((folder / "verdict/default/evaluation/evaluation.json").read_text())
     assert verdict.data.metrics["test/ARS"] == pytest.approx(told["ARS"])
     assert {item.path for item in client.list_artifacts(parent.info.run_id)} == {
         "best.yaml",

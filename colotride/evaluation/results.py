@@ -1,0 +1,114 @@
+"""What an evaluation found: scores with intervals, and the values of every single image behind them."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from pyarrow import parquet
+from torch import Tensor
+
+from colotride.atomic import write_atomically
+from colotride.evaluation.intervals import Interval
+
+ATTACKED, BENIGN, RESULT = "attacked.parquet", "benign.parquet", "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of one evaluation; percentages and ranks are in 0..100."""
+
+    protocol: str
+    images: int
+    """Size of the gallery."""
+    queries: int
+    """Images attacked by each attack."""
+    steps: int
+    epsilon: float
+    step_size: float
+    seed: int
+    benign: dict[str, float]
+    """R@k, mAP, mAP@R, NMI over the whole gallery."""
+    attacked: dict[str, float]
+    """The ten numbers of Table 1, after the attacks."""
+    resistance: dict[str, float]
+    """The eight numbers of Table 2."""
+    ERS: float
+    ARS: float
+    seconds: float
+    intervals: dict[str, Interval]
+    """95 % bootstrap interval of every score, by its name in `scores`; empty where none were asked for."""
+    per_query: dict[str, dict[str, Tensor]] = field(repr=False, compare=False)
+    """Values of every attacked image: by attack number, its `query`, `target`, `before` and `after`; on the CPU."""
+    per_image: dict[str, Tensor] = field(repr=False, compare=False)
+    """Of every image of the gallery: its `label`, its `cluster`, and its part in each benign score."""
+
+    def scores(self) -> dict[str, float]:
+        """Every score under its name in the paper's tables; resistances are named `ARS CA+`, ..."""
+        named = {f"ARS {name}": value for name, value in self.resistance.items()}
+        return {**self.benign, **self.attacked, **named, "ERS": self.ERS, "ARS": self.ARS}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without the values of single images."""
+        plain = asdict(self)
+        del plain["per_query"], plain["per_image"]
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Evaluation":
+        """The result that `to_dict` wrote."""
+        intervals = {name: (low, high) for name, (low, high) in plain["intervals"].items()}
+        return cls(**(plain | {"intervals": intervals}), per_query={}, per_image={})
+
+
+def save_evaluation(evaluation: Evaluation, folder: Path) -> Path:
+    """Write a result as `evaluation.json`, and the values behind it as two Parquet tables, atomically.
+
+    `attacked.parquet` has a row per attacked image: its place in the gallery, its class, and of every attack number
+    the target and the values before and after. `benign.parquet` has a row per image of the gallery.
+
+    Returns:
+        The path of the JSON file.
+    """
+    if evaluation.per_query:
+        first = next(iter(evaluation.per_query.values()))["query"]
+        attacked = {"query": first, "label": evaluation.per_image["label"][first]}
+        for name, values in evaluation.per_query.items():
+            attacked |= {f"{name} {what}": values[what] for what in ("target", "before", "after")}
+        _write_table(attacked, folder / ATTACKED)
+        _write_table({"image": torch.arange(evaluation.images), **evaluation.per_image}, folder / BENIGN)
+    path = folder / RESULT
+    write_atomically(path, (json.dumps(evaluation.to_dict(), indent=2) + "\n").encode())
+    return path
+
+
+def load_evaluation(folder: Path) -> Evaluation:
+    """Read back what `save_evaluation` wrote, single images included where their tables are there."""
+    plain = Evaluation.from_dict(json.loads((folder / RESULT).read_text()))
+    if not (folder / ATTACKED).is_file():
+        return plain
+    attacked, benign = (_read_table(folder / name) for name in (ATTACKED, BENIGN))
+    per_query = {
+        name: {
+            "query": attacked["query"],
+            **{what: attacked[f"{name} {what}"] for what in ("target", "before", "after")},
+        }
+        for name in plain.attacked
+    }
+    del benign["image"]
+    plain.per_query.update(per_query)
+    plain.per_image.update(benign)
+    return plain
+
+
+def _write_table(columns: dict[str, Tensor], path: Path) -> None:
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.table({name: values.numpy() for name, values in columns.items()}), sink, compression="zstd")
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def _read_table(path: Path) -> dict[str, Tensor]:
+    table = parquet.read_table(path)
+    return {name: torch.from_numpy(table[name].to_numpy().copy()) for name in table.column_names}

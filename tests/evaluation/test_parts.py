@@ -1,0 +1,111 @@
+"""Parts of an evaluation may be done anywhere, kept, and taken up again."""
+
+import pytest
+import torch
+
+from colotride.errors import DataError
+from colotride.evaluation import parts as pieces
+from colotride.evaluation.evaluator import evaluate
+from colotride.evaluation.parts import Part, PartStore, Values, locally, run_part
+from colotride.evaluation.settings import EvaluationSettings
+from tests.evaluation.galleries import toy_images
+from tests.toys import FlatModel
+
+CPU = torch.device("cpu")
+SETTINGS = EvaluationSettings(steps=3, epsilon=0.1, step_size=0.04, batch_size=4, bootstrap=20)
+
+
+@pytest.fixture(autouse=True)
+def short_parts(monkeypatch):
+    monkeypatch.setattr(pieces, "BATCHES_PER_PART", 2)
+
+
+def run(images=None, model=None, **options):
+    return evaluate(model or FlatModel(), images or toy_images(), SETTINGS, image_size=2, seed=0, device=CPU, **options)
+
+
+class Breaking:
+    """Images of which one cannot be read from a certain reading on."""
+
+    def __init__(self, allowed):
+        self.images, self.left = toy_images(), allowed
+
+    def __getattr__(self, name):
+        return getattr(self.images, name)
+
+    def __len__(self):
+        return len(self.images)
+
+    def pixels(self, indices):
+        self.left -= 1
+        if self.left < 0:
+            raise DataError("image 7.jpg cannot be decoded")
+        return self.images.pixels(indices)
+
+
+def equal(one, other):
+    assert one.scores() == other.scores()
+    assert one.intervals == other.intervals
+    for name, values in one.per_query.items():
+        for what, each in values.items():
+            assert torch.equal(each, other.per_query[name][what]), (name, what)
+
+
+def test_parts_in_another_order_and_place_give_the_same_numbers():
+    model, images, seen = FlatModel(), toy_images(), []
+
+    def backwards(plan, parts):
+        for part in reversed(parts):
+            seen.append(part)
+            yield part, run_part(plan, part, model, images)
+
+    equal(run(elsewhere=backwards), run())
+    assert len(seen) == 9 * 4, "30 queries in parts of 8 for each of nine attacks"
+
+
+@pytest.mark.parametrize("allowed", [9, 40, 75])
+def test_an_interrupted_evaluation_resumes_to_the_same_numbers_without_doing_parts_again(tmp_path, allowed):
+    with pytest.raises(DataError, match=r"7\.jpg"):
+        run(Breaking(allowed), keep=tmp_path)
+    kept = len(list(tmp_path.glob("*/*.safetensors")))
+    assert kept == (allowed - 8) // 2, "the gallery is read in 8 batches, a part in 2"
+    done = []
+    model, images = FlatModel(), toy_images()
+
+    def counting(plan, parts):
+        done.extend(parts)
+        yield from locally(model, images, lambda attack, count: None)(plan, parts)
+
+    equal(run(keep=tmp_path, resume=True, elsewhere=counting), run())
+    assert len(done) == 36 - kept
+
+
+def test_without_resume_nothing_is_taken_over(tmp_path):
+    run(keep=tmp_path)
+    done = []
+
+    def counting(plan, parts):
+        done.extend(parts)
+        yield from locally(FlatModel(), toy_images(), lambda attack, count: None)(plan, parts)
+
+    run(keep=tmp_path, elsewhere=counting)
+    assert len(done) == 36
+
+
+def test_parts_of_another_model_are_never_taken_over(tmp_path):
+    run(keep=tmp_path)
+    other = FlatModel(seed=1)
+    equal(run(model=other, keep=tmp_path, resume=True), run(model=other))
+
+
+def test_half_a_part_on_disk_counts_as_none(tmp_path):
+    store, part = PartStore(tmp_path, "0" * 64), Part("CA+", 0, 2)
+    values = Values({"CA+": torch.tensor([1.0, 2.0])}, {"CA+": torch.tensor([3.0, 4.0])})
+    assert store.load(part) is None
+    store.keep(part, values)
+    again = store.load(part)
+    assert torch.equal(again.before["CA+"], values.before["CA+"])
+    assert torch.equal(again.after["CA+"], values.after["CA+"])
+    file = store.folder / f"{part.name}.safetensors"
+    file.write_bytes(file.read_bytes()[:-3])
+    assert store.load(part) is None
