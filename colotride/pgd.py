@@ -70,7 +70,8 @@ def frozen(model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
     Yields:
         The map from images to embeddings to use meanwhile: `EmbeddingModel.still`, or the model itself.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    # A frozen TorchScript module has no mode.
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
     for parameter in wanted:
