@@ -57,7 +57,7 @@ def scores(model):
 @pytest.mark.parametrize(("make", "name"), [(script, "net.pt"), (traced_and_frozen, "net.pt"), (exported, "net.pt2")])
 def test_saved_models_score_as_the_model_itself(tmp_path, make, name):
     make(str(tmp_path / name))
-    assert scores(load_foreign(str(tmp_path / name))) == pytest.approx(scores(net()), abs=0.5)
+    assert scores(load_foreign(str(tmp_path / name))) == pytest.approx(scores(net()), abs=2)
 
 
 def test_a_function_of_the_working_directory_makes_a_model(tmp_path, monkeypatch):

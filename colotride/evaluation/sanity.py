@@ -1,0 +1,206 @@
+"""Whether the attacks are to be believed: checks that a model which only hides its gradients does not pass.
+
+A defense that makes gradients useless looks robust to every attack that follows them. Each check compares an attack
+with something that it must beat, or must not be beaten by (Carlini et al., "On evaluating adversarial robustness";
+the automatic checks of AutoAttack).
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from colotride.data.augmentation import evaluation_view
+from colotride.data.base import ImageSet
+from colotride.evaluation import ranking
+from colotride.evaluation.gallery import Gallery
+from colotride.geometry import distances
+from colotride.pgd import Budget, Objective, frozen, perturb
+
+TOLERANCE = 0.05
+"""How much of an attack's effect may be lost, or be gained by a weaker rival, before a check fails."""
+
+RESTARTS, NES_STEPS, NES_DRAWS, NES_SPREAD = 3, 16, 32, 0.01
+"""Random restarts; steps, antithetic pairs per step and standard deviation (in pixel units) of the NES attack."""
+
+LARGE_EPSILON, LARGE_STEPS, BROKEN = 0.5, 64, 0.1
+"""An attack that may turn every pixel half-way must leave at most this share of R@1."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One verdict with its figures."""
+
+    name: str
+    passed: bool
+    figures: dict[str, float]
+    meaning: str
+    """What it means when the check fails."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A few queries whose embedding an attack moves as far as it can (ES): the effect is the shift, in [0, 2]."""
+
+    model: nn.Module
+    gallery: Gallery
+    queries: Tensor
+    images: Float[Tensor, "queries channels height width"]
+    budget: Budget
+
+    @property
+    def clean(self) -> Float[Tensor, "queries dim"]:
+        """Embeddings of the queries without perturbation."""
+        return self.gallery.embeddings[self.queries]
+
+    def objective(self) -> Objective:
+        """Minus the shift."""
+        clean = self.clean
+        return lambda moved: -distances(moved, clean).sum()
+
+    def attacked(self, budget: Budget, random: torch.Generator, model: nn.Module | None = None) -> Tensor:
+        """The images after the attack from a random start; through another model's gradients when one is given."""
+        noise = torch.rand(self.images.shape, generator=random).to(self.images.device)
+        start = self.images + (2 * noise - 1) * min(budget.step_size, budget.epsilon)
+        if model is None:
+            return perturb(self.model, self.images, self.objective(), budget, start)
+        with frozen(model) as embed, torch.no_grad():
+            clean = embed(self.images)
+        return perturb(model, self.images, lambda moved: -distances(moved, clean).sum(), budget, start)
+
+    def shift(self, images: Tensor) -> Float[Tensor, "queries"]:
+        """How far each query's embedding has moved."""
+        return distances(self.embed(images), self.clean)
+
+    def recall(self, images: Tensor) -> float:
+        """R@1 of the queries as they are now, in percent."""
+        return float(ranking.first_result_is_match(self.gallery, self.embed(images), self.queries).mean())
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Embeddings by the model held still."""
+        with frozen(self.model) as embed, torch.no_grad():
+            return embed(images)
+
+
+def make_bench(
+    model: nn.Module, images: ImageSet, gallery: Gallery, queries: Tensor, image_size: int, budget: Budget
+) -> Bench:
+    """Read the queries."""
+    device = gallery.embeddings.device
+    view = evaluation_view(images.pixels(queries).to(device), image_size)
+    return Bench(model, gallery, queries.to(device), view, budget)
+
+
+def sanity_checks(
+    bench: Bench, surrogate: nn.Module, seed: int, progress: Callable[[str], None] | None = None
+) -> list[Check]:
+    """Run every check.
+
+    Args:
+        bench: the queries and the budget of the evaluation.
+        surrogate: another model on the same images, for the transfer attack.
+        seed: of the random starts.
+        progress: told the name of each check before it runs.
+    """
+    checks = {
+        "more steps do not weaken": lambda: more_steps(bench, seed),
+        "epsilon 0 changes nothing": lambda: no_room(bench, seed),
+        "a large epsilon breaks the model": lambda: much_room(bench, seed),
+        "random restarts gain little": lambda: restarts(bench, seed),
+        "transfer does not beat white box": lambda: transfer(bench, surrogate, seed),
+        "gradient-free does not beat white box": lambda: gradient_free(bench, seed),
+        "gradients are not zero": lambda: gradients(bench, seed),
+    }
+    found = []
+    for name, check in checks.items():
+        if progress:
+            progress(name)
+        passed, figures, meaning = check()
+        found.append(Check(name, passed, figures, meaning))
+    return found
+
+
+Verdict = tuple[bool, dict[str, float], str]
+
+
+def more_steps(bench: Bench, seed: int) -> Verdict:
+    """The mean shift after 1/4, 1/2, all and twice the steps must not fall."""
+    steps = sorted({max(1, round(bench.budget.steps * share)) for share in (0.25, 0.5, 1, 2)})
+    shifts = {f"{count} steps": _mean(bench, replace(bench.budget, steps=count), seed) for count in steps}
+    ordered = list(shifts.values())
+    kept = all(later >= (1 - TOLERANCE) * earlier for earlier, later in itertools.pairwise(ordered))
+    return kept, shifts, "a longer attack does worse: its gradients mislead it"
+
+
+def no_room(bench: Bench, seed: int) -> Verdict:
+    """With epsilon 0 the images, and so the embeddings, are the same."""
+    moved = bench.attacked(replace(bench.budget, epsilon=0.0), _draw(seed))
+    worst = float((moved - bench.images).abs().max())
+    return worst == 0, {"largest change of a pixel": worst}, "the attack does not keep to its ball"
+
+
+def much_room(bench: Bench, seed: int) -> Verdict:
+    """An attack with a large epsilon must all but end recall."""
+    large = Budget(LARGE_EPSILON, LARGE_EPSILON / 16, LARGE_STEPS)
+    before, after = bench.recall(bench.images), bench.recall(bench.attacked(large, _draw(seed)))
+    figures = {"R@1 before": before, f"R@1 at epsilon {LARGE_EPSILON}": after}
+    return after <= BROKEN * before, figures, "no model resists that much: the attack is stuck"
+
+
+def restarts(bench: Bench, seed: int) -> Verdict:
+    """The best of several random starts must not do much better than one."""
+    random = _draw(seed)
+    shifts = torch.stack([bench.shift(bench.attacked(bench.budget, random)) for _ in range(RESTARTS)])
+    one, best = float(shifts[0].mean()), float(shifts.amax(dim=0).mean())
+    figures = {"one start": one, f"best of {RESTARTS}": best}
+    return best <= one + max(2 * TOLERANCE * one, 0.01), figures, "one start is far from the worst case"
+
+
+def transfer(bench: Bench, surrogate: nn.Module, seed: int) -> Verdict:
+    """Images perturbed through another model's gradients must move the embedding less."""
+    white = _mean(bench, bench.budget, seed)
+    black = float(bench.shift(bench.attacked(bench.budget, _draw(seed), surrogate)).mean())
+    return _not_beaten(white, black), {"white box": white, "transfer": black}, "another model's gradients do better"
+
+
+def gradient_free(bench: Bench, seed: int) -> Verdict:
+    """An attack that only sees embeddings (NES, Ilyas et al., 2018) must move them less, with the steps it has."""
+    random, budget = _draw(seed), replace(bench.budget, steps=NES_STEPS)
+    lower = (bench.images - budget.epsilon).clamp_(min=0)
+    upper = (bench.images + budget.epsilon).clamp_(max=1)
+    moved, step = bench.images, max(budget.step_size, 2 * budget.epsilon / NES_STEPS)
+    for _ in range(NES_STEPS):
+        estimate = torch.zeros_like(moved)
+        for _ in range(NES_DRAWS):
+            noise = torch.randn(moved.shape, generator=random).to(moved.device)
+            ahead, behind = (bench.shift(moved + sign * NES_SPREAD * noise) for sign in (1, -1))
+            estimate += (ahead - behind)[:, None, None, None] * noise
+        moved = torch.clamp(moved + step * estimate.sign(), lower, upper)
+    white, free = _mean(bench, bench.budget, seed), float(bench.shift(moved).mean())
+    return _not_beaten(white, free), {"white box": white, "NES": free}, "an attack without gradients does better"
+
+
+def gradients(bench: Bench, seed: int) -> Verdict:
+    """The share of the queries whose gradient at a random start is exactly 0."""
+    noise = torch.rand(bench.images.shape, generator=_draw(seed)).to(bench.images.device)
+    start = (bench.images + (2 * noise - 1) * bench.budget.step_size).clamp(0, 1).requires_grad_(True)
+    with frozen(bench.model) as embed, torch.enable_grad():
+        (gradient,) = torch.autograd.grad(bench.objective()(embed(start)), start, allow_unused=True)
+    still = torch.ones(len(start)) if gradient is None else (gradient.flatten(1).abs().amax(dim=1) == 0).float()
+    share = float(still.mean())
+    return share == 0, {"share of queries without gradient": share}, "the attack does not know where to go"
+
+
+def _mean(bench: Bench, budget: Budget, seed: int) -> float:
+    return float(bench.shift(bench.attacked(budget, _draw(seed))).mean())
+
+
+def _not_beaten(white: float, rival: float) -> bool:
+    return rival <= (1 + TOLERANCE) * white
+
+
+def _draw(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
