@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from colotride.atomic import write_atomically
-from colotride.evaluation.evaluator import Evaluation
+from colotride.evaluation.results import Evaluation
 from colotride.evaluation.scores import RESISTANCE_COLUMNS
 from tune.observer import TrialRow
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from colotride.config import RunConfig
-from colotride.evaluation.evaluator import Evaluation
+from colotride.evaluation.results import Evaluation
 from colotride.tracking import Tracker, epoch_metrics, flat_parameters, metric_name, test_metrics
 from colotride.training import EpochRecord
 from tune.observer import TrialRow

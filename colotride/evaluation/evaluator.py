@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,6 +28,88 @@ from colotride.randomness import derive_seed, generator
 
 Progress = Callable[[str, float], None]
 """Told what is being done and which share of the whole evaluation is behind it."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An evaluation before its first attack."""
+
+    plan: Plan
+    per_image: dict[str, Tensor]
+    """See `Evaluation`."""
+    benign: dict[str, float]
+    seed: int
+
+
+def prepare(
+    model: nn.Module,
+    images: ImageSet,
+    settings: EvaluationSettings,
+    *,
+    image_size: int,
+    seed: int,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Embed the gallery, score it, and draw queries and targets.
+
+    Args and errors: see `evaluate`.
+    """
+    report = progress or (lambda what, share: None)
+    gallery = embed_gallery(
+        model,
+        images,
+        image_size=image_size,
+        batch_size=settings.batch_size,
+        device=device,
+        progress=lambda share: report("gallery", 0.02 * share),
+    )
+    report("retrieval", 0.02)
+    per_image, benign = _benign(gallery, settings, seed)
+    report("targets", 0.04)
+    return Prepared(make_plan(gallery, settings, image_size, seed), per_image, benign, seed)
+
+
+def attack(
+    prepared: Prepared,
+    model: nn.Module,
+    images: ImageSet,
+    *,
+    progress: Progress | None = None,
+    keep: Path | None = None,
+    resume: bool = False,
+    elsewhere: RunParts | None = None,
+) -> Evaluation:
+    """Run every attack of a prepared evaluation, and score it.
+
+    Args and errors: see `evaluate`.
+    """
+    started = time.perf_counter()
+    report = progress or (lambda what, share: None)
+    plan, settings = prepared.plan, prepared.plan.settings
+    counter = _Counter(len(plan.queries) * len(plan.targets), report)
+    run = elsewhere or pieces.locally(model, images, counter.add)
+    values = _attacked(plan, run, keep, resume, counter, tell=elsewhere is not None)
+    report("intervals", 1.0)
+    scores = {name: float(value) for name, value in attack_scores(values.before, values.after).items()}
+    return Evaluation(
+        protocol=settings.protocol,
+        images=len(images),
+        queries=len(plan.queries),
+        steps=settings.steps,
+        epsilon=settings.epsilon,
+        step_size=settings.step_size,
+        seed=prepared.seed,
+        benign=prepared.benign,
+        attacked={name: scores[name] for name in ATTACK_COLUMNS},
+        resistance={name: scores[f"ARS {name}"] for name in RESISTANCE_COLUMNS},
+        ERS=scores["ERS"],
+        ARS=scores["ARS"],
+        seconds=time.perf_counter() - started,
+        intervals=_intervals(prepared.per_image, values, settings.bootstrap, prepared.seed),
+        per_query=_per_query(plan, values),
+        per_image=prepared.per_image,
+    )
 
 
 def evaluate(
@@ -63,43 +146,8 @@ def evaluate(
         ModelError: unusable embeddings.
         DataError: a class with a single image, a gallery too small to rank, or an image that cannot be read.
     """
-    started = time.perf_counter()
-    report = progress or (lambda what, share: None)
-    gallery = embed_gallery(
-        model,
-        images,
-        image_size=image_size,
-        batch_size=settings.batch_size,
-        device=device,
-        progress=lambda share: report("gallery", 0.02 * share),
-    )
-    report("retrieval", 0.02)
-    per_image, benign = _benign(gallery, settings, seed)
-    report("targets", 0.04)
-    plan = make_plan(gallery, settings, image_size, seed)
-    counter = _Counter(len(plan.queries) * len(plan.targets), report)
-    run = elsewhere or pieces.locally(model, images, counter.add)
-    values = _attacked(plan, run, keep, resume, counter, tell=elsewhere is not None)
-    report("intervals", 1.0)
-    scores = {name: float(value) for name, value in attack_scores(values.before, values.after).items()}
-    return Evaluation(
-        protocol=settings.protocol,
-        images=len(images),
-        queries=len(plan.queries),
-        steps=settings.steps,
-        epsilon=settings.epsilon,
-        step_size=settings.step_size,
-        seed=seed,
-        benign=benign,
-        attacked={name: scores[name] for name in ATTACK_COLUMNS},
-        resistance={name: scores[f"ARS {name}"] for name in RESISTANCE_COLUMNS},
-        ERS=scores["ERS"],
-        ARS=scores["ARS"],
-        seconds=time.perf_counter() - started,
-        intervals=_intervals(per_image, values, settings.bootstrap, seed),
-        per_query=_per_query(plan, values),
-        per_image=per_image,
-    )
+    prepared = prepare(model, images, settings, image_size=image_size, seed=seed, device=device, progress=progress)
+    return attack(prepared, model, images, progress=progress, keep=keep, resume=resume, elsewhere=elsewhere)
 
 
 class _Counter:

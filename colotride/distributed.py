@@ -1,0 +1,83 @@
+"""Evaluations spread over GPUs and nodes with Ray."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import ray
+import torch
+from torch import nn
+
+from colotride.data.base import ImageSet
+from colotride.errors import ConfigurationError
+from colotride.evaluation.gallery import Gallery
+from colotride.evaluation.parts import Part, Plan, RunParts, Values, run_part
+
+Load = Callable[[], tuple[nn.Module, ImageSet]]
+"""Makes the model, on the CPU, and the images, on a worker."""
+
+
+def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunParts:
+    """Do the parts of an evaluation on Ray's workers; each takes the next part when it has done one.
+
+    Args:
+        load: what each worker loads once.
+        workers: how many.
+        gpus: of each worker; 0 computes on the CPU.
+        cpus: of each worker; also its threads.
+
+    Raises:
+        ConfigurationError: the machines can never hold so many.
+    """
+
+    def run(plan: Plan, parts: Sequence[Part]) -> Iterator[tuple[Part, Values]]:
+        if not parts:
+            return
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        _check(ray.cluster_resources(), workers, gpus, cpus)
+        shared = ray.put(_moved(plan, torch.device("cpu")))
+        idle = [
+            ray.remote(num_cpus=cpus, num_gpus=gpus)(_Worker).remote(load, shared, gpus > 0, cpus)
+            for _ in range(min(workers, len(parts)))
+        ]
+        waiting, busy = list(parts), {}
+        while waiting or busy:
+            while waiting and idle:
+                worker, part = idle.pop(), waiting.pop(0)
+                busy[worker.run.remote(part)] = (worker, part)
+            (ended, *_), _ = ray.wait(list(busy))
+            worker, part = busy.pop(ended)
+            try:
+                values = ray.get(ended)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            idle.append(worker)
+            yield part, values
+
+    return run
+
+
+def _check(held: dict[str, float], workers: int, gpus: float, cpus: int) -> None:
+    for name, wanted in (("CPU", workers * cpus), ("GPU", workers * gpus)):
+        there = held.get(name, 0.0)
+        if wanted > there:
+            raise ConfigurationError(
+                f"--workers {workers} needs {wanted:g} {name}s, the machines have {there:g}; "
+                "ask for fewer, or add machines with ray up"
+            )
+
+
+def _moved(plan: Plan, device: torch.device) -> Plan:
+    gallery = Gallery(plan.gallery.embeddings.to(device), plan.gallery.labels.to(device))
+    return replace(plan, gallery=gallery)
+
+
+class _Worker:
+    def __init__(self, load: Load, plan: Plan, gpu: bool, threads: int) -> None:
+        torch.set_num_threads(threads)
+        device = torch.device("cuda" if gpu else "cpu")
+        model, self._images = load()
+        self._model, self._plan = model.to(device), _moved(plan, device)
+
+    def run(self, part: Part) -> Values:
+        return run_part(self._plan, part, self._model, self._images)
