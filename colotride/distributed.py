@@ -1,7 +1,10 @@
-"""Evaluations spread over GPUs and nodes with Ray."""
+"""Ray, started quietly, and evaluations spread over its GPUs and nodes."""
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import ray
 import torch
@@ -14,6 +17,27 @@ from colotride.evaluation.parts import Part, Plan, RunParts, Values, run_part
 
 Load = Callable[[], tuple[nn.Module, ImageSet]]
 """Makes the model, on the CPU, and the images, on a worker."""
+
+
+def start_ray() -> None:
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine, silently and without a dashboard."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # What fails in a worker is told by whoever asked for it.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    logging.getLogger("optuna").setLevel(logging.ERROR)
+    here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": os.cpu_count(), "include_dashboard": False}
+    ray.init(logging_level=logging.CRITICAL, log_to_driver=False, ignore_reinit_error=True, **here)
+
+
+def machines() -> list[Mapping[str, float]]:
+    """What each machine offers, by Ray's names (CPU, GPU): those of the cluster, or this one before Ray is started."""
+    if ray.is_initialized():
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
 
 
 def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunParts:
@@ -32,15 +56,15 @@ def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunPa
     def run(plan: Plan, parts: Sequence[Part]) -> Iterator[tuple[Part, Values]]:
         if not parts:
             return
-        if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        start_ray()
         _check(ray.cluster_resources(), workers, gpus, cpus)
         shared = ray.put(_moved(plan, torch.device("cpu")))
         idle = [
             ray.remote(num_cpus=cpus, num_gpus=gpus)(_Worker).remote(load, shared, gpus > 0, cpus)
             for _ in range(min(workers, len(parts)))
         ]
-        waiting, busy = list(parts), {}
+        waiting = list(parts)
+        busy: dict[ray.ObjectRef, tuple[Any, Part]] = {}
         while waiting or busy:
             while waiting and idle:
                 worker, part = idle.pop(), waiting.pop(0)

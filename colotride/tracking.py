@@ -14,13 +14,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import mlflow.pytorch
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from torch import nn
 
 from colotride.atomic import write_atomically
 from colotride.config import RunConfig
-from colotride.errors import ConfigurationError
+from colotride.errors import ConfigurationError, ModelError
 from colotride.training import EpochRecord, Outcome
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -213,6 +216,29 @@ class RunRecord:
         """Add the scores on the test side and the file that holds them."""
         self._tracker.metrics(self._run, test_metrics(scores))
         self._tracker.artifact(self._run, file)
+
+    def artifact(self, file: Path) -> None:
+        """Keep a file with the run."""
+        self._tracker.artifact(self._run, file)
+
+
+def load_registered(uri: str, tracking_uri: str | None = None) -> nn.Module:
+    """The PyTorch model behind an MLflow URI, on the CPU.
+
+    Args:
+        uri: `models:/name/version`, `runs:/id/path`, or another place that MLflow reads models from.
+        tracking_uri: of the store; None for the default one.
+
+    Raises:
+        ModelError: MLflow finds no such model, or cannot load it as a PyTorch one.
+    """
+    mlflow.set_tracking_uri(tracking_uri or default_uri())
+    try:
+        model: nn.Module = mlflow.pytorch.load_model(uri, map_location="cpu")
+    except (MlflowException, OSError, ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"model {uri} cannot be loaded from MLflow ({reason}); see it with make ui") from None
+    return model
 
 
 def default_uri() -> str:

@@ -20,6 +20,7 @@ from colotride.atomic import write_atomically
 from colotride.command_line import parse, run
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
+from colotride.distributed import machines, start_ray
 from colotride.errors import ConfigurationError
 from colotride.presets import preset, with_data_root
 from colotride.reproduction.appendix_a import draw_ratios, shifts_at
@@ -28,7 +29,7 @@ from colotride.reproduction.figures import PANELS, draw_curves
 from colotride.reproduction.results import LAST_EPOCH, SeedResult, comma_separated, markdown, short_table, summarise
 from colotride.tracking import Tracker, default_uri, epoch_metrics, flat_parameters, test_metrics
 from colotride.training import EpochRecord, config_digest
-from tune.engine import Resources, check_resources, machines, start_ray
+from tune.engine import Resources, check_resources
 from tune.verdict import Judged, judge_each
 
 

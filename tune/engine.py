@@ -1,14 +1,10 @@
 """Ray Tune, set up for a search: resources that exist, trials in their own processes, nothing printed but ours."""
 
-import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import ConcurrencyLimiter
@@ -45,27 +41,6 @@ class Plan:
     """Of the sampler."""
     device: str
     resources: Resources
-
-
-def start_ray() -> None:
-    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine, silently and without a dashboard."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # A failed trial is a row of the table, and its traceback lies in error.txt of its folder.
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    logging.getLogger("optuna").setLevel(logging.ERROR)
-    here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": os.cpu_count(), "include_dashboard": False}
-    ray.init(logging_level=logging.CRITICAL, log_to_driver=False, ignore_reinit_error=True, **here)
-
-
-def machines() -> list[Mapping[str, float]]:
-    """What each machine offers, by Ray's names (CPU, GPU): those of the cluster, or this one before Ray is started."""
-    if ray.is_initialized():
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
 
 
 def check_resources(resources: Resources, offered: Sequence[Mapping[str, float]]) -> None:

@@ -22,12 +22,13 @@ from colotride.atomic import write_atomically
 from colotride.command_line import base_config, device_of, parse, run
 from colotride.config import RunConfig, save_config
 from colotride.data.splits import load_splits
+from colotride.distributed import machines, start_ray
 from colotride.errors import SearchError
 from colotride.evaluation.table import table_of
 from colotride.presets import with_data_root
 from colotride.tracking import DEFAULT_URI, Tracker, absolute, default_uri
 from tune.display import Display, trial_table, value_text
-from tune.engine import Plan, Resources, best_of, check_resources, machines, run_search, start_ray
+from tune.engine import Plan, Resources, best_of, check_resources, run_search
 from tune.objective import OBJECTIVE
 from tune.observer import Observer, TrialRow
 from tune.picture import draw_search

@@ -14,6 +14,9 @@ from colotride.errors import DataError
 
 DECODERS = 8
 
+DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
+"""Pillow's modes for more than 8 bits per channel, which it would cut off without a word."""
+
 
 class FileImages:
     """Images decoded from files when asked for, as RGB, resized to a square."""
@@ -34,6 +37,8 @@ class FileImages:
         path = self._paths[index]
         try:
             with Image.open(path) as image:
+                if image.mode in DEEP_MODES:
+                    raise DataError(f"image {path} has pixels outside 0 to 255 ({image.mode}); save it with 8 bits")
                 resized = image.convert("RGB").resize((self._size, self._size), Image.Resampling.BILINEAR)
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise DataError(f"image {path} cannot be decoded ({error}); fetch {self.name} again") from None

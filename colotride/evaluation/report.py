@@ -91,7 +91,7 @@ def _bars(evaluation: Evaluation) -> str:
         bars = axes.bar(places + offset, heights, 0.38, label=when, color=colour)
         axes.bar_label(bars, fmt="%.0f", fontsize=8)
     axes.set_xticks(places, names)
-    axes.set(ylim=(0, 112), ylabel="rank or share, %")
+    axes.set(ylim=(0, 125), ylabel="rank or share, %")
     axes.legend(frameon=False, ncols=2, loc="upper center", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     return _svg(figure)

@@ -12,6 +12,20 @@ def paper_tables() -> dict[str, Any]:
     return json.loads((Path(__file__).parent / "paper.json").read_text())
 
 
+def paper_rows(dataset: str) -> dict[str, dict[str, float]]:
+    """What was printed of every defense on a data set, by the row's name; empty where nothing was."""
+    tables = paper_tables()
+    labels = [row["defense"] for name in ("table1", "peers") for row in tables[name] if row["dataset"] == dataset]
+    resisted = {row["defense"]: row for row in tables["table2"] if row["dataset"] == dataset}
+    rows = {}
+    for label in dict.fromkeys(labels):
+        ars = {
+            f"ARS {name}": value for name, value in resisted.get(label, {}).items() if isinstance(value, float | int)
+        }
+        rows[label] = paper_row(dataset, label) | {name: value for name, value in ars.items() if name != "ARS ARS"}
+    return rows
+
+
 def paper_row(dataset: str, label: str) -> dict[str, float]:
     """What was printed for a defense on a data set, from all tables together; empty where nothing was.
 

@@ -35,7 +35,7 @@ def test_a_run_is_trained_evaluated_and_recorded(tmp_path):
     assert told.returncode == 0, told.stderr
     result = json.loads(told.stdout)
     assert (result["queries"], result["images"], result["protocol"]) == (40, 714, "strict")
-    assert json.loads((folder / "evaluation.json").read_text())["ARS"] == result["ARS"]
+    assert json.loads((folder / "evaluation" / "evaluation.json").read_text())["ARS"] == result["ARS"]
     shown = run("scripts/evaluate.py", *asked, cwd=tmp_path)
     assert f"{result['ARS']:.1f}" in shown.stdout
 
@@ -72,7 +72,9 @@ def test_a_run_that_was_told_to_end_resumes_to_the_same_weights(tmp_path):
 @pytest.mark.slow
 def test_bad_input_is_one_line_and_exit_2(tmp_path):
     assert "cub is not at" in refused(run("scripts/train.py", "--preset", "cub", "--data-root", "none", cwd=tmp_path))
-    assert "is not a run" in refused(run("scripts/evaluate.py", "--model", "nothing", cwd=tmp_path))
+    assert "--dataset is missing" in refused(run("scripts/evaluate.py", "--model", "nothing", cwd=tmp_path))
+    nothing = ("--model", "nothing", "--dataset", "digits")
+    assert "is not there" in refused(run("scripts/evaluate.py", *nothing, cwd=tmp_path))
     assert "--model is missing" in refused(run("scripts/evaluate.py", cwd=tmp_path))
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 

@@ -1,0 +1,155 @@
+"""scripts/evaluate.py on models and images that ColoTride did not make."""
+
+import json
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from pyarrow import parquet
+
+from colotride.evaluation.results import load_evaluation
+from tests.commands import refused, run
+from tests.layouts import picture
+
+MODULE = """
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Net(nn.Module):
+    def __init__(self, scale=1.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.linear, self.scale = nn.Conv2d(3, 8, 3, stride=2), nn.Linear(8 * 49, 16), scale
+
+    def forward(self, images):
+        maps = functional.relu(self.convolution(images))
+        return self.scale * functional.normalize(self.linear(maps.flatten(1)), dim=1)
+
+
+def net():
+    return Net()
+
+
+def long():
+    return Net(scale=2.0)
+
+
+def nan():
+    return Net(scale=float("nan"))
+"""
+
+SIZES = ("--image-size", "16", "--steps", "2", "--epsilon", "8/255", "--step-size", "2/255", "--batch-size", "8")
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A working directory with a module that makes models, and 24 photographs in four folders."""
+    (tmp_path / "mine.py").write_text(MODULE)
+    random = np.random.default_rng(0)
+    for label in range(4):
+        folder = tmp_path / "photographs" / f"class{label}"
+        folder.mkdir(parents=True)
+        for index in range(6):
+            picture(label, 20, random).save(folder / f"{index}.png")
+    return tmp_path
+
+
+def evaluate(place, *arguments, model="mine:net"):
+    asked = ("--model", model, "--dataset", "folder", "--data-root", "photographs", *SIZES, *arguments)
+    return run("scripts/evaluate.py", *asked, cwd=place)
+
+
+def scores(done):
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    return told["benign"] | told["attacked"] | {"ERS": told["ERS"], "ARS": told["ARS"]}
+
+
+@pytest.mark.slow
+def test_a_function_a_script_and_a_registered_model_score_the_same(place, monkeypatch):
+    expected = scores(evaluate(place, "--json", "--output", "one"))
+    monkeypatch.syspath_prepend(place)
+    import mine
+
+    model = mine.net().eval()
+    torch.jit.script(model).save(str(place / "net.pt"))
+    assert scores(evaluate(place, "--json", model="net.pt")) == pytest.approx(expected, abs=1)
+    store = f"sqlite:///{place}/mlflow.db"
+    monkeypatch.chdir(place)
+    mlflow.set_tracking_uri(store)
+    with mlflow.start_run():
+        info = mlflow.pytorch.log_model(model, name="net", serialization_format="pickle")
+    asked = ("--model", info.model_uri, "--dataset", "folder", "--data-root", "photographs", *SIZES, "--json")
+    done = run("scripts/evaluate.py", *asked, cwd=place, MLFLOW_TRACKING_URI=store)
+    assert scores(done) == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.slow
+def test_results_tables_report_leaderboard_and_sanity_are_written(place):
+    done = evaluate(place, "--sanity", "--leaderboard", "board.jsonl", "--name", "mine", "--output", "out")
+    assert done.returncode == 0, done.stderr
+    assert "NES" in done.stdout
+    result = load_evaluation(place / "out")
+    assert len(result.per_query["CA+"]["after"]) == 24
+    assert parquet.read_table(place / "out" / "benign.parquet").num_rows == 24
+    assert "<svg" in (place / "out" / "report.html").read_text()
+    assert not (place / "out" / "partial").exists()
+    board = run("scripts/leaderboard.py", "board.jsonl", cwd=place)
+    assert f"| mine | {result.benign['R@1']:.1f}" in board.stdout
+
+
+@pytest.mark.slow
+def test_workers_split_the_queries_and_give_the_same_numbers(place):
+    alone = evaluate(place, "--json", "--output", "alone")
+    split = evaluate(place, "--json", "--output", "split", "--workers", "2")
+    assert scores(split) == scores(alone)
+    one, other = load_evaluation(place / "alone"), load_evaluation(place / "split")
+    for name, values in one.per_query.items():
+        assert torch.equal(values["after"], other.per_query[name]["after"]), name
+
+
+@pytest.mark.slow
+def test_a_corrupt_image_in_the_middle_is_one_line_and_the_rest_resumes(place):
+    expected = scores(evaluate(place, "--json", "--output", "whole"))
+    image = place / "photographs" / "class2" / "3.png"
+    sound = image.read_bytes()
+    image.write_bytes(sound[:60])
+    assert f"image {image} cannot be decoded" in refused(evaluate(place, "--output", "cut"))
+    image.write_bytes(sound)
+    assert scores(evaluate(place, "--json", "--output", "cut", "--resume")) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "model", "complaint"),
+    [
+        (("--queries", "25"), "mine:net", "--queries 25 is more than the 24 images"),
+        ((), "mine:long", "differs from 1 by 1"),
+        ((), "mine:nan", "NaN or infinite embeddings"),
+        (("--image-size", "20"), "mine:net", "mine:net failed on images (8, 3, 20, 20)"),
+        ((), "mine:nothing", "AttributeError"),
+        (("--workers", "99"), "mine:net", "--workers 99 needs 99 CPUs"),
+        (("--epsilon", "2"), "mine:net", "--epsilon 2"),
+    ],
+)
+def test_lies_are_one_line(place, arguments, model, complaint):
+    assert complaint in refused(evaluate(place, *arguments, model=model))
+
+
+@pytest.mark.slow
+def test_a_class_with_one_image_is_one_line(place):
+    for path in sorted((place / "photographs" / "class1").iterdir())[1:]:
+        path.unlink()
+    assert "classes with a single image" in refused(evaluate(place))
+
+
+@pytest.mark.slow
+def test_pixels_that_do_not_fit_eight_bits_are_one_line(place):
+    from PIL import Image
+
+    deep = Image.fromarray(np.full((20, 20), 40000, dtype=np.uint16))
+    deep.save(place / "photographs" / "class1" / "2.png")
+    assert "has pixels outside 0 to 255" in refused(evaluate(place))
