@@ -82,14 +82,15 @@ def _exported(path: Path) -> nn.Module:
 
 def _called(module: str, function: str, spec: str) -> nn.Module:
     here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    sys.path.append(here)
     try:
         made = getattr(importlib.import_module(module), function)()
     except Exception as error:
         # Somebody's code may raise anything; its own line is what helps.
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(f"model {spec} cannot be made ({type(error).__name__}: {reason}); give {FORMS}") from error
+    finally:
+        sys.path.remove(here)
     if not isinstance(made, nn.Module):
         raise ModelError(f"model {spec} is a {type(made).__name__}; the function must return a torch.nn.Module")
     return made

@@ -4,6 +4,7 @@ Examples:
     python scripts/benchmark.py step
     python scripts/benchmark.py step --device cuda --image-sizes 224 --triplets 37 --precision bfloat16 --compile
     python scripts/benchmark.py profile
+    python scripts/benchmark.py evaluation
 """
 
 import json
@@ -22,6 +23,7 @@ from rich.table import Table
 
 from colotride.atomic import write_atomically
 from colotride.benchmarks.chart import draw_ratios
+from colotride.benchmarks.evaluation import measure_galleries, measure_whole
 from colotride.benchmarks.profile import ProfileRow, profile_of
 from colotride.benchmarks.step import Case, StepRow, bench, measure_steps
 from colotride.command_line import device_of, parse, run
@@ -34,9 +36,14 @@ class Benchmark:
     """Print a table, and write it as JSON with a chart."""
 
     what: tyro.conf.Positional[str] = "step"
-    """step (training steps against the textbook and against the limit) or profile (where a step's time goes)."""
+    """step (training steps against the textbook and against the limit), profile (where a step's time goes) or
+    evaluation (against a loop over queries, and against its network passes alone)."""
     image_sizes: tuple[int, ...] = (28, 64, 224)
     """Sides in pixels: 28 is the two-convolution net, others ResNet-18."""
+    galleries: tuple[int, ...] = (2000, 8000, 60000)
+    """Images in the galleries of evaluation; 60,000 takes minutes."""
+    queries: int = 256
+    """Attacked images of the whole evaluation."""
     triplets: int = 28
     """Triplets in a batch; at 224 px on a CPU 4, with 4 PGD steps."""
     steps: int = 16
@@ -60,11 +67,14 @@ class Benchmark:
 def main(arguments: Sequence[str]) -> int:
     """Measure what the arguments ask for."""
     command = parse(Benchmark, arguments, Benchmark())
-    works = {"step": step, "profile": profile}
+    works = {"step": step, "profile": profile, "evaluation": evaluation}
     if command.what not in works:
         raise ConfigurationError(f"no benchmark {command.what!r}; there are {', '.join(works)}")
-    if min(command.rounds, command.triplets, command.steps, *command.image_sizes) < 1 or command.triplets < 4:
-        raise ConfigurationError("--rounds, --steps and --image-sizes must be 1 or more, --triplets 4 or more")
+    numbers = (command.rounds, command.steps, command.queries, *command.image_sizes, *command.galleries)
+    if min(numbers) < 1 or command.triplets < 4 or min(command.galleries) < 100:
+        raise ConfigurationError(
+            "--rounds, --steps, --queries and --image-sizes must be 1 or more, --triplets 4, --galleries 100"
+        )
     if command.threads is not None:
         torch.set_num_threads(command.threads)
     device = device_of(command.device)
@@ -130,6 +140,28 @@ def _step_table(case: str) -> Table:
     for heading in ("step", "seconds", "images/s", "peak MiB", "TFLOP/s", "x textbook", "of the limit"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
     return table
+
+
+def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """Galleries of several sizes, and a whole evaluation on the smallest."""
+    smallest = min(command.galleries)
+    with Console(stderr=True).status("evaluation") as status:
+        whole = measure_whole(
+            smallest, min(command.queries, smallest), 32, command.rounds, device, partial(_show, status, "whole")
+        )
+        rows = measure_galleries(command.galleries, command.rounds, partial(_show, status, "galleries"))
+    table = Table(title="Everything that is not a pass through the network", caption="every image is a query")
+    for heading in ("images", "seconds", "us per pair", "peak MiB", "x loop over queries"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        loop = "" if row.loop is None else f"{row.loop:.1f}"
+        pair = f"{1e6 * row.seconds / row.images**2:.3f}"
+        table.add_row(str(row.images), f"{row.seconds:.1f}", pair, f"{row.peak_mib:.0f}", loop)
+    said = (
+        f"{whole.queries} of {whole.images} images attacked with 32 steps: {whole.seconds:.1f} s, "
+        f"{whole.over_passes:.2f} times the network passes alone.\nMeasured on {machine(device)}."
+    )
+    return Group(table, said), [asdict(whole), *map(asdict, rows)]
 
 
 def _show(status: Status, case: str, name: str) -> None:

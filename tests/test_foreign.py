@@ -61,9 +61,11 @@ def test_saved_models_score_as_the_model_itself(tmp_path, make, name):
 
 
 def test_a_function_of_the_working_directory_makes_a_model(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("from tests.test_foreign import net\n\ndef make():\n    return net().train()\n")
+    (tmp_path / "homemade.py").write_text(
+        "from tests.test_foreign import net\n\ndef make():\n    return net().train()\n"
+    )
     monkeypatch.chdir(tmp_path)
-    assert scores(load_foreign("mine:make")) == scores(net())
+    assert scores(load_foreign("homemade:make")) == scores(net())
 
 
 @pytest.mark.parametrize(

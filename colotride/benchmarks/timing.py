@@ -28,18 +28,24 @@ class Measured:
 
 
 def side_by_side(
-    works: Mapping[str, Work], rounds: int, device: torch.device, on_run: Callable[[str], None] | None = None
+    works: Mapping[str, Work],
+    rounds: int,
+    device: torch.device,
+    on_run: Callable[[str], None] | None = None,
+    *,
+    warm: bool = True,
 ) -> dict[str, Measured]:
-    """Run every work once to warm up, then by turns, so that a change of the machine's load meets all of them.
+    """Run every work by turns, so that a change of the machine's load meets all of them.
 
     Args:
         works: what to run, by name.
         rounds: measured runs of each, at least 1.
         device: where they run; a GPU is waited for before the clock is read.
         on_run: told the name before each run.
+        warm: whether to run everything once before, unmeasured.
     """
     measured = {name: Measured() for name in works}
-    for number in range(rounds + 1):
+    for number in range(0 if warm else 1, rounds + 1):
         for name, work in works.items():
             if on_run:
                 on_run(name)

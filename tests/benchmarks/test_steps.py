@@ -68,6 +68,9 @@ def test_works_run_by_turns_and_the_first_round_is_not_measured():
     measured = side_by_side({"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, 2, CPU)
     assert ran == ["a", "b"] * 3
     assert len(measured["a"].seconds) == 2
+    ran.clear()
+    side_by_side({"a": lambda: ran.append("a")}, 2, CPU, warm=False)
+    assert ran == ["a", "a"]
 
 
 def test_peak_memory_counts_what_a_work_needs_beyond_what_was_there():

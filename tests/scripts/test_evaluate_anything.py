@@ -69,6 +69,7 @@ def scores(done):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*", "ignore:.*type hint.*:UserWarning")
 def test_a_function_a_script_and_a_registered_model_score_the_same(place, monkeypatch):
     expected = scores(evaluate(place, "--json", "--output", "one"))
     monkeypatch.syspath_prepend(place)
