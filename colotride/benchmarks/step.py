@@ -69,6 +69,8 @@ class StepRow:
     peak_mib: float
     teraflops: float
     """Arithmetic of our step per second."""
+    of_peak: float
+    """Its share of what the device reaches in one large matrix product, in the same precision."""
     textbook: float
     """How many times faster than the textbook's structure."""
     limit: float
@@ -187,15 +189,32 @@ def measure_steps(
     works |= {f"perturb {parts}": one.unavoidable("perturb", parts) for parts in (1, 2, 3)}
     works |= {f"train {parts}": one.unavoidable("train", parts) for parts in (2, 3, 5)}
     works["update"] = one.unavoidable("update", 0)
+    works["matrix"], product = matrix_product(device, precision)
     seen = side_by_side(works, rounds, device, on_run)
+    peak = product / seen["matrix"].median
     rows = []
     for kind in UNITS:
         least = _least(kind, case.steps, seen)
-        rows.append(_row(case, kind, [seen[f"ours {kind}"]], [seen[f"textbook {kind}"]], [least], _flops(one, [kind])))
+        ours, textbook = [seen[f"ours {kind}"]], [seen[f"textbook {kind}"]]
+        rows.append(_row(case, kind, ours, textbook, [least], _flops(one, [kind]), peak))
     both: tuple[Kind, Kind] = ("CAP", "ANP")
-    ours, textbook = ([seen[f"{whose} {kind}"] for kind in both] for whose in ("ours", "textbook"))
-    rows.append(_row(case, CYCLE, ours, textbook, [_least(k, case.steps, seen) for k in both], _flops(one, both)))
+    ours = [seen[f"ours {kind}"] for kind in both]
+    textbook = [seen[f"textbook {kind}"] for kind in both]
+    least = [_least(kind, case.steps, seen) for kind in both]
+    rows.append(_row(case, CYCLE, ours, textbook, least, _flops(one, both), peak))
     return rows
+
+
+def matrix_product(device: torch.device, precision: Literal["float32", "bfloat16"]) -> tuple[Callable[[], None], float]:
+    """One large matrix product, and its floating-point operations."""
+    side = 8192 if device.type == "cuda" else 2048
+    a = torch.rand(side, side, device=device, dtype=getattr(torch, precision))
+    out = torch.empty_like(a)
+
+    def product() -> None:
+        torch.mm(a, a, out=out)
+
+    return product, 2.0 * side**3
 
 
 def _least(kind: Kind, steps: int, seen: dict[str, Measured]) -> Measured:
@@ -215,7 +234,13 @@ def _least(kind: Kind, steps: int, seen: dict[str, Measured]) -> Measured:
 
 
 def _row(
-    case: Case, step: str, ours: list[Measured], textbook: list[Measured], least: list[Measured], flops: int
+    case: Case,
+    step: str,
+    ours: list[Measured],
+    textbook: list[Measured],
+    least: list[Measured],
+    flops: int,
+    peak: float,
 ) -> StepRow:
     whole = _sum(ours)
     images = 3 * case.triplets * len(ours)
@@ -226,6 +251,7 @@ def _row(
         images_per_second=images / whole.median,
         peak_mib=max(one.peak_bytes for one in ours) / 2**20,
         teraflops=flops / whole.median / 1e12,
+        of_peak=flops / whole.median / peak,
         textbook=ratio(_sum(textbook), whole),
         limit=ratio(_sum(least), whole),
     )
