@@ -136,16 +136,18 @@ def step(command: Benchmark, device: torch.device) -> tuple[RenderableType, list
             f"{row.teraflops:.2f}",
             f"{row.of_peak:.0%}",
         )
-        table.add_row(row.step, *numbers, f"{row.textbook:.2f}", f"{row.limit:.2f}")
+        table.add_row(row.step, *numbers, f"{row.textbook:.2f}x", f"{row.limit:.2f}")
     draw_ratios(groups, "times faster than the textbook", command.output / "step.png")
     return Group(*tables.values(), f"Measured on {machine(device)}."), [asdict(row) for row in rows]
 
 
 def _step_table(case: str) -> Table:
-    table = Table(
-        title=case, caption="of peak: of one large matrix product; of the limit: the unavoidable passes over ours"
+    caption = (
+        "peak: share of the speed of one large matrix product; textbook: how many times faster; "
+        "limit: seconds of the unavoidable passes over ours"
     )
-    for heading in ("step", "seconds", "images/s", "peak MiB", "TFLOP/s", "of peak", "x textbook", "of the limit"):
+    table = Table(title=case, caption=caption)
+    for heading in ("step", "seconds", "images/s", "MiB", "TFLOP/s", "peak", "textbook", "limit"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
     return table
 
