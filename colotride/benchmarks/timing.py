@@ -19,7 +19,7 @@ class Measured:
 
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int = 0
-    """Largest memory in use beyond what was in use before, over the rounds: of the process, or of the GPU."""
+    """Largest memory in use beyond what was in use before: of the process, or of the GPU."""
 
     @property
     def median(self) -> float:
@@ -49,13 +49,16 @@ def side_by_side(
         for name, work in works.items():
             if on_run:
                 on_run(name)
-            before = _reset_peak(device)
+            # Memory in the first round only: memory that was given back must be asked for again, which takes time.
+            first = number == (0 if warm else 1)
+            before = _reset_peak(device) if first else 0
             started = time.perf_counter()
             work()
             _wait(device)
             if number:
                 measured[name].seconds.append(time.perf_counter() - started)
-                measured[name].peak_bytes = max(measured[name].peak_bytes, _peak(device) - before)
+            if first:
+                measured[name].peak_bytes = _peak(device) - before
     return measured
 
 
