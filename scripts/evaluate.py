@@ -281,7 +281,9 @@ def _print(command: Evaluate, result: Evaluation, checks: Sequence[Check], title
     console.print(table)
     for check in checks:
         if not check.passed:
-            console.print(f"[bold red]GRADIENT MASKING SUSPECTED: {check.name}: {check.meaning}", soft_wrap=True)
+            console.print(
+                f'[bold red]GRADIENT MASKING SUSPECTED: "{check.name}" fails, {check.meaning}', soft_wrap=True
+            )
 
 
 def _slug(name: str) -> str:

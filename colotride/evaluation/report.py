@@ -60,7 +60,7 @@ def write_report(
         cases=[_shown(case) for case in cases],
         small_images=bool(cases) and cases[0].pixels.shape[-1] < 84,
         checks=checks,
-        suspected=[f"{check.name}: {check.meaning}" for check in checks if not check.passed],
+        suspected=[f'"{check.name}" fails, {check.meaning}' for check in checks if not check.passed],
     )
     write_atomically(path, page.encode())
 

@@ -58,7 +58,7 @@ def test_the_report_stands_alone_and_the_browser_has_nothing_to_complain_of(repo
     assert page.html.count('class="case"') == len(cases)
     assert page.html.count("<figure") == 3 * (2 + 5 + 5)
     assert page.html.count("<svg") == 2
-    assert "Gradient masking suspected: gradients are not zero" in " ".join(page.html.split())
+    assert 'Gradient masking suspected: "gradients are not zero" fails' in " ".join(page.html.split())
     assert not re.search(r'(src|href)="(?!data:|#)', page.html), "nothing is fetched from elsewhere"
 
 
