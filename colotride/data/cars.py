@@ -11,7 +11,7 @@ from colotride.data.files import FileImages
 from colotride.data.source import Source, missing
 from colotride.errors import DataError
 
-REMEDY = "put car_ims/ and cars_annos.mat of Cars-196 (Krause et al., 2013) there"
+REMEDY = "fetch it with scripts/download.py cars, or put car_ims/ and cars_annos.mat of Cars-196 there"
 
 
 def cars(root: Path, stored_size: int) -> Source:

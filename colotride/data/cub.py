@@ -8,7 +8,7 @@ from colotride.data.files import FileImages
 from colotride.data.source import Source, missing
 from colotride.errors import DataError
 
-REMEDY = "unpack CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011/ there"
+REMEDY = "fetch it with scripts/download.py cub, or unpack CUB_200_2011.tgz there"
 
 
 def cub(root: Path, stored_size: int) -> Source:

@@ -12,7 +12,7 @@ from colotride.data.base import ImageSet, InMemoryImages
 from colotride.data.source import Source, missing
 from colotride.errors import DataError
 
-REMEDY = "fetch it with torchvision.datasets.FashionMNIST(root, download=True)"
+REMEDY = "fetch it with scripts/download.py fashion-mnist"
 
 
 def fashion_mnist(root: Path, stored_size: int) -> Source:

@@ -8,7 +8,7 @@ from colotride.data.files import FileImages
 from colotride.data.source import Source, missing
 from colotride.errors import DataError
 
-REMEDY = "unpack Stanford_Online_Products.zip from https://cvgl.stanford.edu/projects/lifted_struct/ there"
+REMEDY = "fetch it with scripts/download.py sop, or unpack Stanford_Online_Products.zip there"
 
 
 def sop(root: Path, stored_size: int) -> Source:
