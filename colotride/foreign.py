@@ -2,7 +2,8 @@
 
 import importlib
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ def load_foreign(spec: str) -> ForeignModel:
     return ForeignModel(_called(module, function, spec), spec)
 
 
+@contextmanager
+def modules_of_working_directory() -> Iterator[None]:
+    """Let modules that lie in the working directory be imported meanwhile."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
 def _script(path: Path) -> nn.Module:
     try:
         loaded: nn.Module = torch.jit.load(path, map_location="cpu")
@@ -81,16 +93,13 @@ def _exported(path: Path) -> nn.Module:
 
 
 def _called(module: str, function: str, spec: str) -> nn.Module:
-    here = str(Path.cwd())
-    sys.path.append(here)
     try:
-        made = getattr(importlib.import_module(module), function)()
+        with modules_of_working_directory():
+            made = getattr(importlib.import_module(module), function)()
     except Exception as error:
         # Somebody's code may raise anything; its own line is what helps.
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(f"model {spec} cannot be made ({type(error).__name__}: {reason}); give {FORMS}") from error
-    finally:
-        sys.path.remove(here)
     if not isinstance(made, nn.Module):
         raise ModelError(f"model {spec} is a {type(made).__name__}; the function must return a torch.nn.Module")
     return made

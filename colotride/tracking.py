@@ -24,6 +24,7 @@ from torch import nn
 from colotride.atomic import write_atomically
 from colotride.config import RunConfig
 from colotride.errors import ConfigurationError, ModelError
+from colotride.foreign import modules_of_working_directory
 from colotride.training import EpochRecord, Outcome
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -234,7 +235,8 @@ def load_registered(uri: str, tracking_uri: str | None = None) -> nn.Module:
     """
     mlflow.set_tracking_uri(tracking_uri or default_uri())
     try:
-        model: nn.Module = mlflow.pytorch.load_model(uri, map_location="cpu")
+        with modules_of_working_directory():
+            model: nn.Module = mlflow.pytorch.load_model(uri, map_location="cpu")
     except (MlflowException, OSError, ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"model {uri} cannot be loaded from MLflow ({reason}); see it with make ui") from None
