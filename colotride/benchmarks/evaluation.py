@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 from torch.nn import functional
 
-from colotride.benchmarks.timing import Measured, ratio, side_by_side
+from colotride.benchmarks.timing import ratio, side_by_side
 from colotride.data.base import InMemoryImages
 from colotride.evaluation import ranking
 from colotride.evaluation.evaluator import evaluate
@@ -124,7 +124,7 @@ def measure_galleries(sizes: tuple[int, ...], rounds: int, on_run: Callable[[str
         seen = side_by_side(works, few, torch.device("cpu"), on_run, warm=images <= 2000)
         ours = seen["ours"]
         loop = ratio(seen["loop"], ours) if "loop" in seen else None
-        rows.append(GalleryRow(images, ours.median, ours.peak_bytes / 2**20, loop))
+        rows.append(GalleryRow(images, ours.best, ours.peak_bytes / 2**20, loop))
     return rows
 
 
@@ -155,10 +155,7 @@ def measure_whole(
 
     seen = side_by_side({"evaluation": whole, "forward": embed, "there and back": perturb}, rounds, device, on_run)
     attacks = 9
-    passes = Measured(
-        [
-            forward * (images + attacks * queries) / BATCH + both * attacks * steps * queries / BATCH
-            for forward, both in zip(seen["forward"].seconds, seen["there and back"].seconds, strict=True)
-        ]
-    )
-    return WholeRow(images, queries, seen["evaluation"].median, ratio(seen["evaluation"], passes))
+    forward, both = seen["forward"].best, seen["there and back"].best
+    passes = forward * (images + attacks * queries) / BATCH + both * attacks * steps * queries / BATCH
+    whole_seconds = seen["evaluation"].best
+    return WholeRow(images, queries, whole_seconds, whole_seconds / passes)

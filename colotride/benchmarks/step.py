@@ -191,7 +191,7 @@ def measure_steps(
     works["update"] = one.unavoidable("update", 0)
     works["matrix"], product = matrix_product(device, precision)
     seen = side_by_side(works, rounds, device, on_run)
-    peak = product / seen["matrix"].median
+    peak = product / seen["matrix"].best
     rows = []
     for kind in UNITS:
         unavoidable = [_least(kind, case.steps, seen)]
@@ -218,19 +218,12 @@ def matrix_product(device: torch.device, precision: Literal["float32", "bfloat16
 
 
 def _least(kind: Kind, steps: int, seen: dict[str, Measured]) -> Measured:
-    """The unavoidable passes of each round."""
+    """The unavoidable passes, each in its fastest round."""
     embed, perturb, train = UNITS[kind]
-    rounds = range(len(seen["update"].seconds))
-    times = {name: measured.seconds for name, measured in seen.items()}
-    return Measured(
-        [
-            (times[f"embed {embed}"][r] if embed else 0)
-            + (steps * times[f"perturb {perturb}"][r] if perturb else 0)
-            + times[f"train {train}"][r]
-            + times["update"][r]
-            for r in rounds
-        ]
-    )
+    parts = [seen[f"train {train}"].best, seen["update"].best]
+    parts += [seen[f"embed {embed}"].best] if embed else []
+    parts += [steps * seen[f"perturb {perturb}"].best] if perturb else []
+    return Measured([sum(parts)])
 
 
 def _row(
@@ -247,18 +240,18 @@ def _row(
     return StepRow(
         case=case.name,
         step=step,
-        seconds=whole.median,
-        images_per_second=images / whole.median,
+        seconds=whole.best,
+        images_per_second=images / whole.best,
         peak_mib=max(one.peak_bytes for one in ours) / 2**20,
-        teraflops=flops / whole.median / 1e12,
-        of_peak=flops / whole.median / peak,
+        teraflops=flops / whole.best / 1e12,
+        of_peak=flops / whole.best / peak,
         textbook=ratio(_sum(textbook), whole),
         limit=ratio(_sum(least), whole),
     )
 
 
 def _sum(parts: list[Measured]) -> Measured:
-    return Measured([sum(seconds) for seconds in zip(*(part.seconds for part in parts), strict=True)])
+    return Measured([sum(part.best for part in parts)])
 
 
 def _flops(one: Bench, kinds: tuple[Kind, ...] | list[Kind]) -> int:
