@@ -40,17 +40,22 @@ def retrieval_values(
         queries: indices of the images that ask.
         recall_at: the k of R@k.
     """
-    values: dict[str, list[Tensor]] = {name: [] for name in [*(f"R@{k}" for k in recall_at), "mAP", "mAP@R"]}
+    names = [*(f"R@{k}" for k in recall_at), "mAP", "mAP@R"]
+    # Written into place: small results that are kept between large ones would pin gigabytes of the heap.
+    values = {name: torch.empty(len(queries)) for name in names}
+    done = 0
     for chunk in chunks(queries, len(gallery)):
+        rows = slice(done, done + len(chunk))
+        done += len(chunk)
         ranks, relevant = match_ranks(gallery, chunk)
         found = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
         precision = (found / ranks).nan_to_num(0.0)
         for k in recall_at:
-            values[f"R@{k}"].append((ranks[:, 0] <= k).to(precision.dtype))
-        values["mAP"].append(precision.sum(dim=1) / relevant)
+            values[f"R@{k}"][rows] = 100 * (ranks[:, 0] <= k).to(precision.dtype).cpu()
+        values["mAP"][rows] = 100 * (precision.sum(dim=1) / relevant).cpu()
         within = ranks <= relevant[:, None]
-        values["mAP@R"].append((precision * within).sum(dim=1) / relevant)
-    return {name: 100 * torch.cat(parts).cpu() for name, parts in values.items()}
+        values["mAP@R"][rows] = 100 * ((precision * within).sum(dim=1) / relevant).cpu()
+    return values
 
 
 def match_ranks(
