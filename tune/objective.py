@@ -9,7 +9,8 @@ from ray import tune
 from colotride.command_line import device_of
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
-from colotride.training import EpochRecord, Trainer
+from colotride.history import EpochRecord
+from colotride.training import Trainer
 from tune.space import Space
 
 OBJECTIVE = "ARS"

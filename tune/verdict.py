@@ -12,7 +12,8 @@ from colotride.config import RunConfig
 from colotride.data.splits import load_splits
 from colotride.evaluation.evaluator import evaluate
 from colotride.evaluation.results import Evaluation, load_evaluation, save_evaluation
-from colotride.training import EpochRecord, Trainer
+from colotride.history import EpochRecord
+from colotride.training import Trainer
 
 
 @dataclass(frozen=True)
