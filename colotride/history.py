@@ -25,6 +25,9 @@ class EpochRecord:
     """Means over the epoch's batches (Figures 3 and 4); `gradient_norm` is the largest."""
     validation: dict[str, float] = field(default_factory=dict)
     """Scores on the held-out part; empty in epochs without validation."""
+    passes: int = 0
+    """Images that went through the network while training in this epoch, over all processes: the epoch's cost. Each
+    pass inside a perturbation goes back to the images too."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,12 @@ class RunningMeans:
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     largest_norm: Tensor | None = None
+    passes: int = 0
+    """Images that went through the network in this process."""
 
-    def add(self, diagnostics: dict[str, Tensor], gradient_norm: Tensor) -> None:
-        """Take the diagnostics of a batch."""
+    def add(self, diagnostics: dict[str, Tensor], gradient_norm: Tensor, passes: int) -> None:
+        """Take the diagnostics of a batch and its cost."""
+        self.passes += passes
         for name, value in diagnostics.items():
             value = value.detach()
             self.sums[name] = self.sums[name] + value if name in self.sums else value

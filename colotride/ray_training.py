@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -76,7 +76,7 @@ class Workers:
         Raises:
             ConfigurationError: with what is asked for and what there is.
         """
-        room = sum(self._room(machine) for machine in machines())
+        room = sum(self.room(machine) for machine in machines())
         if room < self.least:
             each = f"{self.cpus} CPUs" + (" and a GPU" if self.gpu else "")
             raise ConfigurationError(
@@ -84,14 +84,15 @@ class Workers:
                 "ask for fewer, or add machines with ray up"
             )
 
-    def _room(self, machine: Any) -> int:
+    def room(self, machine: Mapping[str, float]) -> int:
+        """How many of them one machine holds; see `machines`."""
         by_cpu = machine.get("CPU", 0) // self.cpus
         return int(min(by_cpu, machine.get("GPU", 0)) if self.gpu else by_cpu)
 
     @property
     def resources(self) -> dict[str, float]:
         """Of one worker, by Ray's names."""
-        return {"CPU": self.cpus, "GPU": 1} if self.gpu else {"CPU": self.cpus}
+        return {"CPU": float(self.cpus), "GPU": 1.0} if self.gpu else {"CPU": float(self.cpus)}
 
 
 @dataclass(frozen=True)

@@ -119,10 +119,12 @@ class Trainer:
                 return self._end("interrupted", f"stopped in epoch {self.epoch + 1}")
             self.epoch += 1
             diagnostics = self._running.means()
+            passes = sum(self._group.exchange(self._running.passes))
             self._steps_into_epoch, self._running = 0, RunningMeans()
             lost = self._ailment(diagnostics)
             validation = {} if lost else self._validate()
-            record = EpochRecord(self.epoch, self.step, time.perf_counter() - started, diagnostics, validation)
+            seconds = time.perf_counter() - started
+            record = EpochRecord(self.epoch, self.step, seconds, diagnostics, validation, passes)
             self.history.append(record)
             self._save()
             if on_epoch:
@@ -161,7 +163,7 @@ class Trainer:
         return True
 
     def _train_batch(self, pixels: Tensor, labels: Tensor, position: tuple[int, int]) -> None:
-        seed, data = self.config.seed, self.config.data
+        seed, data, passes_before = self.config.seed, self.config.data, self.model.passes
         augmentation = generator(seed, "augmentation", *position)
         images = training_view(pixels, data.image_size, data.flip, augmentation)
         anchor, positive = images.chunk(2)
@@ -175,7 +177,7 @@ class Trainer:
         norm = get_total_norm(gradients)
         self._optimizer.step()
         self._share_statistics()
-        self._running.add({"loss": loss, **diagnostics}, norm)
+        self._running.add({"loss": loss, **diagnostics}, norm, self.model.passes - passes_before)
 
     def _share_statistics(self) -> None:
         """Make BatchNorm's running statistics the mean over the processes, where they are not frozen."""
@@ -190,9 +192,8 @@ class Trainer:
         last = self.epoch == config.optimisation.epochs
         if self._validation is None or (self.epoch % budget.every and not last):
             return {}
-        settings = config.evaluation.model_copy(
-            update={"queries": budget.queries, "steps": budget.steps, "bootstrap": 0}
-        )
+        queries, steps = budget.at(self.epoch, config.optimisation.epochs, len(self._validation))
+        settings = config.evaluation.model_copy(update={"queries": queries, "steps": steps, "bootstrap": 0})
         result = evaluate(
             self.model,
             self._validation,

@@ -30,7 +30,7 @@ from colotride.reproduction.figures import PANELS, draw_curves
 from colotride.reproduction.results import LAST_EPOCH, SeedResult, comma_separated, markdown, short_table, summarise
 from colotride.run_folder import config_digest
 from colotride.tracking import Tracker, default_uri, epoch_metrics, flat_parameters, test_metrics
-from tune.engine import Resources, check_resources
+from tune.engine import Resources, capacity
 from tune.verdict import Judged, judge_each
 
 
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     load_splits(jobs[0].config.data)
     resources = Resources(command.cpus_per_run, command.gpus_per_run, command.concurrent)
     start_ray()
-    check_resources(resources, machines())
+    capacity(resources, machines())
     console = Console(stderr=True)
     tracker = Tracker(command.tracking_uri or default_uri())
     parent = tracker.start(
