@@ -11,9 +11,9 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from tune.observer import TrialRow
 from tune.parameters import AnyParameter
 from tune.space import Space
+from tune.trials import TrialRow
 
 ENOUGH = 4
 """Finished trials below which importance and a surface would be invented rather than found."""

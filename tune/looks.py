@@ -3,8 +3,8 @@
 import html
 from typing import Any
 
-from tune.observer import TrialRow
 from tune.parameters import AnyParameter, Choice
+from tune.trials import TrialRow
 
 COLOURS = {
     "finished": "#2a6f97",

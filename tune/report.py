@@ -11,10 +11,10 @@ from colotride.atomic import write_atomically
 from tune.figures import write_figures
 from tune.findings import ENOUGH, Findings, findings_of, saved
 from tune.looks import colour_of, short, statuses
-from tune.observer import TrialRow
 from tune.parameters import Choice
 from tune.plots import library, plots
 from tune.space import Space
+from tune.trials import TrialRow
 
 
 def write_report(

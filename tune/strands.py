@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from tune.findings import Findings
 from tune.looks import MISSING, short, statuses, ticks
-from tune.observer import TrialRow
 from tune.surface import scaled
+from tune.trials import TrialRow
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import optuna
 
 from colotride.presets import preset
 from tune.build import build_space
-from tune.observer import TrialRow
+from tune.trials import TrialRow
 
 EPOCHS = 9
 SPACE = build_space(preset("digits"), groups=["weighting"])
