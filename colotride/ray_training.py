@@ -172,7 +172,7 @@ def train_on_workers(
     ray.kill(desk)
     if outcome is None:
         raise (
-            _cause(failed[0])
+            cause_of(failed[0])
             if failed
             else WorkerError(f"the workers of {directory} ended without a word; see ray logs")
         )
@@ -279,8 +279,8 @@ class _Wish:
         return self._wanted
 
 
-def _cause(error: BaseException) -> ColoTrideError:
-    """The trainer's own error behind Ray's, or one line about what Ray says."""
+def cause_of(error: BaseException) -> ColoTrideError:
+    """The trainer's own error behind one of Ray Train's, or one line of what Ray says."""
     causes = [error]
     while causes:
         one = causes.pop()

@@ -1,6 +1,7 @@
 """The trainer under Ray Train, with real workers, and what is left when they are really killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,17 +12,19 @@ import pytest
 import ray
 import torch
 from ray.cluster_utils import Cluster
+from ray.train import WorkerGroupError
 from safetensors.torch import load_file
 
 from colotride.checkpoint import CHECKPOINTS, WEIGHTS, checkpoints_in
 from colotride.config import save_config
 from colotride.data.splits import load_splits
-from colotride.errors import ConfigurationError, WorkerError
+from colotride.errors import ColoTrideError, ConfigurationError, ModelError
 from colotride.presets import preset
-from colotride.ray_training import Workers, train_on_workers
+from colotride.ray_training import Workers, cause_of, train_on_workers
 from colotride.run_folder import Keeping
 from colotride.training import Trainer
 from tests.commands import ROOT, environment
+from tests.groups import in_processes
 
 pytestmark = pytest.mark.slow
 
@@ -65,11 +68,18 @@ def kill_a_worker():
     return False
 
 
+def trained_by(group, directory):
+    """What a run of two workers comes to when nothing happens; without Ray, which has no part in the numbers."""
+    splits = load_splits(CONFIG.data)
+    outcome = Trainer(CONFIG, splits.train, None, device=torch.device("cpu"), directory=directory, group=group).run()
+    return [record.diagnostics for record in outcome.history]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(one_machine, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("undisturbed")
-    outcome = train(directory)
-    return final_weights(directory), outcome
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    course, _ = in_processes(trained_by, 2, folder, folder / "run")
+    return final_weights(folder / "run"), course
 
 
 def test_one_worker_gives_the_numbers_of_a_plain_run(one_machine, tmp_path):
@@ -83,34 +93,38 @@ def test_one_worker_gives_the_numbers_of_a_plain_run(one_machine, tmp_path):
     assert torch.equal(final_weights(tmp_path / "ray"), final_weights(tmp_path / "plain"))
 
 
-def test_a_worker_killed_in_the_middle_of_an_epoch_changes_no_bit(undisturbed, tmp_path):
-    weights, expected = undisturbed
-    killed, told = [], []
+def test_a_worker_killed_in_the_middle_of_an_epoch_and_a_wish_to_stop_change_no_bit(one_machine, undisturbed, tmp_path):
+    weights, course = undisturbed
+    killed, told, late = [], [], []
 
     def on_step(epoch, done, total):
         if epoch == 2 and done == 3 and not killed:
             killed.append(kill_a_worker())
+        if epoch == 3:
+            late.append(done)
 
-    outcome = train(tmp_path, on_step=on_step, on_epoch=told.append)
+    stopped = train(tmp_path, on_step=on_step, on_epoch=told.append, should_stop=lambda: len(late) > 1)
     assert killed == [True]
-    assert outcome.status == "finished"
-    assert [record.epoch for record in told] == [1, 2, 3, 4], "every epoch is told of once"
-    assert [one.diagnostics for one in outcome.history] == [one.diagnostics for one in expected.history]
-    assert torch.equal(final_weights(tmp_path), weights)
-
-
-def test_stopping_writes_a_checkpoint_inside_the_epoch_from_which_it_goes_on(undisturbed, tmp_path):
-    weights, _ = undisturbed
-    steps = []
-    stopped = train(tmp_path, on_step=lambda *counts: steps.append(counts), should_stop=lambda: len(steps) > 7)
     assert stopped.status == "interrupted"
-    assert train(tmp_path).status == "finished"
+    assert [record.epoch for record in told][:2] == [1, 2], "every epoch is told of once"
+    outcome = train(tmp_path)
+    assert outcome.status == "finished"
+    assert [one.diagnostics for one in outcome.history] == course
     assert torch.equal(final_weights(tmp_path), weights)
 
 
-def test_workers_that_fail_again_and_again_end_in_one_line(one_machine, tmp_path):
-    with pytest.raises(WorkerError, match="failed for good"):
-        train(tmp_path, max_failures=0, on_step=lambda *counts: kill_a_worker())
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ({0: ModelError("no such model")}, "no such model"),
+        ({1: RuntimeError("gloo: peer is gone")}, "the workers failed for good \\(.*gloo: peer is gone.*\\)"),
+    ],
+)
+def test_workers_that_failed_for_good_end_in_one_line(errors, expected):
+    text = "\n".join(f"[rank {rank}] {error!r}" for rank, error in errors.items())
+    error = cause_of(WorkerGroupError(text, errors))
+    assert isinstance(error, ColoTrideError)
+    assert re.fullmatch(expected, str(error))
 
 
 def test_what_the_trainer_refuses_is_said_in_its_own_words(one_machine, tmp_path):
@@ -133,7 +147,7 @@ def test_a_number_of_workers_that_is_none_is_refused(text):
         Workers.parse(text, gpu=False, cpus=None)
 
 
-def test_the_driver_killed_and_started_again_ends_with_the_same_weights(undisturbed, tmp_path):
+def test_the_driver_killed_and_started_again_ends_with_the_same_weights(one_machine, undisturbed, tmp_path):
     weights, _ = undisturbed
     save_config(CONFIG, tmp_path / "config.yaml")
     command = [
@@ -155,9 +169,7 @@ def test_the_driver_killed_and_started_again_ends_with_the_same_weights(undistur
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert not (tmp_path / "run" / "summary.json").exists(), "killed too late to show anything"
-    second = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240)
-    assert second.returncode == 0, second.stderr
-    assert "Resuming" in second.stderr
+    assert train(tmp_path / "run").status == "finished"
     assert torch.equal(final_weights(tmp_path / "run"), weights)
 
 

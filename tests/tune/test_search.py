@@ -1,6 +1,12 @@
 """tune/search.py as a user runs it, with real Ray, Optuna and MLflow."""
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import optuna
 import pytest
@@ -8,7 +14,7 @@ from mlflow import MlflowClient
 
 from colotride.config import load_config
 from colotride.errors import ColoTrideError
-from tests.commands import refused, run
+from tests.commands import ROOT, environment, refused, run
 from tests.layouts import make_cub
 from tune import search
 
@@ -18,61 +24,142 @@ QUICK = (
 )  # fmt: skip
 
 
+SEARCH = (
+    "--dataset",
+    "digits",
+    "--trials",
+    "4",
+    "--name",
+    "first",
+    "--concurrent",
+    "1",
+    "--verdict-seeds",
+    "2",
+    *QUICK,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A search from its beginning to its end, and where it was."""
+    place = tmp_path_factory.mktemp("finished")
+    return run("tune/search.py", *SEARCH, cwd=place), place
+
+
+def study_of(folder):
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal")))
+    return optuna.load_study(study_name="colotride", storage=storage)
+
+
+def runs_of(place):
+    client = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    return client, client.search_runs([client.get_experiment_by_name("colotride").experiment_id])
+
+
 @pytest.mark.slow
-def test_a_search_on_digits_ends_with_the_comparison_and_is_on_record(tmp_path):
-    done = run("tune/search.py", "--dataset", "digits", "--trials", "3", "--name", "first", *QUICK, cwd=tmp_path)
+def test_a_search_on_digits_ends_with_the_comparison_and_is_on_record(finished):
+    done, place = finished
     assert done.returncode == 0, done.stderr
     for words in ("Best configuration", "Verdict on the test classes", "default", "ARS", "make ui", "best.yaml"):
         assert words in done.stdout
-    folder = tmp_path / "runs/search/first"
+    folder = place / "runs/search/first"
 
     trials = json.loads((folder / "trials.json").read_text())
-    assert [trial["number"] for trial in trials] == [1, 2, 3]
+    assert [trial["number"] for trial in trials] == [1, 2, 3, 4]
     assert trials[0]["values"]["attention_factor"] == 10, "the default comes first"
+    assert all(trial["cost"] > 0 for trial in trials)
     best = max((t for t in trials if t["status"] == "finished"), key=lambda t: t["scores"]["ARS"])
     written = load_config(folder / "best.yaml")
     assert written.collapseness.attention_factor == pytest.approx(best["values"]["attention_factor"])
     assert not written.data.hold_out_validation
     assert (folder / "search.png").read_bytes().startswith(b"\x89PNG")
+    assert "parallel" in (folder / "report.html").read_text()
 
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal")))
-    study = optuna.load_study(study_name="colotride", storage=storage)
     states = {"finished": "COMPLETE", "stopped": "PRUNED", "collapsed": "PRUNED"}
-    assert [trial.state.name for trial in study.trials] == [states[trial["status"]] for trial in trials]
+    assert [trial.state.name for trial in study_of(folder).trials] == [states[trial["status"]] for trial in trials]
 
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("colotride").experiment_id])
+    client, runs = runs_of(place)
     (parent,) = (one for one in runs if one.data.tags["kind"] == "search")
     children = [one for one in runs if one.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     kinds = [one.data.tags["kind"] for one in children]
-    assert kinds.count("trial") == 3
-    assert kinds.count("verdict") == (1 if best["number"] == 1 else 2)
+    assert kinds.count("trial") == 4
+    assert kinds.count("verdict") == (2 if best["number"] == 1 else 4)
     trial = next(one for one in children if one.info.run_name == f"trial {best['number']}")
     assert trial.data.params["attention_factor"] == f"{best['values']['attention_factor']:.6g}"
     assert trial.data.metrics["ARS"] == pytest.approx(best["scores"]["ARS"])
     curves = ("train/loss", "train/hardness", "train/collapseness", "train/separability", "train/assist")
     for name in (*curves, "validation/R_at_1", "validation/ERS", "validation/ARS"):
         assert [point.step for point in client.get_metric_history(trial.info.run_id, name)] == [1, 2], name
-    verdict = next(one for one in children if one.info.run_name == "verdict: default")
-    told = json.loads((folder / "verdict/default/evaluation/evaluation.json").read_text())
+    verdict = next(one for one in children if one.info.run_name == "verdict: default seed 0")
+    told = json.loads((folder / "verdict/default/seed-0/evaluation/evaluation.json").read_text())
     assert verdict.data.metrics["test/ARS"] == pytest.approx(told["ARS"])
-    assert {item.path for item in client.list_artifacts(parent.info.run_id)} == {
-        "best.yaml",
-        "trials.json",
-        "search.png",
-    }
+    kept = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"best.yaml", "trials.json", "search.json", "search.png", "report.html"} <= kept
 
     again = run(
-        "scripts/train.py", "--config", str(folder / "best.yaml"), "--directory", "best", "--no-track", cwd=tmp_path
+        "scripts/train.py", "--config", str(folder / "best.yaml"), "--directory", "best", "--no-track", cwd=place
     )
     assert again.returncode == 0, again.stderr
 
 
+def until(place, condition, process):
+    """Wait until the study of a running search meets a condition."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(KeyError, OSError, ValueError):
+            if condition(study_of(place / "runs/search/first").trials):
+                return
+        time.sleep(0.05)
+    raise AssertionError("the search never came so far")
+
+
+def started(place, *arguments):
+    command = [sys.executable, str(ROOT / "tune/search.py"), *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=place,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
 @pytest.mark.slow
-def test_a_search_runs_on_a_small_folder_in_cubs_layout(tmp_path):
+def test_a_search_that_is_interrupted_and_then_killed_ends_as_if_nothing_had_been(finished, tmp_path):
+    _, undisturbed = finished
+    first = started(tmp_path, *SEARCH)
+    until(tmp_path, lambda trials: any(trial.user_attrs.get("epoch") == 1 for trial in trials), first)
+    first.send_signal(signal.SIGINT)
+    told, _ = first.communicate(timeout=120)
+    assert first.returncode == 130
+    assert "python tune/search.py --results runs/search --resume first" in told
+    resume = ("--resume", "first", "--concurrent", "1", "--verdict-seeds", "2")
+    second = started(tmp_path, *resume)
+    until(tmp_path, lambda trials: len(trials) > 2 and trials[2].user_attrs.get("epoch") == 1, second)
+    os.killpg(second.pid, signal.SIGKILL)
+    second.communicate()
+    assert not (tmp_path / "runs/search/first/best.yaml").exists(), "killed too late to show anything"
+    third = run("tune/search.py", *resume, cwd=tmp_path)
+    assert third.returncode == 0, third.stderr
+
+    def facts(place):
+        trials = json.loads((place / "runs/search/first/trials.json").read_text())
+        return [{name: trial[name] for name in trial if name != "seconds"} for trial in trials]
+
+    assert facts(tmp_path) == facts(undisturbed)
+    # Every run of MLflow once, although the driver was started three times.
+    names = [sorted(one.info.run_name for one in runs_of(place)[1]) for place in (tmp_path, undisturbed)]
+    assert names[0] == names[1]
+
+
+@pytest.mark.slow
+def test_a_search_for_two_objectives_runs_on_a_small_folder_in_cubs_layout(tmp_path):
     make_cub(tmp_path / "photos", classes=10, images_per_class=6, size=40)
     done = run(
         "tune/search.py", "--dataset", "cub", "--data-root", "photos", "--trials", "2", "--json", *QUICK,
+        "--objective", "r1,ars", "--sampler", "nsga2", "--verdict-seeds", "1", "--max-cost", "1000",
         "--run.model.weights", "none", "--run.data.stored-size", "36", "--run.data.image-size", "32",
         "--run.data.pairs-per-batch", "6", "--run.pgd.steps", "2", "--run.optimisation.learning-rate", "1e-4",
         cwd=tmp_path,
@@ -80,17 +167,24 @@ def test_a_search_runs_on_a_small_folder_in_cubs_layout(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["best"]["status"] == "finished"
-    assert result["verdict"]["default"]["images"] == 30, "the second half of the classes is the test side"
+    assert result["best"]["number"] in result["front"]
+    assert len(result["verdict"]["default"]["scores"]["ARS"]) == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--trials", "0"], "--trials 0 tries nothing"),
+        (["--trials", "0"], "--trials 0 is too few"),
+        (["--verdict-seeds", "0"], "--verdict-seeds 0 is too few"),
+        (["--objective", "accuracy"], "there is no objective 'accuracy'"),
+        (["--objective", "r1,ars", "--stopping", "asha"], "stopping by asha compares one number"),
+        (["--max-cost", "-1"], "--max-cost: Input should be greater than 0"),
+        (["--resume", "nowhere"], "there is no search in runs/search/nowhere to resume"),
+        (["--groups", "margin"], "did you mean"),
+        (["--workers-per-trial", "0"], "--workers-per-trial 0 trains nothing"),
         (["--dataset", "birds"], "no preset 'birds'"),
-        (["--defense", "natural"], "does not have"),
+        (["--defense", "natural"], "the space is empty"),
         (["--name", "taken"], "exists already"),
-        (["--run.pgd.steps", "100"], "lies outside the space"),
         (["--concurrent", "0"], "--concurrent 0 runs no trial"),
         (["--cpus-per-trial", "999"], "--cpus-per-trial 999 is more than any machine here has"),
         (["--gpus-per-trial", "99"], "--gpus-per-trial 99 is more than any machine here has"),
