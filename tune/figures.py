@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from colotride.atomic import write_atomically
 from tune.findings import Findings
-from tune.looks import BEST, INK, LINE, MISSING, SCALE, colour_of, short, statuses
+from tune.looks import BEST, INK, LINE, MISSING, SCALE, between, colour_of, measured, short, statuses
 from tune.parameters import AnyParameter, Choice
 from tune.strands import strands
 from tune.surface import surface
@@ -56,7 +56,7 @@ def draw_history(findings: Findings) -> Figure | None:
         best = follow.accumulate([point.objectives[0] for point in findings.points])
         axes.step([point.number for point in findings.points], best, where="post", color=BEST, label="best so far")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="trial", ylabel=f"validation {findings.objectives[0]}")
+    axes.set(xlabel="trial", ylabel=measured(findings.objectives[0]))
     axes.legend(frameon=False, fontsize="small")
     return figure
 
@@ -75,8 +75,10 @@ def draw_front(findings: Findings) -> Figure | None:
         style = "o-" if len(panels) == 1 else "o"
         axes.plot(*zip(*best, strict=True), style, color=BEST, markerfacecolor="none", markersize=11, label="front")
         for position in panel.front:
-            axes.annotate(str(panel.numbers[position]), panel.places[position], (7, 7), textcoords="offset points")
-        axes.set(xlabel=f"validation {panel.x}", ylabel=f"validation {panel.y}")
+            axes.annotate(
+                str(panel.numbers[position]), panel.places[position], (7, 7), textcoords="offset points", fontsize=8
+            )
+        axes.set(xlabel=measured(panel.x), ylabel=measured(panel.y))
         axes.legend(frameon=False, fontsize="small")
         _clean(axes)
     return figure
@@ -111,7 +113,7 @@ def draw_slices(findings: Findings) -> Figure | None:
         axes.scatter(places, values, c=colours)
         _scale(axes, "x", parameter)
         _clean(axes)
-    figure.axes[0].set_ylabel(f"validation {findings.objectives[0]}")
+    figure.axes[0].set_ylabel(measured(findings.objectives[0]))
     return figure
 
 
@@ -129,9 +131,11 @@ def draw_contour(findings: Findings) -> Figure | None:
         axes.contourf(found.x, found.y, found.z, levels=14, cmap=SCALE, norm=level)
     across, up = ([_place(one, point.values) for point in points] for one in (x, y))
     axes.scatter(across, up, c=heights, cmap=SCALE, norm=level, edgecolors="white", s=45)
+    axes.margins(0.05)
+    axes.use_sticky_edges = False
     _scale(axes, "x", x)
     _scale(axes, "y", y)
-    figure.colorbar(ScalarMappable(level, SCALE), ax=axes, label=f"validation {findings.objectives[0]}")
+    figure.colorbar(ScalarMappable(level, SCALE), ax=axes, label=measured(findings.objectives[0]))
     return figure
 
 
@@ -156,7 +160,7 @@ def draw_parallel(findings: Findings) -> Figure | None:
     axes.set(yticks=[], xlim=(-0.2, len(axes_of) - 0.4))
     axes.spines[:].set_visible(False)
     if values:
-        figure.colorbar(ScalarMappable(level, SCALE), ax=axes, label=f"validation {findings.objectives[0]}", pad=0.01)
+        figure.colorbar(ScalarMappable(level, SCALE), ax=axes, label=measured(findings.objectives[0]), pad=0.01)
     return figure
 
 
@@ -211,3 +215,6 @@ def _scale(axes: Axes, which: str, parameter: AnyParameter) -> None:
         axis.set_ticks(range(len(parameter.values)), [short(value) for value in parameter.values])
     elif parameter.log:
         getattr(axes, f"set_{which}scale")("log")
+        marks = between(parameter)
+        axis.set_ticks(marks, [short(mark) for mark in marks])
+        axis.set_ticks([], minor=True)

@@ -1,47 +1,21 @@
 """What a search has found, as plain numbers: the figures and the report draw from here and compute nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import optuna
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
 
+from tune.importance import Importance, importances
 from tune.observer import TrialRow
 from tune.parameters import AnyParameter
+from tune.points import Point, finished_points
 from tune.space import Space
-
-ENOUGH = 4
-"""Finished trials below which importance and a surface would be invented rather than found."""
 
 LOST = ("collapsed", "nan", "diverged")
 """Ends of a trial whose model is worth nothing."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A trial that reached its last epoch."""
-
-    number: int
-    """Counted from 1, as in the tables."""
-    values: Mapping[str, Any]
-    """By parameter; one that did not apply is missing."""
-    objectives: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Importance:
-    """How much of an objective's variance a parameter explains."""
-
-    name: str
-    share: float
-    """Of the variance that single parameters explain, in [0, 1]."""
-    trials: int
-    """On which it rests: fewer than all where the parameter applies in some trials only."""
 
 
 @dataclass(frozen=True)
@@ -61,50 +35,9 @@ class Saved:
         return self.stopped + self.lost + self.other
 
 
-def finished_points(study: optuna.Study) -> list[Point]:
-    """The trials of a study that were trained to the end, in their order."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [Point(trial.number + 1, trial.params, tuple(trial.values)) for trial in trials]
-
-
 def signs(study: optuna.Study) -> tuple[float, ...]:
     """By objective: +1 where it is maximised, -1 where it is minimised."""
     return tuple(1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in study.directions)
-
-
-def importances(study: optuna.Study, objective: int) -> list[Importance]:
-    """FANOVA's importance of each parameter for an objective, the greatest first; empty with too few finished trials, or alike ones.
-
-    A parameter that applies in some trials only is assessed within those, beside all that always apply.
-
-    Args:
-        study: of the search.
-        objective: which one, counted from 0.
-    """
-    points = finished_points(study)
-    if len(points) < ENOUGH or len({point.objectives[objective] for point in points}) == 1:
-        return []
-    always = set.intersection(*(set(point.values) for point in points))
-    found = _fanova(study, sorted(always), objective, len(points))
-    for name in sorted(set().union(*(point.values for point in points)) - always):
-        having = sum(name in point.values for point in points)
-        if having >= ENOUGH:
-            found += [one for one in _fanova(study, [*sorted(always), name], objective, having) if one.name == name]
-    return sorted(found, key=lambda one: -one.share)
-
-
-def _fanova(study: optuna.Study, names: list[str], objective: int, trials: int) -> list[Importance]:
-    try:
-        shares = get_param_importances(
-            study,
-            evaluator=FanovaImportanceEvaluator(seed=0),
-            params=names,
-            target=lambda trial: trial.values[objective],
-        )
-    except ValueError:
-        # The ranges changed within the study: a search was taken up with another space.
-        return []
-    return [Importance(name, float(share), trials) for name, share in shares.items() if np.isfinite(share)]
 
 
 def front(scores: Sequence[Sequence[float]]) -> list[int]:
@@ -113,7 +46,7 @@ def front(scores: Sequence[Sequence[float]]) -> list[int]:
     Args:
         scores: by point, of equal length; larger is better.
     """
-    values = np.array(scores, dtype=float).reshape(len(scores), -1)
+    values = np.array(scores, dtype=float)
     beaten = [bool(((values >= one).all(axis=1) & (values > one).any(axis=1)).any()) for one in values]
     return [position for position, loses in enumerate(beaten) if not loses]
 
@@ -208,8 +141,9 @@ def findings_of(
     study: optuna.Study, rows: Sequence[TrialRow], space: Space, objectives: Sequence[str], epochs: int
 ) -> Findings:
     """Gather what a search has found; see `Findings`."""
-    ranked = [importances(study, number) for number in range(len(objectives))]
-    return Findings(rows, space, objectives, signs(study), epochs, finished_points(study), ranked)
+    points = finished_points(study)
+    ranked = [importances(points, space, number) for number in range(len(objectives))]
+    return Findings(rows, space, objectives, signs(study), epochs, points, ranked)
 
 
 def _panel(

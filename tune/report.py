@@ -9,11 +9,12 @@ import optuna
 
 from colotride.atomic import write_atomically
 from tune.figures import write_figures
-from tune.findings import ENOUGH, Findings, findings_of, saved
-from tune.looks import colour_of, short, statuses
+from tune.findings import Findings, findings_of, saved
+from tune.looks import colour_of, measured, short, statuses
 from tune.observer import TrialRow
 from tune.parameters import Choice
 from tune.plots import library, plots
+from tune.points import ENOUGH
 from tune.space import Space
 
 
@@ -62,6 +63,7 @@ def write_report(
         trials=[_line(row, findings) for row in rows],
         unfinished=[row for row in rows if row.status not in ("finished", "stopped", "running")],
         colour_of=colour_of,
+        measured=measured,
     )
     report = folder / "report.html"
     write_atomically(report, page.encode())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tune.findings import Findings
 from tune.looks import MISSING, short, statuses, ticks
 from tune.observer import TrialRow
-from tune.surface import scaled
+from tune.points import scaled
 
 
 @dataclass(frozen=True)
