@@ -23,6 +23,9 @@ from torch import Tensor
 
 from colotride.errors import CheckpointError
 
+CHECKPOINTS = "checkpoints"
+"""Folder of a run's checkpoints within its own."""
+
 WEIGHTS, STATE, DIGESTS = "model.safetensors", "state.pt", "digests.json"
 
 

@@ -19,7 +19,7 @@ from colotride.health import HealthSettings
 from colotride.models import ModelSettings
 from colotride.optimisation import OptimisationSettings
 from colotride.pgd import PGDSettings
-from colotride.settings import Settings
+from colotride.settings import Fraction, Settings
 
 
 class ValidationSettings(Settings):
@@ -31,6 +31,20 @@ class ValidationSettings(Settings):
     """Query budget per attack; null for every image."""
     steps: int = Field(default=8, ge=1)
     """PGD steps per attack."""
+    first_share: Fraction = Field(default=1.0, gt=0, le=1)
+    """Share of the queries and of the steps in the first epoch; it grows evenly to all of them in the last one."""
+
+    def at(self, epoch: int, epochs: int, images: int) -> tuple[int, int]:
+        """Queries and PGD steps of one epoch; the same for every run of so many epochs.
+
+        Args:
+            epoch: counted from 1.
+            epochs: of the whole run.
+            images: that could be queries.
+        """
+        share = self.first_share + (1 - self.first_share) * (epoch - 1) / max(1, epochs - 1)
+        queries = images if self.queries is None else min(self.queries, images)
+        return max(1, round(share * queries)), max(1, round(share * self.steps))
 
 
 class RunConfig(Settings):

@@ -27,3 +27,7 @@ class CheckpointError(ColoTrideError):
 
 class SearchError(ColoTrideError):
     """A search space, an objective or a request for resources that cannot be met."""
+
+
+class WorkerError(ColoTrideError):
+    """Workers that train together failed more often than was allowed."""

@@ -82,6 +82,8 @@ class EmbeddingModel(nn.Module):
         super().__init__()
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.freeze_batchnorm, self.precision, self._compile = freeze_batchnorm, precision, compile
+        self.passes = 0
+        """Images that went through the network so far, in whatever mode."""
         # Inside a tuple, because a module would become part of this one and its weights would count twice.
         self._still: tuple[FoldedNetwork | None, Callable[[Tensor], Tensor]] | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
@@ -108,6 +110,7 @@ class EmbeddingModel(nn.Module):
         return lambda images: self._embed(network_call, images)
 
     def _embed(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        self.passes += len(images)
         pixels = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         low = torch.autocast(pixels.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
         with low:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from colotride.group import ALONE, Group
 from colotride.models import EmbeddingModel
 from colotride.settings import Fraction, Settings
 
@@ -91,6 +92,7 @@ def perturb(
     objective: Objective,
     budget: Budget,
     start: Float[Tensor, "images channels height width"] | None = None,
+    group: Group = ALONE,
 ) -> Float[Tensor, "images channels height width"]:
     """Move images inside their epsilon-ball so that an objective of their embeddings falls.
 
@@ -105,6 +107,7 @@ def perturb(
         objective: maps the embeddings of the moving images to the scalar to be minimised.
         budget: radius, step size and steps.
         start: where to start instead of at `images`; projected into the ball and the pixel range first.
+        group: the processes whose images one objective is a function of; they take their steps together.
 
     Returns:
         The perturbed images, detached, within epsilon of `images` and within [0, 1].
@@ -120,7 +123,7 @@ def perturb(
             moving.requires_grad_(True)
             (gradient,) = torch.autograd.grad(objective(embed(moving)), moving)
             # Where nothing moves nothing ever will. Only a CPU is asked: a GPU would have to be waited for.
-            if gradient.device.type == "cpu" and not gradient.any():
+            if gradient.device.type == "cpu" and not group.any(bool(gradient.any()), gradient.device):
                 return moving.detach()
             moving = moving.detach().sub_(gradient.sign_(), alpha=budget.step_size).clamp_(lower, upper)
     return moving

@@ -22,14 +22,15 @@ from colotride.config import RunConfig
 from colotride.data.splits import load_splits
 from colotride.distributed import machines, start_ray
 from colotride.errors import ConfigurationError
+from colotride.history import EpochRecord
 from colotride.presets import preset, with_data_root
 from colotride.reproduction.appendix_a import draw_ratios, shifts_at
 from colotride.reproduction.experiments import Row, rows_of
 from colotride.reproduction.figures import PANELS, draw_curves
 from colotride.reproduction.results import LAST_EPOCH, SeedResult, comma_separated, markdown, short_table, summarise
+from colotride.run_folder import config_digest
 from colotride.tracking import Tracker, default_uri, epoch_metrics, flat_parameters, test_metrics
-from colotride.training import EpochRecord, config_digest
-from tune.engine import Resources, check_resources
+from tune.engine import Resources, capacity
 from tune.verdict import Judged, judge_each
 
 
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     load_splits(jobs[0].config.data)
     resources = Resources(command.cpus_per_run, command.gpus_per_run, command.concurrent)
     start_ray()
-    check_resources(resources, machines())
+    capacity(resources, machines())
     console = Console(stderr=True)
     tracker = Tracker(command.tracking_uri or default_uri())
     parent = tracker.start(

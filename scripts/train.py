@@ -1,16 +1,19 @@
-"""Train one model: COLO-TRIDE or a baseline, on one machine.
+"""Train one model: COLO-TRIDE or a baseline, in this process or on several GPUs and machines.
 
 Examples:
     python scripts/train.py --preset digits --directory runs/first
     python scripts/train.py --preset cub --data-root ~/data --run.pgd.epsilon 4/255
     python scripts/train.py --defense natural --run.seed 3
     python scripts/train.py --config runs/search/digits-1/best.yaml
+    python scripts/train.py --preset sop --data-root ~/data --workers 4 --gpu --checkpoint-minutes 10
+    python scripts/train.py --preset cub --workers 2:8 --gpu --storage s3://bucket/runs/cub-1
 """
 
 import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -19,12 +22,15 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from colotride.checkpoint import CHECKPOINTS, checkpoints_in
 from colotride.command_line import base_config, device_of, parse, run
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
+from colotride.history import EpochRecord, Outcome
 from colotride.presets import with_data_root
+from colotride.run_folder import Keeping
 from colotride.tracking import RunRecord
-from colotride.training import EpochRecord, Trainer
+from colotride.training import Trainer
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,23 @@ class Train:
     directory: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The run's folder (default: runs/<data set>-<defense>-<date>); an existing run in it is resumed."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
+    """auto, cpu, cuda, cuda:1, ...; with --workers see --gpu."""
+    workers: str | None = None
+    """Train on so many of Ray's workers (4), or on as many as there is room for (2:8); the batch is divided among them.
+    Ray is started on this machine, or joined where RAY_ADDRESS says."""
+    gpu: bool = False
+    """Give every worker a GPU."""
+    cpus_per_worker: int | None = None
+    """CPU cores of a worker (default: an equal share of this machine's)."""
+    max_failures: int = 3
+    """How often workers that failed are started again; -1 for any number of times."""
+    checkpoint_minutes: float | None = None
+    """Write a checkpoint after so many minutes too, not only after every epoch."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints remain."""
+    storage: str | None = None
+    """Keep a second copy of the run's folder there, and start from it where the folder is gone: s3://..., gs://...,
+    file:///..."""
     tracking_uri: str | None = None
     """MLflow store (default: $MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."""
     track: bool = True
@@ -54,21 +76,23 @@ def main(arguments: Sequence[str]) -> int:
     """Train as the arguments say; the exit code is 0 when the run finished, 1 when the model was lost."""
     command = parse(Train, arguments, Train(run=base_config(arguments)))
     config = with_data_root(command.run, command.data_root)
-    device = device_of(command.device)
-    splits = load_splits(config.data)
     directory = command.directory or Path("runs") / time.strftime(
         f"{config.data.name}-{config.defense.name}-%Y%m%d-%H%M%S"
     )
-    trainer = Trainer(config, splits.train, splits.validation, device=device, directory=directory)
+    keeping = Keeping(command.checkpoint_minutes, command.keep_checkpoints, command.storage)
     console = Console(stderr=True)
-    if trainer.step:
-        console.print(f"Resuming {directory} in epoch {trainer.epoch + 1}, after {trainer.step} batches")
+    if checkpoints_in(directory / CHECKPOINTS):
+        console.print(f"Resuming {directory}")
+    if command.workers is None:
+        train = _here(command, config, directory, keeping)
+    else:
+        train = _there(command, command.workers, config, directory, keeping)
     record = RunRecord.open(directory, config, command.tracking_uri) if command.track else None
     with _progress(console) as progress, StopOnSignals() as stopped:
-        task = progress.add_task(f"epoch {trainer.epoch + 1}/{config.optimisation.epochs}", total=None)
+        task = progress.add_task("starting", total=None)
 
-        def on_step(done: int, total: int) -> None:
-            label = f"epoch {trainer.epoch + 1}/{config.optimisation.epochs}"
+        def on_step(epoch: int, done: int, total: int) -> None:
+            label = f"epoch {epoch}/{config.optimisation.epochs}"
             progress.update(task, completed=done, total=total, description=label)
 
         def on_epoch(done: EpochRecord) -> None:
@@ -76,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
             if record:
                 record.epoch(done)
 
-        outcome = trainer.run(on_epoch, on_step, stopped)
+        outcome = train(on_epoch=on_epoch, on_step=on_step, should_stop=stopped)
     if record:
         record.end(outcome)
     console.print(f"{outcome.status}{': ' + outcome.reason if outcome.reason else ''} — {directory}")
@@ -87,6 +111,22 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     console.print(f"Evaluate with: python scripts/evaluate.py --model {directory}")
     return 0 if outcome.status == "finished" else 1
+
+
+def _here(command: Train, config: RunConfig, directory: Path, keeping: Keeping) -> Callable[..., Outcome]:
+    splits, device = load_splits(config.data), device_of(command.device)
+    trainer = Trainer(config, splits.train, splits.validation, device=device, directory=directory, keeping=keeping)
+    return trainer.run
+
+
+def _there(
+    command: Train, workers: str, config: RunConfig, directory: Path, keeping: Keeping
+) -> Callable[..., Outcome]:
+    # Ray takes seconds to import, and a machine without it can train all the same.
+    from colotride.ray_training import Workers, train_on_workers
+
+    wanted = Workers.parse(workers, gpu=command.gpu, cpus=command.cpus_per_worker)
+    return partial(train_on_workers, config, wanted, directory, keeping=keeping, max_failures=command.max_failures)
 
 
 def epoch_line(record: EpochRecord) -> str:

@@ -112,5 +112,6 @@ def test_separability_of_a_point_is_finite():
 
 
 def test_relative_shift_counts_in_units_of_the_positive_distance():
-    got = geometry.relative_shift(on_circle(60, 60), on_circle(0, 120), torch.tensor([0.5, 0.5]))
+    shift = geometry.distances(on_circle(60, 60), on_circle(0, 120))
+    got = geometry.relative_shift(shift, torch.tensor([0.5, 0.5]))
     assert got.item() == pytest.approx(2.0)

@@ -1,16 +1,21 @@
+import contextlib
 import dataclasses
+import resource
+import signal
 
 import pytest
 import torch
 
+from colotride.checkpoint import checkpoints_in
 from colotride.config import RunConfig
 from colotride.data.base import InMemoryImages
 from colotride.defenses import DEFENSES
-from colotride.errors import CheckpointError
+from colotride.errors import CheckpointError, ConfigurationError
 from colotride.models import build_model
 from colotride.presets import preset, with_defense
+from colotride.run_folder import Keeping
 from colotride.runs import load_run
-from colotride.training import Trainer
+from colotride.training import ONCE_PER_EPOCH, Trainer
 
 CPU = torch.device("cpu")
 
@@ -38,8 +43,8 @@ def small(**values) -> RunConfig:
     )
 
 
-def train(config, directory=None, validation=None, **run):
-    trainer = Trainer(config, images(), validation, device=CPU, directory=directory)
+def train(config, directory=None, validation=None, keeping=ONCE_PER_EPOCH, **run):
+    trainer = Trainer(config, images(), validation, device=CPU, directory=directory, keeping=keeping)
     return trainer, trainer.run(**run)
 
 
@@ -101,6 +106,59 @@ def test_stopping_inside_an_epoch_and_resuming_changes_no_bit(tmp_path, batches)
     resumed, outcome = train(config, tmp_path)
     assert torch.equal(weights(whole), weights(resumed))
     assert values_of(outcome.history) == values_of(expected.history)
+
+
+@contextlib.contextmanager
+def no_room_for_more_than(size):
+    """The kernel refuses to let any file grow beyond this, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize("room", [100, 20_000])
+def test_a_full_disk_at_a_checkpoint_is_one_line_and_costs_nothing(tmp_path, room):
+    config = small()
+    whole, expected = train(config)
+    done = []
+    train(config, tmp_path, on_epoch=done.append, should_stop=lambda: len(done) == 1)
+    with no_room_for_more_than(room), pytest.raises(CheckpointError, match="could not be written"):
+        train(config, tmp_path)
+    resumed, outcome = train(config, tmp_path)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert values_of(outcome.history) == values_of(expected.history)
+
+
+def test_a_truncated_checkpoint_is_passed_over_and_the_end_is_the_same(tmp_path):
+    config = small()
+    whole, _ = train(config)
+    calls = iter(range(1000))
+    train(config, tmp_path, should_stop=lambda: next(calls) == 8, keeping=Keeping(minutes=1e-9))
+    newest = checkpoints_in(tmp_path / "checkpoints")[0] / "state.pt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resumed, _ = train(config, tmp_path)
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_checkpoints_within_an_epoch_change_no_bit_and_only_so_many_are_kept(tmp_path):
+    config = small()
+    whole, expected = train(config)
+    kept, outcome = train(config, tmp_path, keeping=Keeping(minutes=1e-9, checkpoints=5))
+    assert torch.equal(weights(whole), weights(kept))
+    assert values_of(outcome.history) == values_of(expected.history)
+    steps = [int(path.name) for path in checkpoints_in(tmp_path / "checkpoints")]
+    assert steps == [12, 11, 10, 9, 8]
+
+
+@pytest.mark.parametrize("bad", [{"minutes": 0.0}, {"minutes": -1.0}, {"checkpoints": 0}])
+def test_keeping_nothing_is_refused(bad):
+    with pytest.raises(ConfigurationError, match="--"):
+        Keeping(**bad)
 
 
 def test_dropout_draws_the_same_after_a_resume(tmp_path):

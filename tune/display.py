@@ -11,8 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tune.observer import TrialRow
+from tune.plan import Plan
 from tune.space import Space, Values
+from tune.trials import TrialRow
 
 STYLES = {"finished": "green", "running": "cyan", "stopped": "dim", "collapsed": "yellow"}
 SHOWN = 20
@@ -22,10 +23,18 @@ SHOWN = 20
 class Display:
     """Shows every trial as it goes; use as a context manager around the search."""
 
-    def __init__(self, console: Console, space: Space, trials: int, epochs: int, objective: str) -> None:
-        self._console, self._space, self._objective = console, space, objective
-        self._trials, self._epochs = trials, epochs
-        self._rows: list[TrialRow] = []
+    def __init__(self, console: Console, plan: Plan, rows: Iterable[TrialRow]) -> None:
+        """Show a search.
+
+        Args:
+            console: where.
+            plan: of the search.
+            rows: trials of before this session; those that were running go on.
+        """
+        self._console, self._space, self._objective = console, plan.space, plan.objectives[0]
+        self._trials, self._epochs = plan.trials, plan.epochs
+        self._rows = {row.number: row for row in rows}
+        self._before = sum(map(self._done, self._rows.values()))
         self._began = time.monotonic()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
@@ -43,7 +52,7 @@ class Display:
 
     def started(self, row: TrialRow) -> None:
         """See `Listener`."""
-        self._rows.append(row)
+        self._rows[row.number] = row
 
     def reported(self, row: TrialRow, result: dict[str, Any]) -> None:
         """See `Listener`; the live table draws itself."""
@@ -51,7 +60,7 @@ class Display:
     def ended(self, row: TrialRow) -> None:
         """See `Listener`."""
         if not self._console.is_terminal:
-            done = sum(one.status != "running" for one in self._rows)
+            done = sum(one.status != "running" for one in self._rows.values())
             scores = "  ".join(f"{name} {value:.1f}" for name, value in row.scores.items())
             self._console.print(
                 f"[{done}/{self._trials}] trial {row.number} {row.status} at epoch {row.epoch}  {scores}  "
@@ -62,16 +71,21 @@ class Display:
             )
 
     def _render(self) -> RenderableType:
-        return Group(trial_table(self._rows[-SHOWN:], self._space, self._objective), Text(self._progress()))
+        return Group(
+            trial_table(list(self._rows.values())[-SHOWN:], self._space, self._objective), Text(self._progress())
+        )
 
     def _progress(self) -> str:
         """How much is done, and how long the rest takes if it goes on like the epochs so far."""
-        done = sum(self._epochs if row.status != "running" else row.epoch for row in self._rows)
-        share = done / (self._trials * self._epochs)
-        elapsed = time.monotonic() - self._began
-        ended = sum(row.status != "running" for row in self._rows)
-        left = f", about {elapsed * (1 - share) / share:.0f} s left" if share > 0.05 else ""
+        done = sum(map(self._done, self._rows.values()))
+        left_over = self._trials * self._epochs - done
+        elapsed, here = time.monotonic() - self._began, done - self._before
+        ended = sum(row.status != "running" for row in self._rows.values())
+        left = f", about {elapsed * left_over / here:.0f} s left" if here > 0.05 * left_over else ""
         return f"{ended} of {self._trials} trials ended, {elapsed:.0f} s{left}"
+
+    def _done(self, row: TrialRow) -> int:
+        return row.epoch if row.status == "running" else self._epochs
 
 
 def trial_table(rows: Iterable[TrialRow], space: Space, objective: str, title: str = "") -> Table:

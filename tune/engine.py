@@ -1,20 +1,25 @@
 """Ray Tune, set up for a search: resources that exist, trials in their own processes, nothing printed but ours."""
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search import ConcurrencyLimiter
 
-from colotride.config import RunConfig
 from colotride.errors import SearchError
-from tune.objective import OBJECTIVE, run_trial
-from tune.observer import Observer, TrialRow
-from tune.searcher import build_searcher
-from tune.space import Space, Values
+from colotride.ray_training import Workers
+from tune.listeners import Listener
+from tune.memory import Memory
+from tune.objective import Place, run_trial
+from tune.plan import Plan
+from tune.searcher import MemoryScheduler, MemorySearcher, Observer
+from tune.verdict import DRIVING
+
+RETRIES = 2
+"""How often a trial is started again from its checkpoint after its process or machine was lost."""
 
 
 @dataclass(frozen=True)
@@ -22,96 +27,118 @@ class Resources:
     """What one trial needs, and how many run at once."""
 
     cpus_per_trial: int
+    """Of each worker, where a trial has several."""
     gpus_per_trial: float
+    """A part of a GPU packs several trials onto one. Of each worker, where a trial has several."""
     concurrent: int | None
     """At most so many at once; None for as many as fit."""
+    workers_per_trial: int = 1
+
+    @property
+    def workers(self) -> Workers | None:
+        """Of each trial; None where it trains in its own process."""
+        if self.workers_per_trial == 1:
+            return None
+        return Workers(self.workers_per_trial, self.workers_per_trial, self.gpus_per_trial > 0, self.cpus_per_trial)
+
+    def needs(self, *, alone: bool = False) -> dict[str, float]:
+        """Of a trial's own process, by Ray's names; whole GPUs for one that must be alone on them."""
+        if self.workers_per_trial > 1:
+            return {"CPU": DRIVING}
+        gpus = float(math.ceil(self.gpus_per_trial)) if alone else self.gpus_per_trial
+        return {"CPU": float(self.cpus_per_trial), "GPU": gpus}
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything that decides a search."""
+def capacity(resources: Resources, offered: Sequence[Mapping[str, float]]) -> int:
+    """How many trials fit at once.
 
-    base: RunConfig
-    """The run that the trials vary, with its validation part held out."""
-    space: Space
-    first: list[Values]
-    """Configurations to try before the sampler takes over."""
-    trials: int
-    seed: int
-    """Of the sampler."""
-    device: str
-    resources: Resources
-
-
-def check_resources(resources: Resources, offered: Sequence[Mapping[str, float]]) -> None:
-    """Refuse what no machine can ever hold; Ray would wait for it without end.
+    A trial with workers of its own counts with all of them and with what drives it, so that no two trials ever wait
+    for each other's workers.
 
     Args:
-        resources: asked for.
+        resources: of one trial.
         offered: by machine; see `machines`.
 
     Raises:
-        SearchError: more CPUs or GPUs for one trial than any machine has, or no trial at all.
+        SearchError: not even one, or a request that makes no sense.
     """
     if resources.concurrent is not None and resources.concurrent < 1:
         raise SearchError(f"--concurrent {resources.concurrent} runs no trial; give 1 or more")
+    if resources.workers_per_trial < 1:
+        raise SearchError(f"--workers-per-trial {resources.workers_per_trial} trains nothing; give 1 or more")
     if resources.cpus_per_trial < 1:
         raise SearchError(f"--cpus-per-trial {resources.cpus_per_trial} is too few; give 1 or more")
+    if not 0 <= resources.gpus_per_trial < math.inf:
+        raise SearchError(f"--gpus-per-trial {resources.gpus_per_trial:g} is no number of GPUs; give 0 or more")
+    if resources.workers_per_trial > 1 and resources.gpus_per_trial not in (0, 1):
+        raise SearchError(
+            f"--gpus-per-trial {resources.gpus_per_trial:g} with several workers per trial: each has no GPU or one; "
+            "give 0 or 1"
+        )
     for kind, count in (("CPU", float(resources.cpus_per_trial)), ("GPU", resources.gpus_per_trial)):
         most = max((machine.get(kind, 0.0) for machine in offered), default=0.0)
         if count > most:
-            option = f"--{kind.lower()}s-per-trial"
-            raise SearchError(f"{option} {count:g} is more than any machine here has ({most:g}); ask for less")
+            raise SearchError(
+                f"--{kind.lower()}s-per-trial {count:g} is more than any machine here has ({most:g}); ask for less"
+            )
+    if resources.workers is None:
+        places = sum(_places(machine, resources) for machine in offered)
+    else:
+        # One process that drives each trial stands beside its workers and takes the last whole core of a machine.
+        spare = [{**machine, "CPU": machine.get("CPU", 0.0) - DRIVING} for machine in offered]
+        places = sum(map(resources.workers.room, spare)) // resources.workers_per_trial
+        if places < 1:
+            raise SearchError(
+                f"--workers-per-trial {resources.workers_per_trial} with {resources.cpus_per_trial} CPUs each and "
+                f"{DRIVING:g} CPU that drives them do not fit on the machines here; ask for fewer"
+            )
+    return min(places, resources.concurrent or places)
 
 
-def run_search(plan: Plan, folder: Path, observer: Observer) -> None:
-    """Run all trials; the observer hears of each, the Optuna study is kept in the folder.
+def _places(machine: Mapping[str, float], resources: Resources) -> int:
+    counts = [math.floor(machine.get("CPU", 0.0) / resources.cpus_per_trial)]
+    if resources.gpus_per_trial > 0:
+        gpus, each = machine.get("GPU", 0.0), resources.gpus_per_trial
+        # Part of a GPU is on one GPU: three times 0.4 do not fit on one, though the sum over two would hold five.
+        counts.append(math.floor(gpus / each) if each >= 1 else int(gpus) * math.floor(1 / each + 1e-9))
+    return min(counts)
+
+
+def run_search(
+    memory: Memory, folder: Path, resources: Resources, at_once: int, place: Place, listeners: Sequence[Listener]
+) -> None:
+    """Run the trials of a search that have not ended; Ctrl-C ends it early, and nothing is lost.
 
     Args:
-        plan: what to search.
-        folder: of the search; holds one folder per trial and `optuna.journal`.
-        observer: a Tune callback.
+        memory: of the search.
+        folder: of the search.
+        resources: of one trial.
+        at_once: how many trials; see `capacity`.
+        place: where trials train.
+        listeners: told of every trial.
     """
-    epochs, resources = plan.base.optimisation.epochs, plan.resources
-    base, space, device, threads = plan.base, plan.space, plan.device, resources.cpus_per_trial
+    plan: Plan = memory.plan
 
-    def trainable(values: dict[str, Any]) -> None:
-        run_trial(values, base=base, space=space, threads=threads, device=device)
+    def trainable(given: dict[str, Any]) -> None:
+        run_trial(given, plan=plan, place=place)
 
-    searcher = build_searcher(
-        plan.space, plan.first, metric=OBJECTIVE, journal=folder / "optuna.journal", seed=plan.seed
-    )
-    scheduler = ASHAScheduler(
-        time_attr="epoch",
-        metric=OBJECTIVE,
-        mode="max",
-        max_t=epochs,
-        grace_period=max(1, epochs // 3),
-        reduction_factor=3,
-    )
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
+        tune.with_resources(
+            trainable, lambda given: tune.PlacementGroupFactory([resources.needs(alone=given["alone"])])
+        ),
         tune_config=tune.TuneConfig(
-            search_alg=ConcurrencyLimiter(searcher, resources.concurrent) if resources.concurrent else searcher,
-            scheduler=scheduler,
-            num_samples=plan.trials,
+            search_alg=MemorySearcher(memory, can_be_alone=0 < resources.gpus_per_trial < 1),
+            scheduler=MemoryScheduler(memory),
+            num_samples=-1,
+            max_concurrent_trials=at_once,
             trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
-            name=folder.name, storage_path=str(folder.parent.absolute()), callbacks=[observer], verbose=0
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str((folder / "ray").absolute()),
+            callbacks=[Observer(memory, list(listeners))],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            verbose=0,
         ),
     )
     tuner.fit()
-
-
-def best_of(rows: Sequence[TrialRow]) -> TrialRow:
-    """The row of the best trial that reached its last epoch.
-
-    Raises:
-        SearchError: no trial did; the message says what became of them.
-    """
-    finished = [row for row in rows if row.status == "finished"]
-    if not finished:
-        ends = ", ".join(sorted({f"{row.status} ({row.reason})" if row.reason else row.status for row in rows}))
-        raise SearchError(f"none of the {len(rows)} trials reached its last epoch: {ends or 'none was started'}")
-    return max(finished, key=lambda row: row.scores[OBJECTIVE])

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from colotride.atomic import write_atomically
 from tune.findings import Findings
-from tune.looks import BEST, INK, LINE, MISSING, SCALE, between, colour_of, measured, short, statuses
+from tune.looks import BEST, INK, LINE, MISSING, SCALE, between, colour_of, short, statuses
 from tune.parameters import AnyParameter, Choice
 from tune.strands import strands
 from tune.surface import surface
@@ -52,11 +52,10 @@ def draw_history(findings: Findings) -> Figure | None:
         if chosen:
             axes.scatter(*zip(*chosen, strict=True), color=colour_of(status), label=status, zorder=3)
     if findings.points:
-        follow = np.maximum if findings.signs[0] > 0 else np.minimum
-        best = follow.accumulate([point.objectives[0] for point in findings.points])
+        best = np.maximum.accumulate([point.objectives[0] for point in findings.points])
         axes.step([point.number for point in findings.points], best, where="post", color=BEST, label="best so far")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="trial", ylabel=measured(findings.objectives[0]))
+    axes.set(xlabel="trial", ylabel=f"validation {findings.objectives[0]}")
     axes.legend(frameon=False, fontsize="small")
     return figure
 
@@ -78,7 +77,7 @@ def draw_front(findings: Findings) -> Figure | None:
             axes.annotate(
                 str(panel.numbers[position]), panel.places[position], (7, 7), textcoords="offset points", fontsize=8
             )
-        axes.set(xlabel=measured(panel.x), ylabel=measured(panel.y))
+        axes.set(xlabel=f"validation {panel.x}", ylabel=f"validation {panel.y}")
         axes.legend(frameon=False, fontsize="small")
         _clean(axes)
     return figure
@@ -101,7 +100,7 @@ def draw_importance(findings: Findings) -> Figure | None:
 
 def draw_slices(findings: Findings) -> Figure | None:
     """The first objective along each of the two parameters that matter most."""
-    leaders = findings.leaders
+    leaders, best = findings.leaders, findings.best.number if findings.best else None
     if not leaders:
         return None
     figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -109,11 +108,11 @@ def draw_slices(findings: Findings) -> Figure | None:
         points = [point for point in findings.points if parameter.name in point.values]
         places = [_place(parameter, point.values) for point in points]
         values = [point.objectives[0] for point in points]
-        colours = [BEST if point is findings.best else colour_of("finished") for point in points]
+        colours = [BEST if point.number == best else colour_of("finished") for point in points]
         axes.scatter(places, values, c=colours)
         _scale(axes, "x", parameter)
         _clean(axes)
-    figure.axes[0].set_ylabel(measured(findings.objectives[0]))
+    figure.axes[0].set_ylabel(f"validation {findings.objectives[0]}")
     return figure
 
 
@@ -135,7 +134,7 @@ def draw_contour(findings: Findings) -> Figure | None:
     axes.use_sticky_edges = False
     _scale(axes, "x", x)
     _scale(axes, "y", y)
-    figure.colorbar(ScalarMappable(level, SCALE), ax=axes, label=measured(findings.objectives[0]))
+    figure.colorbar(ScalarMappable(level, SCALE), ax=axes, label=f"validation {findings.objectives[0]}")
     return figure
 
 
@@ -160,7 +159,7 @@ def draw_parallel(findings: Findings) -> Figure | None:
     axes.set(yticks=[], xlim=(-0.2, len(axes_of) - 0.4))
     axes.spines[:].set_visible(False)
     if values:
-        figure.colorbar(ScalarMappable(level, SCALE), ax=axes, label=measured(findings.objectives[0]), pad=0.01)
+        figure.colorbar(ScalarMappable(level, SCALE), ax=axes, label=f"validation {findings.objectives[0]}", pad=0.01)
     return figure
 
 

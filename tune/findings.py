@@ -1,18 +1,16 @@
 """What a search has found, as plain numbers: the figures and the report draw from here and compute nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
 import optuna
-from optuna.study import StudyDirection
 
 from tune.importance import Importance, importances
-from tune.observer import TrialRow
 from tune.parameters import AnyParameter
 from tune.points import Point, finished_points
 from tune.space import Space
+from tune.trials import TrialRow, best_first, pareto_front
 
 LOST = ("collapsed", "nan", "diverged")
 """Ends of a trial whose model is worth nothing."""
@@ -26,29 +24,15 @@ class Saved:
     """By the scheduler, which gave up on poor trials."""
     lost: float
     """Because a model had collapsed, diverged or become NaN."""
+    spent: float
+    """Because finished trials had spent the image passes that one was allowed."""
     other: float
     """By errors, and by trials that still run."""
 
     @property
     def total(self) -> float:
         """1 - (epochs trained) / (trials times epochs)."""
-        return self.stopped + self.lost + self.other
-
-
-def signs(study: optuna.Study) -> tuple[float, ...]:
-    """By objective: +1 where it is maximised, -1 where it is minimised."""
-    return tuple(1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in study.directions)
-
-
-def front(scores: Sequence[Sequence[float]]) -> list[int]:
-    """Positions of the points that no other one beats in every respect: the Pareto front.
-
-    Args:
-        scores: by point, of equal length; larger is better.
-    """
-    values = np.array(scores, dtype=float)
-    beaten = [bool(((values >= one).all(axis=1) & (values > one).any(axis=1)).any()) for one in values]
-    return [position for position, loses in enumerate(beaten) if not loses]
+        return self.stopped + self.lost + self.spent + self.other
 
 
 def saved(rows: Sequence[TrialRow], epochs: int) -> Saved:
@@ -58,10 +42,10 @@ def saved(rows: Sequence[TrialRow], epochs: int) -> Saved:
         rows: all trials.
         epochs: of a trial that is trained to the end.
     """
-    shares = {"stopped": 0.0, "lost": 0.0, "other": 0.0}
+    shares = {"stopped": 0.0, "lost": 0.0, "spent": 0.0, "other": 0.0}
+    kinds = {"stopped": "stopped", "finished": "spent", **dict.fromkeys(LOST, "lost")}
     for row in rows:
-        kind = "stopped" if row.status == "stopped" else "lost" if row.status in LOST else "other"
-        shares[kind] += max(0, epochs - row.epoch) / (epochs * len(rows))
+        shares[kinds.get(row.status, "other")] += max(0, epochs - row.epoch) / (epochs * len(rows))
     return Saved(**shares)
 
 
@@ -88,9 +72,7 @@ class Findings:
     rows: Sequence[TrialRow]
     space: Space
     objectives: Sequence[str]
-    """Names; the first one leads."""
-    signs: tuple[float, ...]
-    """By objective; see `signs`."""
+    """Names of scores, all maximised; the first one leads."""
     epochs: int
     """Of a trial that is trained to the end."""
     points: list[Point]
@@ -104,9 +86,10 @@ class Findings:
         return [by_name[one.name] for one in self.ranked[0] if one.name in by_name][:2]
 
     @property
-    def best(self) -> Point | None:
-        """The best finished trial in the first objective."""
-        return max(self.points, key=lambda point: self.signs[0] * point.objectives[0], default=None)
+    def best(self) -> TrialRow | None:
+        """The best finished trial, as the search ranks them."""
+        finished = [row for row in self.rows if row.status == "finished"]
+        return best_first(finished, self.objectives)[0] if finished else None
 
     def last_values(self) -> list[float | None]:
         """By row: the first objective where the trial ended; None where it was never validated."""
@@ -115,26 +98,11 @@ class Findings:
 
     def panels(self) -> list[Panel]:
         """The front: of every two objectives, or of R@1 and ARS where there is one objective."""
-        if len(self.objectives) == 1:
-            rows = [row for row in self.rows if row.status == "finished"]
-            places = [(row.scores["R@1"], row.scores["ARS"]) for row in rows]
-            others = [(row.scores["R@1"], row.scores["ARS"]) for row in self.rows if row.status == "stopped"]
-            return [_panel("R@1", "ARS", [row.number for row in rows], places, front(places), others)]
-        best = front(
-            [[sign * value for sign, value in zip(self.signs, p.objectives, strict=True)] for p in self.points]
-        )
-        numbers = [point.number for point in self.points]
-        return [
-            _panel(
-                self.objectives[x],
-                self.objectives[y],
-                numbers,
-                [(point.objectives[x], point.objectives[y]) for point in self.points],
-                best,
-                [],
-            )
-            for x, y in combinations(range(len(self.objectives)), 2)
-        ]
+        names = self.objectives if len(self.objectives) > 1 else ("R@1", "ARS")
+        finished = [row for row in self.rows if row.status == "finished"]
+        stopped = [row for row in self.rows if row.status == "stopped"]
+        front = {row.number for row in pareto_front(finished, names)}
+        return [_panel(x, y, finished, front, stopped) for x, y in combinations(names, 2)]
 
 
 def findings_of(
@@ -143,15 +111,17 @@ def findings_of(
     """Gather what a search has found; see `Findings`."""
     points = finished_points(study)
     ranked = [importances(points, space, number) for number in range(len(objectives))]
-    return Findings(rows, space, objectives, signs(study), epochs, points, ranked)
+    return Findings(rows, space, objectives, epochs, points, ranked)
 
 
-def _panel(
-    x: str,
-    y: str,
-    numbers: list[int],
-    places: list[tuple[float, float]],
-    front: list[int],
-    others: list[tuple[float, float]],
-) -> Panel:
-    return Panel(x, y, numbers, places, sorted(front, key=lambda position: places[position]), others)
+def _panel(x: str, y: str, finished: Sequence[TrialRow], front: Collection[int], stopped: Sequence[TrialRow]) -> Panel:
+    places = [(row.scores[x], row.scores[y]) for row in finished]
+    best = [position for position, row in enumerate(finished) if row.number in front]
+    return Panel(
+        x=x,
+        y=y,
+        numbers=[row.number for row in finished],
+        places=places,
+        front=sorted(best, key=lambda position: places[position]),
+        others=[(row.scores[x], row.scores[y]) for row in stopped],
+    )

@@ -4,8 +4,8 @@ import html
 import math
 from typing import Any
 
-from tune.observer import TrialRow
 from tune.parameters import AnyParameter, Choice
+from tune.trials import TrialRow
 
 COLOURS = {
     "finished": "#2a6f97",
@@ -13,6 +13,7 @@ COLOURS = {
     "collapsed": "#e09f3e",
     "nan": "#b5651d",
     "diverged": "#8c4a1f",
+    "out-of-memory": "#9d4edd",
     "error": "#7d1f2f",
     "running": "#6fb1a0",
 }
@@ -55,11 +56,6 @@ def between(parameter: AnyParameter) -> list[float]:
     powers = range(math.floor(math.log10(parameter.low)), math.ceil(math.log10(parameter.high)) + 1)
     rounds = (digit * 10.0**power for power in powers for digit in (1, 2, 5))
     return [value for value in rounds if parameter.low <= value <= parameter.high]
-
-
-def measured(name: str) -> str:
-    """An objective with the part of the data on which it was measured, where it was."""
-    return f"validation {name}" if name in ("R@1", "ERS", "ARS") else name
 
 
 def described(row: TrialRow) -> str:

@@ -1,5 +1,6 @@
-"""One trial: the trainer on the training side without its validation part, judged on that part after every epoch."""
+"""One trial: the trainer on the training side without its validation part, judged on that part as it goes."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,48 +10,134 @@ from ray import tune
 from colotride.command_line import device_of
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
-from colotride.training import EpochRecord, Trainer
-from tune.space import Space
+from colotride.errors import WorkerError
+from colotride.history import EpochRecord, Outcome
+from colotride.ray_training import Workers, train_on_workers
+from colotride.run_folder import Keeping
+from colotride.training import Trainer
+from tune.plan import SHOWN_SCORES, Plan
+from tune.searcher import OUT_OF_MEMORY
 
-OBJECTIVE = "ARS"
+MILLION = 1e6
 
 
-def run_trial(values: dict[str, Any], *, base: RunConfig, space: Space, threads: int, device: str) -> None:
-    """Train with the drawn values in this process and report every validated epoch to Ray Tune.
+@dataclass(frozen=True)
+class Place:
+    """Where trials run and what one of them has."""
 
-    The model is checkpointed in the trial's own folder: a trial that is started again goes on where it was.
+    folder: Path
+    """Of all trials; each has its own below. Seen from every machine, unless there is `storage`."""
+    device: str
+    threads: int
+    """Of torch, in a trial without workers of its own."""
+    workers: Workers | None = None
+    """Of each trial; None trains in the trial's own process."""
+    storage: str | None = None
+    """URI of second copies of all trials' folders."""
+
+    def of(self, number: int) -> tuple[Path, Keeping]:
+        """The folder of one trial, and how it is kept."""
+        name = f"{number:03d}"
+        return self.folder / name, Keeping(storage=None if self.storage is None else f"{self.storage}/{name}")
+
+
+class Reporter:
+    """Reports every validated epoch to Ray Tune, and ends the trial when its cost is spent."""
+
+    def __init__(self, epochs: int, max_cost: float | None) -> None:
+        self._epochs, self._max_cost = epochs, max_cost
+        self._cost, self.spent = 0.0, False
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Report an epoch."""
+        passes = record.passes / MILLION
+        self._cost += passes
+        self.spent = self._max_cost is not None and self._cost + passes > self._max_cost
+        last = record.epoch == self._epochs or self.spent
+        if record.validation:
+            reason = f"its cost of {self._max_cost:g} M passes is spent" if self.spent and self._max_cost else ""
+            tune.report(reported(record, "finished" if last else "running", self._cost, reason))
+
+    def lost(self, outcome: Outcome) -> None:
+        """Report a model that was lost."""
+        if outcome.status not in ("finished", "interrupted"):
+            tune.report(reported(outcome.history[-1], outcome.status, self._cost, outcome.reason))
+
+    def out_of_memory(self, history: list[EpochRecord], reason: str) -> None:
+        """Report that the GPU was too full."""
+        last = history[-1] if history else EpochRecord(0, 0, 0.0, {})
+        tune.report(reported(last, OUT_OF_MEMORY, self._cost, reason))
+
+
+def run_trial(given: dict[str, Any], *, plan: Plan, place: Place) -> None:
+    """Train one drawn configuration and report its epochs, those of before an interruption included.
 
     Args:
-        values: drawn from the space.
-        base: the run that the values change.
-        space: says where the values belong.
-        threads: for torch.
-        device: where to compute.
+        given: number and values of the trial.
+        plan: of the search.
+        place: where to train.
     """
-    torch.set_num_threads(threads)
-    config = space.configure(base, values)
-    splits = load_splits(config.data)
-    folder = Path(tune.get_context().get_trial_dir())
-    trainer = Trainer(config, splits.train, splits.validation, device=device_of(device), directory=folder)
-    epochs = config.optimisation.epochs
-
-    def report(record: EpochRecord) -> None:
-        if record.validation:
-            tune.report(reported(record, "running" if record.epoch < epochs else "finished"))
-
-    outcome = trainer.run(on_epoch=report)
-    if outcome.status not in ("finished", "interrupted"):
-        tune.report(reported(outcome.history[-1], outcome.status, outcome.reason))
+    config = plan.space.configure(plan.base, given["values"])
+    folder, keeping = place.of(given["number"])
+    reporter = Reporter(plan.epochs, plan.max_cost)
+    train = _here if place.workers is None else _there
+    history: list[EpochRecord] = []
+    try:
+        train(config, folder, keeping, place, reporter, history)
+    except (torch.OutOfMemoryError, WorkerError) as error:
+        if isinstance(error, WorkerError) and "OutOfMemory" not in str(error):
+            raise
+        reporter.out_of_memory(history, str(error).splitlines()[0])
 
 
-def reported(record: EpochRecord, status: str, reason: str = "") -> dict[str, Any]:
-    """What Ray, Optuna and the table see of an epoch; a lost model's objective is 0, as it retrieves nothing."""
-    scores = {name: record.validation.get(name, 0.0) for name in (OBJECTIVE, "ERS", "R@1")}
+def _here(
+    config: RunConfig, folder: Path, keeping: Keeping, place: Place, reporter: Reporter, history: list[EpochRecord]
+) -> None:
+    torch.set_num_threads(place.threads)
+    splits, device = load_splits(config.data), device_of(place.device)
+    trainer = Trainer(config, splits.train, splits.validation, device=device, directory=folder, keeping=keeping)
+    for record in trainer.history:
+        reporter.epoch(record)
+    history += trainer.history
+
+    def on_epoch(record: EpochRecord) -> None:
+        history.append(record)
+        reporter.epoch(record)
+
+    reporter.lost(trainer.run(on_epoch=on_epoch, should_stop=lambda: reporter.spent))
+
+
+def _there(
+    config: RunConfig, folder: Path, keeping: Keeping, place: Place, reporter: Reporter, history: list[EpochRecord]
+) -> None:
+    assert place.workers is not None
+
+    def on_epoch(record: EpochRecord) -> None:
+        history.append(record)
+        reporter.epoch(record)
+
+    outcome = train_on_workers(
+        config, place.workers, folder, keeping=keeping, on_epoch=on_epoch, should_stop=lambda: reporter.spent
+    )
+    reporter.lost(outcome)
+
+
+def reported(record: EpochRecord, status: str, cost: float, reason: str = "") -> dict[str, Any]:
+    """What Ray, Optuna and the table see of an epoch; a lost model's scores are 0, as it retrieves nothing.
+
+    Args:
+        record: of the epoch.
+        status: running, finished, or what the model was lost to.
+        cost: millions of image passes behind the trial.
+        reason: why it ended.
+    """
+    scores = {name: record.validation.get(name, 0.0) for name in SHOWN_SCORES}
     return {
         **scores,
         "epoch": record.epoch,
         "status": status,
         "reason": reason,
         "seconds": record.seconds,
+        "cost": cost,
         "record": {"diagnostics": record.diagnostics, "validation": record.validation, "step": record.step},
     }

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from colotride.atomic import write_atomically
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.scores import RESISTANCE_COLUMNS
-from tune.observer import TrialRow
+from tune.trials import TrialRow
 
 COLOURS = {"finished": "#2a6f97", "stopped": "#a9b4c2", "collapsed": "#e09f3e", "default": "#6c757d", "best": "#c1121f"}
 

@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from tune.findings import Findings
-from tune.looks import BEST, INK, LINE, MISSING, SCALE, between, colour_of, described, measured, short, statuses
+from tune.looks import BEST, INK, LINE, MISSING, SCALE, between, colour_of, described, short, statuses
 from tune.parameters import AnyParameter, Choice
 from tune.strands import strands
 from tune.surface import surface
@@ -71,16 +71,15 @@ def plot_history(findings: Findings) -> go.Figure | None:
             y=[value for _, value in chosen],
             **_dots(status, colour_of(status), [described(row) for row, _ in chosen]),
         )
-    follow = np.maximum if findings.signs[0] > 0 else np.minimum
     figure.add_scatter(
         x=[point.number for point in findings.points],
-        y=follow.accumulate([point.objectives[0] for point in findings.points]) if findings.points else [],
+        y=np.maximum.accumulate([point.objectives[0] for point in findings.points]) if findings.points else [],
         mode="lines",
         line={"shape": "hv", "color": BEST},
         name="best so far",
         hoverinfo="skip",
     )
-    return _laid_out(figure, "trial", measured(findings.objectives[0]), height=340, trials=len(findings.rows))
+    return _laid_out(figure, "trial", f"validation {findings.objectives[0]}", height=340, trials=len(findings.rows))
 
 
 def plot_front(findings: Findings) -> go.Figure | None:
@@ -106,8 +105,8 @@ def plot_front(findings: Findings) -> go.Figure | None:
             **first,
             **place,
         )
-        figure.update_xaxes(title=measured(panel.x), **place)
-        figure.update_yaxes(title=measured(panel.y), **place)
+        figure.update_xaxes(title=f"validation {panel.x}", **place)
+        figure.update_yaxes(title=f"validation {panel.y}", **place)
     return _laid_out(figure, height=400)
 
 
@@ -139,14 +138,14 @@ def plot_importance(findings: Findings) -> go.Figure | None:
 
 def plot_slices(findings: Findings) -> go.Figure | None:
     """See `figures.draw_slices`."""
-    leaders = findings.leaders
+    leaders, best = findings.leaders, findings.best.number if findings.best else None
     if not leaders:
         return None
     figure = make_subplots(1, len(leaders), shared_yaxes=True, horizontal_spacing=0.05)
     texts = {row.number: described(row) for row in findings.rows}
     for column, parameter in enumerate(leaders, start=1):
         points = [point for point in findings.points if parameter.name in point.values]
-        colours = [BEST if point is findings.best else colour_of("finished") for point in points]
+        colours = [BEST if point.number == best else colour_of("finished") for point in points]
         figure.add_scatter(
             x=[_place(parameter, point.values) for point in points],
             y=[point.objectives[0] for point in points],
@@ -156,7 +155,7 @@ def plot_slices(findings: Findings) -> go.Figure | None:
             col=column,
         )
         figure.update_xaxes(**_axis(parameter), row=1, col=column)
-    figure.update_yaxes(title=measured(findings.objectives[0]), row=1, col=1)
+    figure.update_yaxes(title=f"validation {findings.objectives[0]}", row=1, col=1)
     return _laid_out(figure, height=340)
 
 
@@ -168,7 +167,7 @@ def plot_contour(findings: Findings) -> go.Figure | None:
     points = [point for point in findings.points if x.name in point.values and y.name in point.values]
     heights = [point.objectives[0] for point in points]
     low, high = min(heights), max(heights)
-    bar = {"title": {"text": measured(findings.objectives[0]), "side": "right"}}
+    bar = {"title": {"text": f"validation {findings.objectives[0]}", "side": "right"}}
     figure = go.Figure()
     found = surface(points, heights, x, y)
     if found is not None:
@@ -251,7 +250,7 @@ def plot_parallel(findings: Findings) -> go.Figure | None:
         figure.add_annotation(x=0, y=MISSING, text="–", showarrow=False, xanchor="right", xshift=-6)
     if values:
         # A trace without points carries the colour bar.
-        bar = {"title": {"text": measured(findings.objectives[0]), "side": "right"}}
+        bar = {"title": {"text": f"validation {findings.objectives[0]}", "side": "right"}}
         marker = {"color": [low], "cmin": low, "cmax": high, "colorscale": SCALE, "colorbar": bar, "showscale": True}
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, showlegend=False, hoverinfo="skip")
     figure.update_xaxes(

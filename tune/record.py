@@ -8,8 +8,8 @@ from colotride.config import RunConfig
 from colotride.evaluation.results import Evaluation
 from colotride.tracking import Tracker, epoch_metrics, flat_parameters, metric_name, test_metrics
 from colotride.training import EpochRecord
-from tune.observer import TrialRow
 from tune.space import Space
+from tune.trials import TrialRow
 
 
 class SearchRecord:

@@ -10,12 +10,12 @@ import optuna
 from colotride.atomic import write_atomically
 from tune.figures import write_figures
 from tune.findings import Findings, findings_of, saved
-from tune.looks import colour_of, measured, short, statuses
-from tune.observer import TrialRow
+from tune.looks import colour_of, short, statuses
 from tune.parameters import Choice
 from tune.plots import library, plots
 from tune.points import ENOUGH
 from tune.space import Space
+from tune.trials import TrialRow
 
 
 def write_report(
@@ -37,7 +37,7 @@ def write_report(
         study: whose trials, counted from 0, are those of the rows, counted from 1; finished ones are COMPLETE.
         rows: all trials, in the order of their starts.
         space: that was searched.
-        objectives: names, as many as the study has directions.
+        objectives: names of scores, as many as the study has directions, all maximised.
         epochs: of a trial that is trained to the end.
         verdict: a table of texts by column, the same columns in each row; may be empty.
 
@@ -63,7 +63,6 @@ def write_report(
         trials=[_line(row, findings) for row in rows],
         unfinished=[row for row in rows if row.status not in ("finished", "stopped", "running")],
         colour_of=colour_of,
-        measured=measured,
     )
     report = folder / "report.html"
     write_atomically(report, page.encode())

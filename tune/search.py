@@ -2,39 +2,45 @@
 
 Examples:
     python tune/search.py --dataset digits
-    python tune/search.py --dataset cub --data-root ~/data --trials 40 --gpus-per-trial 1
-    python tune/search.py --dataset digits --trials 4 --run.optimisation.epochs 3 --no-verdict
+    python tune/search.py --dataset cub --data-root ~/data --trials 40 --gpus-per-trial 0.25
+    python tune/search.py --dataset sop --workers-per-trial 4 --gpus-per-trial 1 --storage s3://bucket/searches
+    python tune/search.py --dataset digits --objective r1,ars --sampler nsga2 --groups margins learning-rate
+    python tune/search.py --resume digits-20261123-120000
 """
 
-import dataclasses
 import json
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from pydantic import ValidationError
 from rich.console import Console
 
-from colotride.atomic import write_atomically
 from colotride.command_line import base_config, device_of, parse, run
-from colotride.config import RunConfig, save_config
+from colotride.config import RunConfig
 from colotride.data.splits import load_splits
 from colotride.distributed import machines, start_ray
 from colotride.errors import SearchError
-from colotride.evaluation.table import table_of
 from colotride.presets import with_data_root
-from colotride.tracking import DEFAULT_URI, Tracker, absolute, default_uri
-from tune.display import Display, trial_table, value_text
-from tune.engine import Plan, Resources, best_of, check_resources, run_search
-from tune.objective import OBJECTIVE
-from tune.observer import Observer, TrialRow
-from tune.picture import draw_search
+from colotride.tracking import Tracker, default_uri
+from tune.build import build_space
+from tune.conclusion import conclude, draw, interrupted, result_of
+from tune.display import Display
+from tune.engine import Resources, capacity, run_search
+from tune.final import give_verdict
+from tune.memory import Memory
+from tune.objective import Place
+from tune.plan import Plan, Sampler, Stopping, load_plan, objectives_of, save_plan
 from tune.record import SearchRecord
-from tune.space import Space, default_space
-from tune.verdict import Judged, judge_all
+from tune.session import Session
+from tune.starts import start_points
+from tune.trials import best_first
+
+TRIALS = 16
+"""Configurations that a search tries unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +53,54 @@ class Search:
     config: Path | None = None
     """Vary the run of this YAML file instead."""
     defense: str | None = None
-    """Replace the defense by another one with its defaults; the space must fit it."""
+    """Replace the defense by another one with its defaults."""
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder that holds the data sets (default: $COLOTRIDE_DATA, or the configuration's)."""
-    trials: int = 16
-    """Configurations to try; the first is the default one."""
+    trials: int | None = None
+    """Configurations to try, the first ones included (default: 16; of a resumed search, as many as before)."""
+    groups: tuple[str, ...] = ()
+    """Search more: margins, learning-rate, weighting, ...; a wrong name lists them all."""
+    space: Path | None = None
+    """YAML file that narrows, replaces, fixes, removes or adds parameters; docs/search.md shows its form."""
+    start_from: tuple[Path, ...] = ()
+    """Try these first, after the default: a search's folder (its best), a run's folder or a YAML configuration."""
+    objective: str = "ars"
+    """What to maximise on held-out training classes: ars, ers, r1, map, or several for a Pareto front (r1,ars)."""
+    sampler: Sampler = "tpe"
+    """tpe (multivariate, constant liar), gp (Gaussian process), nsga2 (for several objectives) or random."""
+    stopping: Stopping | None = None
+    """End bad trials early: asha (default for one objective), median, or none (several objectives)."""
+    max_cost: float | None = None
+    """End a trial after so many millions of image passes, so that configurations are compared at equal cost."""
+    first_share: float = 0.5
+    """Share of the validation's queries and PGD steps in the first epoch, growing to all of them in the last one;
+    1 with --max-cost."""
+    seed: int = 0
+    """Of the sampler; --run.seed is the one of the trials."""
     name: str | None = None
     """Name of the search and of its folder (default: <data set>-<date>)."""
     results: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/search")
     """Folder above the search's own."""
-    seed: int = 0
-    """Of the sampler; --run.seed is the one of the trials."""
+    resume: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Go on with a search that was interrupted or killed, from where it was; what decides its numbers is as before."""
     concurrent: int | None = None
-    """Trials at once (default: as many as the machine holds)."""
+    """Trials at once (default: as many as the machines hold)."""
     cpus_per_trial: int = 1
-    """Processor cores of one trial."""
+    """Processor cores of one trial, or of each of its workers."""
     gpus_per_trial: float = 0.0
-    """GPUs of one trial; 0.25 packs four onto one."""
+    """GPUs of one trial, or of each of its workers; 0.25 packs four trials onto one."""
+    workers_per_trial: int = 1
+    """Train each trial with so many of Ray's workers."""
+    storage: str | None = None
+    """Keep second copies of the trials' checkpoints there: s3://..., gs://...; needed where machines share no disk."""
     device: str = "auto"
     """Device inside a trial: auto (a GPU where the trial has one), cpu, cuda."""
     verdict: bool = True
-    """Retrain the best and the default on all training classes and evaluate both on the test classes."""
+    """Retrain the best and the default on all training classes and evaluate them on the test classes."""
+    top: int = 1
+    """How many of the best configurations the verdict judges."""
+    verdict_seeds: int = 3
+    """Seeds per configuration of the verdict."""
     tracking_uri: str | None = None
     """MLflow store (default: $MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."""
     json: bool = False
@@ -75,136 +108,106 @@ class Search:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Search as the arguments say."""
+    """Search as the arguments say; 130 when it was interrupted."""
     command = parse(Search, arguments, Search(run=base_config(arguments, preset_option="--dataset")))
-    console = Console(stderr=command.json)
-    plan, folder = prepare(command)
+    session = prepare(command)
+    plan, folder = session.plan, session.folder
     tracker = Tracker(command.tracking_uri or default_uri())
-    start_ray()
-    check_resources(plan.resources, machines())
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_plan(plan, folder)
+    memory = Memory(folder, plan)
     record = SearchRecord(tracker, folder.name, plan.base, plan.space, plan.trials)
     try:
-        rows, best = explore(plan, folder, record, console)
-        configs = {"default": plan.base, "best": plan.space.configure(plan.base, best.values)}
-        for name, config in configs.items():
-            save_config(config.with_values({"data.hold_out_validation": False}), folder / f"{name}.yaml")
-        judged = give_verdict(plan, configs, folder, record, console) if command.verdict else {}
+        with Display(session.console, plan, memory.rows()) as display:
+            run_search(memory, folder, session.resources, session.at_once, session.place, [display, record])
+        if not memory.complete:
+            return interrupted(session, memory.rows())
+        ranked = best_first(memory.rows(), plan.objectives)
+        finalists = give_verdict(session, ranked, command.top, command.verdict_seeds, record) if command.verdict else []
+        artifacts = draw(session, memory, ranked, finalists)
+    except KeyboardInterrupt:
+        return interrupted(session, memory.rows())
     except BaseException:
         record.close({}, [], failed=True)
         raise
-    evaluations = {name: one.evaluation for name, one in judged.items() if one.evaluation is not None}
-    picture = folder / "search.png"
-    draw_search(rows, evaluations, picture, f"{folder.name}: {len(rows)} trials on {plan.base.data.name}")
-    record.close(best.scores, [folder / "best.yaml", folder / "trials.json", picture])
+    record.close(ranked[0].scores, artifacts)
     if command.json:
-        print(json.dumps(result_of(folder, best, judged)))
+        print(json.dumps(result_of(session, ranked, finalists)))
     else:
-        conclude(console, plan.space, folder, rows, best, judged, tracker.uri)
+        conclude(session, memory.rows(), ranked, finalists, tracker.uri)
     return 0
 
 
-def explore(plan: Plan, folder: Path, record: SearchRecord, console: Console) -> tuple[list[TrialRow], TrialRow]:
-    """Run all trials with a display; returns their rows and the best one.
+def prepare(command: Search) -> Session:
+    """Check all that can be checked before anything is written, and start Ray.
 
     Raises:
-        SearchError: no trial reached its last epoch.
-    """
-    display = Display(console, plan.space, plan.trials, plan.base.optimisation.epochs, OBJECTIVE)
-    observer = Observer([display, record], OBJECTIVE)
-    with display:
-        run_search(plan, folder, observer)
-    rows = list(observer.rows.values())
-    save_trials(rows, folder / "trials.json")
-    return rows, best_of(rows)
-
-
-def prepare(command: Search) -> tuple[Plan, Path]:
-    """Check all that can be checked before anything is started.
-
-    Raises:
-        SearchError: too few trials, a name that is taken, or a default that lies outside the space.
+        SearchError: an option that makes no sense, a name that is taken, a search to resume that does not exist, more
+            than the machines can hold, or a default outside the space.
         DataError: the data set is missing or unusable.
     """
-    if command.trials < 1:
-        raise SearchError(f"--trials {command.trials} tries nothing; give 1 or more")
-    base = with_data_root(command.run, command.data_root).with_values({"data.hold_out_validation": True})
-    # Ray's workers have other working directories.
-    base = base.with_values({"data.root": base.data.root.absolute()})
-    load_splits(base.data)
+    for option, number in (
+        ("--trials", command.trials),
+        ("--top", command.top),
+        ("--verdict-seeds", command.verdict_seeds),
+    ):
+        if number is not None and number < 1:
+            raise SearchError(f"{option} {number} is too few; give 1 or more")
+    plan, folder = _resumed(command) if command.resume is not None else _new(command)
+    load_splits(plan.base.data)
     if command.device != "auto":
         device_of(command.device)
+    resources = Resources(command.cpus_per_trial, command.gpus_per_trial, command.concurrent, command.workers_per_trial)
+    start_ray()
+    at_once = capacity(resources, machines())
+    device = command.device if command.gpus_per_trial > 0 or command.device != "auto" else "cpu"
+    storage = None if command.storage is None else f"{command.storage.rstrip('/')}/{folder.name}/trials"
+    place = Place((folder / "trials").absolute(), device, command.cpus_per_trial, resources.workers, storage)
+    return Session(plan, folder, resources, at_once, place, Console(stderr=command.json))
+
+
+def _new(command: Search) -> tuple[Plan, Path]:
+    share = 1.0 if command.max_cost is not None else command.first_share
+    base = with_data_root(command.run, command.data_root).with_values(
+        {"data.hold_out_validation": True, "validation.first_share": share}
+    )
+    # Ray's workers have other working directories.
+    base = base.with_values({"data.root": base.data.root.absolute()})
     folder = command.results / (command.name or time.strftime(f"{base.data.name}-%Y%m%d-%H%M%S"))
     if folder.exists():
-        raise SearchError(f"search {folder} exists already; choose another --name")
-    space = default_space()
-    resources = Resources(command.cpus_per_trial, command.gpus_per_trial, command.concurrent)
-    if not os.environ.get("RAY_ADDRESS"):
-        check_resources(resources, machines())
-    device = command.device if command.gpus_per_trial > 0 or command.device != "auto" else "cpu"
-    plan = Plan(base, space, [space.point_of(base)], command.trials, command.seed, device, resources)
+        raise SearchError(
+            f"search {folder} exists already; choose another --name, or go on with it: --resume {folder.name}"
+        )
+    objectives = objectives_of(command.objective)
+    space = build_space(base, groups=command.groups, file=command.space)
+    try:
+        plan = Plan(
+            base=base,
+            space=space,
+            first=tuple(start_points(space, base, command.start_from)),
+            trials=command.trials or TRIALS,
+            objectives=objectives,
+            sampler=command.sampler,
+            stopping=command.stopping or ("asha" if len(objectives) == 1 else "none"),
+            seed=command.seed,
+            max_cost=command.max_cost,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "--" + ".".join(map(str, first["loc"])).replace("_", "-") if first["loc"] else "the search"
+        raise SearchError(f"{name}: {first['msg'].removeprefix('Value error, ')}; see --help") from None
     return plan, folder
 
 
-def save_trials(rows: Sequence[TrialRow], path: Path) -> None:
-    """Write all trials with their values, curves and ends as JSON, atomically."""
-    plain = [dataclasses.asdict(row) for row in rows]
-    write_atomically(path, (json.dumps(plain, indent=2) + "\n").encode())
-
-
-def give_verdict(
-    plan: Plan, configs: Mapping[str, RunConfig], folder: Path, record: SearchRecord, console: Console
-) -> dict[str, Judged]:
-    """Retrain and evaluate; where the default has won, it is judged alone."""
-    distinct = dict(configs) if configs["best"] != configs["default"] else {"default": configs["default"]}
-    asked = plan.resources
-    with console.status(f"Verdict: training {' and '.join(distinct)} on all training classes, then all attacks"):
-        judged = judge_all(
-            distinct, folder / "verdict", device=plan.device, cpus=asked.cpus_per_trial, gpus=asked.gpus_per_trial
-        )
-    for name, one in judged.items():
-        if one.evaluation is not None:
-            record.verdict(name, distinct[name], one.history, one.evaluation)
-    return judged
-
-
-def conclude(
-    console: Console,
-    space: Space,
-    folder: Path,
-    rows: Sequence[TrialRow],
-    best: TrialRow,
-    judged: Mapping[str, Judged],
-    uri: str,
-) -> None:
-    """Tell a person what was found and where it lies."""
-    console.print(trial_table(rows, space, OBJECTIVE, title="Trials, scores on the held-out training classes"))
-    console.print(f"\n[bold]Best configuration[/bold] (trial {best.number}):")
-    for name, value in best.values.items():
-        default = rows[0].values.get(name)
-        console.print(f"  {name.replace('_', ' '):<26}{value_text(value):>9}   (default {value_text(default)})")
-    evaluations = {name: one.evaluation for name, one in judged.items() if one.evaluation is not None}
-    if evaluations:
-        console.print()
-        console.print(table_of(evaluations, title="Verdict on the test classes"))
-    for name, one in judged.items():
-        if one.evaluation is None:
-            console.print(f"{name}: {one.status} when trained on all classes ({one.reason})", style="yellow")
-    if judged and "best" not in judged:
-        console.print("The default configuration is the best one that was found.")
-    console.print(f"\nResults     {folder}  (best.yaml, trials.json, search.png, verdict/)")
-    console.print(f"Train it    python scripts/train.py --config {folder / 'best.yaml'}")
-    opened = "make ui" if uri == absolute(DEFAULT_URI) else f"mlflow ui --backend-store-uri {uri}"
-    console.print(f"Compare     {opened}, then http://127.0.0.1:5000")
-
-
-def result_of(folder: Path, best: TrialRow, judged: Mapping[str, Judged]) -> dict[str, object]:
-    """The same for machines."""
-    return {
-        "folder": str(folder),
-        "best": dataclasses.asdict(best),
-        "verdict": {name: one.evaluation.to_dict() if one.evaluation else one.status for name, one in judged.items()},
-    }
+def _resumed(command: Search) -> tuple[Plan, Path]:
+    folder = command.results / str(command.resume)
+    plan = load_plan(folder)
+    if command.trials is not None:
+        plan = plan.model_copy(update={"trials": command.trials})
+    if command.data_root is not None:
+        base = with_data_root(plan.base, command.data_root)
+        plan = plan.model_copy(update={"base": base.with_values({"data.root": base.data.root.absolute()})})
+    return plan, folder
 
 
 if __name__ == "__main__":

@@ -1,85 +1,122 @@
-"""Ray's OptunaSearch, made truthful about trials that did not reach their last epoch."""
+"""Ray Tune's side of a search: it asks the memory what to run, tells it what happened, and stops what it says."""
 
-import warnings
-from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.trial import TrialState
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune import Callback
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
-from tune.space import Space, Values
+from tune.listeners import Listener
+from tune.memory import Memory
 
-FINISHED = "finished"
+OUT_OF_MEMORY = "out-of-memory"
 
 
-class TruthfulOptunaSearch(OptunaSearch):
-    """Tells Optuna what happened to a trial.
+class MemorySearcher(Searcher):
+    """Hands out trials: those that a former driver left running, those to be tried again alone, then new ones."""
 
-    The stock searcher reports a trial that a scheduler stopped as COMPLETE with its last value: stopped at epoch 2, it
-    then looks as if it had been trained to the end. Here only a trial whose `status` is "finished" is COMPLETE; a
-    stopped, collapsed or diverged one is PRUNED at its epoch with the values that it reported, one that raised is
-    FAIL. Every trial carries its `status` and `epoch` as user attributes.
-    """
+    def __init__(self, memory: Memory, *, can_be_alone: bool) -> None:
+        """Serve one session of a search.
+
+        Args:
+            memory: of the search.
+            can_be_alone: whether trials share GPUs, so that one that ran out of memory may succeed without company.
+        """
+        super().__init__(metric=memory.plan.objectives[0], mode="max")
+        self._memory, self._can_be_alone = memory, can_be_alone
+        self._waiting: list[tuple[int, bool]] = [(number, False) for number in memory.unfinished()]
+        self._running: dict[str, tuple[int, bool]] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """What the next trial of Ray runs; nothing yet, while one that runs may have to be tried again."""
+        if not self._waiting:
+            row = self._memory.draw()
+            if row is None:
+                return None if self._running else Searcher.FINISHED
+            self._waiting.append((row.number, False))
+        number, alone = self._waiting.pop(0)
+        self._running[trial_id] = (number, alone)
+        return {"number": number, "values": self._memory.row(number).values, "alone": alone}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Hand a value on as an intermediate one, at its epoch (not at the number of the report)."""
-        trial = self._ot_trials[trial_id]
-        trial.report(result[self.metric], result["epoch"])
-        trial.set_user_attr("status", result["status"])
-        trial.set_user_attr("epoch", result["epoch"])
+        """Nothing: `MemoryScheduler` has told the memory already."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Close a trial in the state that it deserves."""
-        trial = self._ot_trials.get(trial_id)
-        if trial is None or trial_id in self._completed_trials:
+        """Close the trial, or put it back into the queue to be tried alone."""
+        number, alone = self._running.pop(trial_id, (0, False))
+        if number == 0:
             return
-        status = (result or {}).get("status")
-        if error:
-            trial.set_user_attr("status", "error")
-            self._ot_study.tell(trial, state=TrialState.FAIL)
-        elif status == FINISHED:
-            assert result is not None
-            self._ot_study.tell(trial, result[self.metric])
-        else:
-            if status in (None, "running"):
-                trial.set_user_attr("status", "stopped")
-            self._ot_study.tell(trial, state=TrialState.PRUNED)
-        self._completed_trials.add(trial_id)
+        if self._memory.row(number).status == OUT_OF_MEMORY and self._can_be_alone and not alone:
+            self._memory.again(number)
+            self._waiting.append((number, True))
+        elif not error:
+            self._memory.settle(number)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the memory is on disk."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the memory is on disk."""
 
 
-def build_searcher(space: Space, first: list[Values], *, metric: str, journal: Path, seed: int) -> TruthfulOptunaSearch:
-    """A multivariate TPE search whose study is kept on disk.
+class MemoryScheduler(FIFOScheduler):
+    """Stops a trial where the memory, which knows all of them, says so; also those of before an interruption."""
 
-    Args:
-        space: what to vary.
-        first: configurations to try before the sampler takes over.
-        metric: name of the reported value to be maximised.
-        journal: file of the study, an Optuna journal (opens in optuna-dashboard).
-        seed: of the sampler.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            multivariate=True, group=True, constant_liar=True, n_startup_trials=6, seed=seed
-        )
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
-    return TruthfulOptunaSearch(
-        space=_Draw(space),
-        metric=metric,
-        mode="max",
-        points_to_evaluate=first,
-        sampler=sampler,
-        study_name="colotride",
-        storage=storage,
-    )
+    def __init__(self, memory: Memory) -> None:
+        super().__init__()
+        self._memory = memory
+
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+        """Take note of an epoch."""
+        stop = self._memory.report(trial.config["number"], result)
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
 
 
-class _Draw:
-    """The space as Ray wants it: what is asked for counts, and nothing is returned."""
+class Observer(Callback):
+    """Tells the listeners of every trial, in the driver's process."""
 
-    def __init__(self, space: Space) -> None:
-        self._space = space
+    def __init__(self, memory: Memory, listeners: list[Listener]) -> None:
+        self._memory, self._listeners = memory, listeners
+        self._started: set[int] = set()
 
-    def __call__(self, trial: Any) -> None:
-        self._space.suggest(trial)
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray keeps its callbacks with the experiment; terminals and database connections do not survive that.
+        return {**self.__dict__, "_listeners": [], "_memory": None}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """See `ray.tune.Callback`."""
+        number = trial.config["number"]
+        if number not in self._started:
+            self._started.add(number)
+            for listener in self._listeners:
+                listener.started(self._memory.row(number))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """See `ray.tune.Callback`."""
+        for listener in self._listeners:
+            listener.reported(self._memory.row(trial.config["number"]), result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """See `ray.tune.Callback`; a trial that will be tried again has not ended."""
+        number = trial.config["number"]
+        if self._memory.row(number).status == OUT_OF_MEMORY and not trial.config["alone"]:
+            return
+        self._memory.settle(number)
+        self._end(number)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """See `ray.tune.Callback`."""
+        trace = str(trial.get_error() or "").strip().splitlines()
+        number = trial.config["number"]
+        self._memory.settle(number, error=trace[-1] if trace else "see error.txt in the trial's folder")
+        self._end(number)
+
+    def _end(self, number: int) -> None:
+        row = self._memory.row(number)
+        if row.status != "running":
+            for listener in self._listeners:
+                listener.ended(row)

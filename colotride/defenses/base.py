@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from colotride import geometry
 from colotride.geometry import Metric, WeightGradient, Weighting
+from colotride.group import ALONE, Group, Share
 from colotride.losses import LossName
 from colotride.mining import MinerName, mine
 from colotride.models import differs_in_training
@@ -46,12 +47,17 @@ class DefenseSettings(Settings):
 
 @dataclass(frozen=True)
 class Batch:
-    """Anchor-positive pairs as they come from the sampler (SPC-2): images in [0, 1] and the class of each pair."""
+    """Anchor-positive pairs as they come from the sampler (SPC-2): images in [0, 1] and the class of each pair.
+
+    Every process of a group holds the whole batch, because a triplet's negative may be any of its images.
+    """
 
     anchor: Float[Tensor, "pairs channels height width"]
     positive: Float[Tensor, "pairs channels height width"]
     labels: Int[Tensor, "pairs"]
     """On the CPU."""
+    group: Group = ALONE
+    """The processes that divide the passes through the network."""
 
 
 @dataclass(frozen=True)
@@ -91,27 +97,35 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Triplets:
-    """Clean triplets (A, P, N): their images, and their embeddings by the model held still."""
+    """Clean triplets (A, P, N): their images, and their embeddings by the model held still.
 
-    anchor: Float[Tensor, "triplets channels height width"]
-    positive: Float[Tensor, "triplets channels height width"]
-    negative: Float[Tensor, "triplets channels height width"]
-    anchor_embedding: Float[Tensor, "triplets dim"]
-    positive_embedding: Float[Tensor, "triplets dim"]
-    negative_embedding: Float[Tensor, "triplets dim"]
+    Images and embeddings are those of this process's share ("own"); distances are always those of the whole batch
+    ("triplets"). In a process alone they are as many.
+    """
+
+    anchor: Float[Tensor, "own channels height width"]
+    positive: Float[Tensor, "own channels height width"]
+    negative: Float[Tensor, "own channels height width"]
+    anchor_embedding: Float[Tensor, "own dim"]
+    positive_embedding: Float[Tensor, "own dim"]
+    negative_embedding: Float[Tensor, "own dim"]
     unqualified: Float[Tensor, ""]
     """Share of the anchors for which the miner found no negative that met its condition."""
     labels: Int[Tensor, "images"]
-    """Classes of all anchors, then all positives, then all negatives, on the device."""
+    """Classes of all anchors, then all positives, then all negatives of the batch, on the device."""
+    share: Share
     metric: Metric = "euclidean"
     trainable: Parts | None = None
     """The same embeddings with the graph that training needs, where that costs no pass of its own."""
 
-    def distances(
-        self, a: Float[Tensor, "triplets dim"], b: Float[Tensor, "triplets dim"]
-    ) -> Float[Tensor, "triplets"]:
-        """Distances of matching rows in the metric of the training."""
-        return geometry.distances(a, b, self.metric)
+    def distances(self, a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"]) -> Float[Tensor, "all_rows"]:
+        """Distances of matching rows in the metric of the training, of the whole batch: see `Share.join`.
+
+        Args:
+            a: embeddings of own images, a whole number per triplet.
+            b: what they are compared with.
+        """
+        return self.share.join(geometry.distances(a, b, self.metric))
 
     @cached_property
     def anchor_positive(self) -> Float[Tensor, "triplets"]:
@@ -168,6 +182,8 @@ def mine_triplets(
 ) -> Triplets:
     """Embed a clean batch once, with the model held still, and make its triplets from its own images.
 
+    Each process embeds its share; all mine the same triplets from the embeddings of all.
+
     Args:
         model: the embedding model.
         batch: anchor-positive pairs.
@@ -178,29 +194,32 @@ def mine_triplets(
             where the model does the same in training as held still.
     """
     images = torch.cat([batch.anchor, batch.positive])
+    share = Share(len(batch.anchor), batch.group)
+    own = share.own
+    own_images = images if batch.group.size == 1 else torch.cat([batch.anchor[own], batch.positive[own]])
     graph = None
     if trains_clean and not differs_in_training(model):
-        graph = model(images)
+        graph = torch.cat([share.collect(half) for half in model(own_images).chunk(2)])
         embeddings = graph.detach()
     else:
         with frozen(model) as embed, torch.no_grad():
-            embeddings = embed(images)
+            embeddings = torch.cat([share.collect(half) for half in embed(own_images).chunk(2)])
     anchor, positive = embeddings.chunk(2)
     mined = mine(recipe.miner, anchor, positive, batch.labels, margin, generator, recipe.metric)
     labels = batch.labels.to(images.device)
+    positives, negatives = mined.positives[own], mined.negatives[own]
     return Triplets(
-        anchor=batch.anchor,
-        positive=images[mined.positives],
-        negative=images[mined.negatives],
-        anchor_embedding=anchor,
-        positive_embedding=embeddings[mined.positives],
-        negative_embedding=embeddings[mined.negatives],
+        anchor=batch.anchor[own],
+        positive=images[positives],
+        negative=images[negatives],
+        anchor_embedding=anchor[own],
+        positive_embedding=embeddings[positives],
+        negative_embedding=embeddings[negatives],
         unqualified=mined.unqualified,
         labels=torch.cat([labels, labels, labels.repeat(2)[mined.negatives]]),
+        share=share,
         metric=recipe.metric,
-        trainable=None
-        if graph is None
-        else Parts(graph[: len(anchor)], graph[mined.positives], graph[mined.negatives]),
+        trainable=None if graph is None else Parts(graph[own], graph[positives], graph[negatives]),
     )
 
 

@@ -28,10 +28,9 @@ class Est(TripletDefense):
     def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
         """Maximise the sum of d(f(x~), f(x)), from a random start: at the clean image its gradient is 0."""
         clean = torch.cat([triplets.anchor_embedding, triplets.positive_embedding, triplets.negative_embedding])
-        images = torch.cat([triplets.anchor, triplets.positive, triplets.negative])
 
         def objective(embeddings: Float[Tensor, "images dim"]) -> Float[Tensor, ""]:
             shift: Tensor = triplets.distances(embeddings, clean)
             return -shift.sum()
 
-        return Plan(objective, start=random_start(images, self.recipe.pgd.step_size, generator))
+        return Plan(objective, start=random_start(triplets, self.recipe.pgd.step_size, generator))

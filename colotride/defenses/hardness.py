@@ -41,7 +41,14 @@ def hardness_objective(triplets: Triplets, moving: Moving, sigma: float) -> Obje
     return objective
 
 
-def random_start(images: Tensor, size: float, generator: torch.Generator) -> Tensor:
-    """Images shaken by uniform noise of this size, for objectives whose gradient vanishes at the clean image."""
-    noise = torch.rand(images.shape, generator=generator).to(images.device)
-    return images + size * (2 * noise - 1)
+def random_start(
+    triplets: Triplets, size: float, generator: torch.Generator
+) -> Float[Tensor, "images channels height width"]:
+    """All three parts shaken by uniform noise of this size, for objectives whose gradient vanishes at the clean image.
+
+    The noise is drawn for the whole batch, so that it does not depend on how many processes share it.
+    """
+    share = triplets.share
+    noise = torch.rand(3, share.pairs, *triplets.anchor.shape[1:], generator=generator)[:, share.own]
+    images = torch.cat([triplets.anchor, triplets.positive, triplets.negative])
+    return images + size * (2 * noise.flatten(0, 1).to(images.device) - 1)

@@ -20,7 +20,6 @@ from colotride.defenses.base import (
     clean_diagnostics,
     mine_triplets,
 )
-from colotride.geometry import relative_shift
 from colotride.losses import multi_similarity_loss, triplet_loss
 from colotride.pgd import Budget, Objective, perturb
 
@@ -103,7 +102,8 @@ class TripletDefense(ABC):
 
     def _base_loss(self, embedded: Parts, triplets: Triplets) -> Float[Tensor, ""]:
         if self.recipe.loss == "multi-similarity":
-            return multi_similarity_loss(torch.cat(embedded), triplets.labels)
+            whole = [triplets.share.join(part) for part in embedded]
+            return multi_similarity_loss(torch.cat(whole), triplets.labels)
         to_positive = triplets.distances(embedded.anchor, embedded.positive)
         to_negative = triplets.distances(embedded.anchor, embedded.negative)
         return triplet_loss(to_positive, to_negative, self.recipe.margin)
@@ -118,7 +118,7 @@ class TripletDefense(ABC):
             to_positive = triplets.distances(embedded.anchor, embedded.positive)
             to_negative = triplets.distances(embedded.anchor, embedded.negative)
             return {
-                f"shift_{moving}": relative_shift(moved, start, triplets.anchor_positive, triplets.metric),
+                f"shift_{moving}": geometry.relative_shift(triplets.distances(moved, start), triplets.anchor_positive),
                 "perturbed_hardness": geometry.hardness(to_positive, to_negative).mean(),
                 "perturbed_collapseness": self.recipe.collapseness(to_positive, to_negative),
             }
@@ -136,7 +136,8 @@ def perturb_parts(model: nn.Module, triplets: Triplets, moving: Moving, plan: Pl
     images = Parts(triplets.anchor, triplets.positive, triplets.negative)
     if plan.objective is None:
         return images
-    moved = perturb(model, torch.cat(_chosen(images, moving)), plan.objective, budget, plan.start)
+    clean = torch.cat(_chosen(images, moving))
+    moved = perturb(model, clean, plan.objective, budget, plan.start, triplets.share.group)
     if moving == "anchor":
         return images._replace(anchor=moved)
     if moving == "candidates":

@@ -23,6 +23,7 @@ from colotride.data.base import ImageSet
 from colotride.evaluation.attacks import Attack, Victims, attacks
 from colotride.evaluation.gallery import Gallery, in_batches
 from colotride.evaluation.settings import EvaluationSettings
+from colotride.group import Group
 from colotride.pgd import Budget
 from colotride.randomness import generator
 
@@ -200,5 +201,22 @@ def locally(model: nn.Module, images: ImageSet, on_batch: Callable[[str, int], N
                 on_batch(part.attack, count)
 
             yield part, run_part(plan, part, model, images, told)
+
+    return run
+
+
+def in_group(group: Group, model: nn.Module, images: ImageSet) -> RunParts:
+    """Divide parts among the processes of a group, each of which gets all values.
+
+    Args:
+        group: every process of it makes the same plan and calls this.
+        model: on the gallery's device.
+        images: the gallery's images.
+    """
+
+    def run(plan: Plan, parts: Sequence[Part]) -> Iterator[tuple[Part, Values]]:
+        own = [(part, run_part(plan, part, model, images)) for part in parts[group.rank :: group.size]]
+        for done in group.exchange(own):
+            yield from done
 
     return run

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from colotride.atomic import write_atomically
-from colotride.training import EpochRecord
+from colotride.history import EpochRecord
 
 Histories = Mapping[str, Sequence[Sequence[EpochRecord]]]
 """Per label the histories of its seeds."""

@@ -6,6 +6,7 @@ import torch
 
 from colotride.defenses import Batch, CollapsenessSettings, Moment, Recipe
 from colotride.defenses.base import Triplets, mine_triplets
+from colotride.group import Share
 from colotride.pgd import PGDSettings
 from tests.toys import FlatModel, on_circle, random_images
 
@@ -75,4 +76,4 @@ def triplets_at(anchors, positives, negatives, metric="euclidean"):
     image = torch.zeros(len(anchors), 1, 1, 1)
     embeddings = on_circle(*anchors), on_circle(*positives), on_circle(*negatives)
     labels = torch.zeros(3 * len(anchors), dtype=torch.long)
-    return Triplets(image, image, image, *embeddings, torch.tensor(0.0), labels, metric)
+    return Triplets(image, image, image, *embeddings, torch.tensor(0.0), labels, Share(len(anchors)), metric)

@@ -5,12 +5,12 @@ import pytest
 
 from colotride.config import RunConfig
 from colotride.errors import ConfigurationError
+from colotride.history import EpochRecord
 from colotride.presets import preset
 from colotride.reproduction.experiments import EXPERIMENTS, rows_of
 from colotride.reproduction.figures import draw_curves
 from colotride.reproduction.paper import paper_row
 from colotride.reproduction.results import SeedResult, comma_separated, markdown, summarise
-from colotride.training import EpochRecord
 
 RESULTS = [
     SeedResult("COLO-TRIDE", 0, "finished", 8, 10.0, {"R@1": 30.0, "ERS": 36.0, "ARS": 50.0}),

@@ -11,14 +11,14 @@ from PIL import Image
 from colotride.presets import preset
 from tests.tune.searches import EPOCHS, REASON, SPACE, end, score, search
 from tune.build import build_space
-from tune.findings import findings_of, front, saved
+from tune.findings import findings_of, saved
 from tune.importance import importances
-from tune.observer import TrialRow
 from tune.plots import library
 from tune.points import finished_points, scaled
 from tune.report import write_report
 from tune.strands import strands
 from tune.surface import surface
+from tune.trials import TrialRow, best_first
 
 PNGS = ["history.png", "front.png", "importance.png", "slices.png", "contour.png", "parallel.png", "epochs.png"]
 
@@ -70,7 +70,7 @@ def test_the_history_shows_every_trial_where_it_ended_and_the_best_of_the_finish
     finished = [score(row.values) for row in rows if row.status == "finished"]
     best = [max(finished[: count + 1]) for count in range(len(finished))]
     findings = findings_of(one[0], rows, SPACE, ["ARS"], EPOCHS)
-    assert findings.best.objectives[0] == best[-1]
+    assert findings.best.scores["ARS"] == pytest.approx(best[-1])
     assert f"Best: trial {findings.best.number}," in page
 
 
@@ -112,7 +112,7 @@ def test_slices_and_contour_are_of_the_two_that_matter_most(one):
     filled, dots = traces(page, "contour")
     assert filled["type"] == "contour"
     assert (dots["x"], dots["y"]) == (left["x"], right["x"])
-    assert dots["marker"]["color"] == [score(row.values) for row in finished]
+    assert dots["marker"]["color"] == pytest.approx([score(row.values) for row in finished])
 
 
 def test_the_surface_meets_a_plane_exactly_and_knows_nothing_outside():
@@ -186,25 +186,24 @@ def test_nothing_is_fetched_from_elsewhere(one):
 
 
 def test_several_objectives_have_their_own_front_and_importance(tmp_path):
-    study, rows = search(directions=("maximize", "maximize", "minimize"))
-    _, page = written(tmp_path, study, rows, ["ARS", "R@1", "cost"])
-    panels = findings_of(study, rows, SPACE, ["ARS", "R@1", "cost"], EPOCHS).panels()
-    assert [(panel.x, panel.y) for panel in panels] == [("ARS", "R@1"), ("ARS", "cost"), ("R@1", "cost")]
+    names = ("ARS", "R@1", "ERS")
+    study, rows = search(objectives=names)
+    _, page = written(tmp_path, study, rows, names)
+    panels = findings_of(study, rows, SPACE, names, EPOCHS).panels()
+    assert [(panel.x, panel.y) for panel in panels] == [("ARS", "R@1"), ("ARS", "ERS"), ("R@1", "ERS")]
     for panel in panels:
         numbers = {panel.numbers[position] for position in panel.front}
         assert numbers == {trial.number + 1 for trial in study.best_trials}
     assert len(traces(page, "importance")) == 3
-    best = study.trials[max(range(len(rows)), key=lambda at: (study.trials[at].values or [0])[0])]
-    assert f"validation R@1 {best.values[1]:.4g}, cost {best.values[2]:.4g}." in " ".join(page.split()).replace(
-        " ,", ","
+    best = best_first(rows, names)[0]
+    assert f"Best: trial {best.number}, validation ARS {best.scores['ARS']:.1f}, validation R@1" in " ".join(
+        page.split()
     )
 
 
-def test_a_minimised_objective_has_the_least_as_its_best():
-    study, rows = search(directions=("minimize",))
-    findings = findings_of(study, rows, SPACE, ["loss"], EPOCHS)
-    assert findings.best.objectives[0] == study.best_value
-    assert strands(findings)[1][-1].row.number == study.best_trial.number + 1
+def test_a_finished_trial_that_had_spent_its_allowance_was_not_stopped():
+    row = TrialRow(1, {}, status="finished", epoch=6)
+    assert saved([row], EPOCHS).spent == saved([row], EPOCHS).total == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("trials", [1, 3, 4])
@@ -257,8 +256,3 @@ def test_choices_that_matter_most_are_shown_trial_by_trial(tmp_path):
     assert "One of the two is a choice" in page
     (dots,) = traces(page, "contour")
     assert set(dots["x"]) <= {"linear", "cosine", "constant"}
-
-
-def test_a_front_keeps_what_nothing_beats():
-    assert front([(1, 5), (2, 4), (2, 3), (0, 6), (1, 5), (0, 0)]) == [0, 1, 3, 4]
-    assert front([]) == []
