@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from colotride.atomic import write_atomically
 from tune.findings import Findings
-from tune.looks import BEST, INK, LINE, MISSING, SCALE, colour_of, short, statuses
+from tune.looks import BEST, INK, LINE, MISSING, SCALE, between, colour_of, short, statuses
 from tune.parameters import AnyParameter, Choice
 from tune.strands import strands
 from tune.surface import surface
@@ -52,8 +52,7 @@ def draw_history(findings: Findings) -> Figure | None:
         if chosen:
             axes.scatter(*zip(*chosen, strict=True), color=colour_of(status), label=status, zorder=3)
     if findings.points:
-        follow = np.maximum if findings.signs[0] > 0 else np.minimum
-        best = follow.accumulate([point.objectives[0] for point in findings.points])
+        best = np.maximum.accumulate([point.objectives[0] for point in findings.points])
         axes.step([point.number for point in findings.points], best, where="post", color=BEST, label="best so far")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel=f"validation {findings.objectives[0]}")
@@ -75,7 +74,9 @@ def draw_front(findings: Findings) -> Figure | None:
         style = "o-" if len(panels) == 1 else "o"
         axes.plot(*zip(*best, strict=True), style, color=BEST, markerfacecolor="none", markersize=11, label="front")
         for position in panel.front:
-            axes.annotate(str(panel.numbers[position]), panel.places[position], (7, 7), textcoords="offset points")
+            axes.annotate(
+                str(panel.numbers[position]), panel.places[position], (7, 7), textcoords="offset points", fontsize=8
+            )
         axes.set(xlabel=f"validation {panel.x}", ylabel=f"validation {panel.y}")
         axes.legend(frameon=False, fontsize="small")
         _clean(axes)
@@ -99,7 +100,7 @@ def draw_importance(findings: Findings) -> Figure | None:
 
 def draw_slices(findings: Findings) -> Figure | None:
     """The first objective along each of the two parameters that matter most."""
-    leaders = findings.leaders
+    leaders, best = findings.leaders, findings.best.number if findings.best else None
     if not leaders:
         return None
     figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -107,7 +108,7 @@ def draw_slices(findings: Findings) -> Figure | None:
         points = [point for point in findings.points if parameter.name in point.values]
         places = [_place(parameter, point.values) for point in points]
         values = [point.objectives[0] for point in points]
-        colours = [BEST if point is findings.best else colour_of("finished") for point in points]
+        colours = [BEST if point.number == best else colour_of("finished") for point in points]
         axes.scatter(places, values, c=colours)
         _scale(axes, "x", parameter)
         _clean(axes)
@@ -129,6 +130,8 @@ def draw_contour(findings: Findings) -> Figure | None:
         axes.contourf(found.x, found.y, found.z, levels=14, cmap=SCALE, norm=level)
     across, up = ([_place(one, point.values) for point in points] for one in (x, y))
     axes.scatter(across, up, c=heights, cmap=SCALE, norm=level, edgecolors="white", s=45)
+    axes.margins(0.05)
+    axes.use_sticky_edges = False
     _scale(axes, "x", x)
     _scale(axes, "y", y)
     figure.colorbar(ScalarMappable(level, SCALE), ax=axes, label=f"validation {findings.objectives[0]}")
@@ -211,3 +214,6 @@ def _scale(axes: Axes, which: str, parameter: AnyParameter) -> None:
         axis.set_ticks(range(len(parameter.values)), [short(value) for value in parameter.values])
     elif parameter.log:
         getattr(axes, f"set_{which}scale")("log")
+        marks = between(parameter)
+        axis.set_ticks(marks, [short(mark) for mark in marks])
+        axis.set_ticks([], minor=True)

@@ -1,6 +1,7 @@
 """How the figures of a search look, whichever library draws them."""
 
 import html
+import math
 from typing import Any
 
 from tune.parameters import AnyParameter, Choice
@@ -12,6 +13,7 @@ COLOURS = {
     "collapsed": "#e09f3e",
     "nan": "#b5651d",
     "diverged": "#8c4a1f",
+    "out-of-memory": "#9d4edd",
     "error": "#7d1f2f",
     "running": "#6fb1a0",
 }
@@ -45,6 +47,15 @@ def ticks(parameter: AnyParameter) -> list[tuple[float, str]]:
         last = max(1, len(parameter.values) - 1)
         return [(number / last, short(value)) for number, value in enumerate(parameter.values)]
     return [(0.0, short(float(parameter.low))), (1.0, short(float(parameter.high)))]
+
+
+def between(parameter: AnyParameter) -> list[float]:
+    """Round values (1, 2 and 5 times powers of ten) between the ends of a range that is searched logarithmically."""
+    if isinstance(parameter, Choice) or not parameter.log:
+        return []
+    powers = range(math.floor(math.log10(parameter.low)), math.ceil(math.log10(parameter.high)) + 1)
+    rounds = (digit * 10.0**power for power in powers for digit in (1, 2, 5))
+    return [value for value in rounds if parameter.low <= value <= parameter.high]
 
 
 def described(row: TrialRow) -> str:

@@ -11,10 +11,14 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from tune.findings import Findings
-from tune.looks import BEST, INK, LINE, MISSING, SCALE, colour_of, described, short, statuses
+from tune.looks import BEST, INK, LINE, MISSING, SCALE, between, colour_of, described, short, statuses
 from tune.parameters import AnyParameter, Choice
 from tune.strands import strands
 from tune.surface import surface
+
+BUTTONS = ["toImage", "zoom2d", "pan2d", "resetScale2d"]
+BRUSHES = ["toImage", "select2d", "zoom2d", "resetScale2d"]
+"""The others would offer what makes no sense here, or send the figure to a server."""
 
 BRUSH = """
 const plot = document.getElementById("{plot_id}");
@@ -40,7 +44,11 @@ def plots(findings: Findings) -> dict[str, str]:
             include_plotlyjs=False,
             div_id=f"plot-{name}",
             default_height=f"{figure.layout.height}px",
-            config={"displaylogo": False, "responsive": True},
+            config={
+                "displaylogo": False,
+                "responsive": True,
+                "modeBarButtons": [BRUSHES if name == "parallel" else BUTTONS],
+            },
             post_script=BRUSH if name == "parallel" else None,
         )
         for name, figure in drawn.items()
@@ -63,16 +71,15 @@ def plot_history(findings: Findings) -> go.Figure | None:
             y=[value for _, value in chosen],
             **_dots(status, colour_of(status), [described(row) for row, _ in chosen]),
         )
-    follow = np.maximum if findings.signs[0] > 0 else np.minimum
     figure.add_scatter(
         x=[point.number for point in findings.points],
-        y=follow.accumulate([point.objectives[0] for point in findings.points]) if findings.points else [],
+        y=np.maximum.accumulate([point.objectives[0] for point in findings.points]) if findings.points else [],
         mode="lines",
         line={"shape": "hv", "color": BEST},
         name="best so far",
         hoverinfo="skip",
     )
-    return _laid_out(figure, "trial", f"validation {findings.objectives[0]}", height=340)
+    return _laid_out(figure, "trial", f"validation {findings.objectives[0]}", height=340, trials=len(findings.rows))
 
 
 def plot_front(findings: Findings) -> go.Figure | None:
@@ -131,14 +138,14 @@ def plot_importance(findings: Findings) -> go.Figure | None:
 
 def plot_slices(findings: Findings) -> go.Figure | None:
     """See `figures.draw_slices`."""
-    leaders = findings.leaders
+    leaders, best = findings.leaders, findings.best.number if findings.best else None
     if not leaders:
         return None
     figure = make_subplots(1, len(leaders), shared_yaxes=True, horizontal_spacing=0.05)
     texts = {row.number: described(row) for row in findings.rows}
     for column, parameter in enumerate(leaders, start=1):
         points = [point for point in findings.points if parameter.name in point.values]
-        colours = [BEST if point is findings.best else colour_of("finished") for point in points]
+        colours = [BEST if point.number == best else colour_of("finished") for point in points]
         figure.add_scatter(
             x=[_place(parameter, point.values) for point in points],
             y=[point.objectives[0] for point in points],
@@ -159,27 +166,45 @@ def plot_contour(findings: Findings) -> go.Figure | None:
     x, y = findings.leaders
     points = [point for point in findings.points if x.name in point.values and y.name in point.values]
     heights = [point.objectives[0] for point in points]
+    low, high = min(heights), max(heights)
     bar = {"title": {"text": f"validation {findings.objectives[0]}", "side": "right"}}
-    common = {"coloraxis": "coloraxis"}
     figure = go.Figure()
     found = surface(points, heights, x, y)
     if found is not None:
+        levels = {"start": low, "end": high, "size": (high - low) / 14 or 1.0}
         figure.add_contour(
-            x=found.x, y=found.y, z=found.z, ncontours=14, line_width=0, hoverinfo="skip", connectgaps=False, **common
+            x=found.x,
+            y=found.y,
+            z=found.z,
+            zmin=low,
+            zmax=high,
+            contours=levels,
+            colorscale=SCALE,
+            showscale=False,
+            line_width=0,
+            hoverinfo="skip",
         )
     texts = {row.number: described(row) for row in findings.rows}
     figure.add_scatter(
         x=[_place(x, point.values) for point in points],
         y=[_place(y, point.values) for point in points],
         mode="markers",
-        marker={"size": 10, "color": heights, "line": {"color": "white", "width": 1.5}, **common},
+        marker={
+            "size": 10,
+            "color": heights,
+            "cmin": low,
+            "cmax": high,
+            "colorscale": SCALE,
+            "colorbar": bar,
+            "showscale": True,
+            "line": {"color": "white", "width": 1.5},
+        },
         hovertext=[texts.get(point.number, "") for point in points],
         hoverinfo="text",
         showlegend=False,
     )
     figure.update_xaxes(**_axis(x))
     figure.update_yaxes(**_axis(y))
-    figure.update_layout(coloraxis={"colorscale": SCALE, "colorbar": bar, "cmin": min(heights), "cmax": max(heights)})
     return _laid_out(figure, height=460)
 
 
@@ -211,7 +236,15 @@ def plot_parallel(findings: Findings) -> go.Figure | None:
         figure.add_vline(number, line={"color": LINE, "width": 1}, layer="below")
         for place, text in axis.ticks:
             figure.add_annotation(
-                x=number, y=place, text=text, showarrow=False, xanchor="left", xshift=5, yshift=8, font={"size": 11}
+                x=number,
+                y=place,
+                text=text,
+                showarrow=False,
+                xanchor="left",
+                xshift=4,
+                yshift=9,
+                font={"size": 11},
+                bgcolor="rgba(255, 255, 255, 0.7)",
             )
     if any(MISSING in one.places for one in made):
         figure.add_annotation(x=0, y=MISSING, text="–", showarrow=False, xanchor="right", xshift=-6)
@@ -227,10 +260,11 @@ def plot_parallel(findings: Findings) -> go.Figure | None:
         showgrid=False,
         showline=False,
         tickangle=-25,
+        automargin=True,
     )
     figure.update_yaxes(visible=False, range=[-0.2, 1.12])
     figure.update_layout(dragmode="select")
-    return _laid_out(figure, height=500)
+    return _laid_out(figure, height=500, left=110)
 
 
 def plot_epochs(findings: Findings) -> go.Figure | None:
@@ -254,7 +288,7 @@ def plot_epochs(findings: Findings) -> go.Figure | None:
         hoverinfo="skip",
     )
     figure.update_layout(barmode="stack")
-    return _laid_out(figure, "trial", "epochs trained", height=280)
+    return _laid_out(figure, "trial", "epochs trained", height=280, trials=len(findings.rows))
 
 
 PLOTS: Mapping[str, Callable[[Findings], go.Figure | None]] = {
@@ -268,11 +302,13 @@ PLOTS: Mapping[str, Callable[[Findings], go.Figure | None]] = {
 }
 
 
-def _laid_out(figure: go.Figure, x: str = "", y: str = "", *, height: int) -> go.Figure:
+def _laid_out(
+    figure: go.Figure, x: str = "", y: str = "", *, height: int, left: int = 60, trials: int = 0
+) -> go.Figure:
     figure.update_layout(
         template="simple_white",
         height=height,
-        margin={"l": 60, "r": 20, "t": 30, "b": 50},
+        margin={"l": left, "r": 20, "t": 30, "b": 50},
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
         hoverlabel={"align": "left"},
@@ -281,6 +317,8 @@ def _laid_out(figure: go.Figure, x: str = "", y: str = "", *, height: int) -> go
         figure.update_xaxes(title=x)
     if y:
         figure.update_yaxes(title=y)
+    if 0 < trials <= 20:
+        figure.update_xaxes(dtick=1)
     return figure
 
 
@@ -303,4 +341,7 @@ def _axis(parameter: AnyParameter) -> dict[str, Any]:
     if isinstance(parameter, Choice):
         order = [short(value) for value in parameter.values]
         return {"title": parameter.name, "type": "category", "categoryorder": "array", "categoryarray": order}
-    return {"title": parameter.name, "type": "log" if parameter.log else "linear"}
+    if not parameter.log:
+        return {"title": parameter.name}
+    marks = between(parameter)
+    return {"title": parameter.name, "type": "log", "tickvals": marks, "ticktext": [short(mark) for mark in marks]}

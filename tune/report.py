@@ -9,10 +9,11 @@ import optuna
 
 from colotride.atomic import write_atomically
 from tune.figures import write_figures
-from tune.findings import ENOUGH, Findings, findings_of, saved
+from tune.findings import Findings, findings_of, saved
 from tune.looks import colour_of, short, statuses
 from tune.parameters import Choice
 from tune.plots import library, plots
+from tune.points import ENOUGH
 from tune.space import Space
 from tune.trials import TrialRow
 
@@ -36,7 +37,7 @@ def write_report(
         study: whose trials, counted from 0, are those of the rows, counted from 1; finished ones are COMPLETE.
         rows: all trials, in the order of their starts.
         space: that was searched.
-        objectives: names, as many as the study has directions.
+        objectives: names of scores, as many as the study has directions, all maximised.
         epochs: of a trial that is trained to the end.
         verdict: a table of texts by column, the same columns in each row; may be empty.
 

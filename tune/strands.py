@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tune.findings import Findings
 from tune.looks import MISSING, short, statuses, ticks
-from tune.surface import scaled
+from tune.points import scaled
 from tune.trials import TrialRow
 
 
@@ -55,8 +55,7 @@ def strands(findings: Findings) -> tuple[list[Axis], list[Strand]]:
         places.append(_at(ends.index(row.status), len(ends)))
         value = points[row.number][0] if row.number in points else None
         made.append(Strand(row, value, places))
-    sign = findings.signs[0]
-    made.sort(key=lambda one: (one.value is not None, sign * one.value if one.value is not None else 0.0))
+    made.sort(key=lambda one: (one.value is not None, one.value if one.value is not None else 0.0))
     return axes, made
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.interpolate import griddata
 from scipy.spatial import QhullError
 
-from tune.findings import ENOUGH, Point
 from tune.parameters import AnyParameter, Choice
+from tune.points import ENOUGH, Point, scaled
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Surface:
 
 
 def surface(
-    points: Sequence[Point], heights: Sequence[float], x: AnyParameter, y: AnyParameter, size: int = 60
+    points: Sequence[Point], heights: Sequence[float], x: AnyParameter, y: AnyParameter, size: int = 120
 ) -> Surface | None:
     """Interpolate linearly between finished trials; None where a parameter is a choice or the trials span no area.
 
@@ -44,16 +43,6 @@ def surface(
     except QhullError:
         return None
     return Surface(unscaled(x, steps), unscaled(y, steps), z)
-
-
-def scaled(parameter: AnyParameter, value: Any) -> float:
-    """Where a value lies between the ends of its parameter: 0 to 1, logarithmically where it is searched so."""
-    if isinstance(parameter, Choice):
-        return parameter.values.index(value) / max(1, len(parameter.values) - 1)
-    low, high = float(parameter.low), float(parameter.high)
-    if parameter.log:
-        return float(np.log(value / low) / np.log(high / low))
-    return (value - low) / (high - low)
 
 
 def unscaled(parameter: AnyParameter, places: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from colotride.errors import SearchError
 from colotride.presets import preset, with_defense
 from tune.build import build_space
 from tune.groups import optional_groups
-from tune.space import Choice, Continuous, Integer, default_space
+from tune.space import Choice, Continuous, Integer, Space, default_space
 
 DIGITS = preset("digits")
 
@@ -139,6 +139,7 @@ def test_a_file_fixes_a_value_in_every_trial(tmp_path):
         made = space.configure(DIGITS, values)
         assert (made.pgd.steps, made.pgd.ramp) == (5, "constant")
         assert made.pgd.step_size == pytest.approx(DIGITS.pgd.epsilon / 4)
+    assert Space.model_validate_json(space.model_dump_json()) == space, "a search that is resumed reads it back"
 
 
 def test_a_file_takes_out_replaces_and_adds(tmp_path):
@@ -163,6 +164,7 @@ def test_a_file_takes_out_replaces_and_adds(tmp_path):
     assert by_name["step_size"].relative_to is None
     assert by_name["weight_decay"].low == pytest.approx(1e-8)
     assert by_name["ramp_length"].only_if == {}, "the run's own ramp is linear"
+    assert Space.model_validate_json(space.model_dump_json()) == space
     for values in drawn(space):
         assert ("far" in values) == (values["attention_factor"] > 0)
 
