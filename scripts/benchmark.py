@@ -5,10 +5,12 @@ Examples:
     python scripts/benchmark.py step --device cuda --image-sizes 224 --triplets 37 --precision bfloat16 --compile
     python scripts/benchmark.py profile
     python scripts/benchmark.py evaluation
+    python scripts/benchmark.py scaling --workers 1 2
 """
 
 import json
 import platform
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,14 +32,17 @@ from colotride.command_line import device_of, parse, run
 from colotride.errors import ConfigurationError
 from colotride.models import TWO_CONVOLUTIONS
 
+SCALING_PAIRS = 16
+"""Pairs per worker and batch of scaling."""
+
 
 @dataclass(frozen=True)
 class Benchmark:
     """Print a table, and write it as JSON with a chart."""
 
     what: tyro.conf.Positional[str] = "step"
-    """step (training steps against the textbook and against the limit), profile (where a step's time goes) or
-    evaluation (against a loop over queries, and against its network passes alone)."""
+    """step (training steps against the textbook and against the limit), profile (where a step's time goes), evaluation
+    (against a loop over queries, and against its network passes alone) or scaling (several workers)."""
     image_sizes: tuple[int, ...] = (28, 64, 224)
     """Sides in pixels: 28 is the two-convolution net, others ResNet-18."""
     galleries: tuple[int, ...] = (2000, 8000, 60000)
@@ -48,6 +53,8 @@ class Benchmark:
     """Triplets in a batch; at 224 px on a CPU 4, with 4 PGD steps."""
     steps: int = 16
     """PGD steps."""
+    workers: tuple[int, ...] = (1, 2)
+    """Numbers of workers of scaling; the first is what the others are compared with."""
     rounds: int = 2
     """Measured runs of everything."""
     device: str = "auto"
@@ -67,13 +74,14 @@ class Benchmark:
 def main(arguments: Sequence[str]) -> int:
     """Measure what the arguments ask for."""
     command = parse(Benchmark, arguments, Benchmark())
-    works = {"step": step, "profile": profile, "evaluation": evaluation}
+    works = {"step": step, "profile": profile, "evaluation": evaluation, "scaling": scaling}
     if command.what not in works:
         raise ConfigurationError(f"no benchmark {command.what!r}; there are {', '.join(works)}")
-    numbers = (command.rounds, command.steps, command.queries, *command.image_sizes, *command.galleries)
+    numbers = (command.rounds, command.steps, command.queries, *command.workers, *command.image_sizes)
+    numbers += command.galleries
     if min(numbers) < 1 or command.triplets < 4 or min(command.galleries) < 100:
         raise ConfigurationError(
-            "--rounds, --steps, --queries and --image-sizes must be 1 or more, --triplets 4, --galleries 100"
+            "--rounds, --steps, --queries, --workers and --image-sizes must be 1 or more, --triplets 4, --galleries 100"
         )
     if command.threads is not None:
         torch.set_num_threads(command.threads)
@@ -174,6 +182,29 @@ def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType
         f"{whole.over_passes:.2f} times the network passes alone.\nMeasured on {machine(device)}."
     )
     return Group(table, said), [asdict(whole), *map(asdict, rows)]
+
+
+def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """Throughput with several workers of one thread each, and what Ray costs."""
+    # Ray takes seconds to import.
+    from colotride.benchmarks.scaling import BATCHES, make_images, measure_scaling, plain_seconds
+
+    with Console(stderr=True).status("scaling") as status, tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_images(root)
+        plain = SCALING_PAIRS * BATCHES / plain_seconds(root, SCALING_PAIRS)
+        start, rows = measure_scaling(root, command.workers, SCALING_PAIRS, partial(_show, status, "scaling"))
+    table = Table(
+        title="Training on Ray's workers: ResNet-18, 64 px, 8 PGD steps, CPU",
+        caption=f"{SCALING_PAIRS} pairs per worker and batch; start-up: what Ray Train adds to a run",
+    )
+    for heading in ("workers", "pairs/s", "efficiency", "start-up, s"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(str(row.workers), f"{row.pairs_per_second:.0f}", f"{row.efficiency:.0%}", f"{row.startup:.1f}")
+    said = f"Without Ray, one thread: {plain:.0f} pairs/s. Ray starts in {start:.1f} s.\nMeasured on {machine(device)}."
+    values = [{"plain_pairs_per_second": plain, "ray_start_seconds": start}, *map(asdict, rows)]
+    return Group(table, said), values
 
 
 def _show(status: Status, case: str, name: str) -> None:
