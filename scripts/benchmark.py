@@ -6,9 +6,11 @@ Examples:
     python scripts/benchmark.py profile
     python scripts/benchmark.py evaluation
     python scripts/benchmark.py scaling --workers 1 2
+    python scripts/benchmark.py search --seeds 5
 """
 
 import json
+import os
 import platform
 import tempfile
 from collections.abc import Sequence
@@ -32,6 +34,9 @@ from colotride.command_line import device_of, parse, run
 from colotride.errors import ConfigurationError
 from colotride.models import TWO_CONVOLUTIONS
 
+SEARCH_EPOCHS = 6
+"""Of each trial of a search."""
+
 SCALING_PAIRS = 16
 """Pairs per worker and batch of scaling."""
 
@@ -42,7 +47,8 @@ class Benchmark:
 
     what: tyro.conf.Positional[str] = "step"
     """step (training steps against the textbook and against the limit), profile (where a step's time goes), evaluation
-    (against a loop over queries, and against its network passes alone) or scaling (several workers)."""
+    (against a loop over queries, and against its network passes alone), scaling (several workers) or search (samplers
+    against each other)."""
     image_sizes: tuple[int, ...] = (28, 64, 224)
     """Sides in pixels: 28 is the two-convolution net, others ResNet-18."""
     galleries: tuple[int, ...] = (2000, 8000, 60000)
@@ -55,6 +61,10 @@ class Benchmark:
     """PGD steps."""
     workers: tuple[int, ...] = (1, 2)
     """Numbers of workers of scaling; the first is what the others are compared with."""
+    trials: int = 12
+    """Trials of a search; its budget is that they are all trained to the end."""
+    seeds: int = 5
+    """Searches per method."""
     rounds: int = 2
     """Measured runs of everything."""
     device: str = "auto"
@@ -74,14 +84,14 @@ class Benchmark:
 def main(arguments: Sequence[str]) -> int:
     """Measure what the arguments ask for."""
     command = parse(Benchmark, arguments, Benchmark())
-    works = {"step": step, "profile": profile, "evaluation": evaluation, "scaling": scaling}
+    works = {"step": step, "profile": profile, "evaluation": evaluation, "scaling": scaling, "search": search}
     if command.what not in works:
         raise ConfigurationError(f"no benchmark {command.what!r}; there are {', '.join(works)}")
     numbers = (command.rounds, command.steps, command.queries, *command.workers, *command.image_sizes)
-    numbers += command.galleries
+    numbers += (*command.galleries, command.trials, command.seeds)
     if min(numbers) < 1 or command.triplets < 4 or min(command.galleries) < 100:
         raise ConfigurationError(
-            "--rounds, --steps, --queries, --workers and --image-sizes must be 1 or more, --triplets 4, --galleries 100"
+            "--rounds, --steps, --queries, --workers, --trials, --seeds and --image-sizes must be 1 or more, --triplets 4, --galleries 100"
         )
     if command.threads is not None:
         torch.set_num_threads(command.threads)
@@ -205,6 +215,52 @@ def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
     said = f"Without Ray, one thread: {plain:.0f} pairs/s. Ray starts in {start:.1f} s.\nMeasured on {machine(device)}."
     values = [{"plain_pairs_per_second": plain, "ray_start_seconds": start}, *map(asdict, rows)]
     return Group(table, said), values
+
+
+def search(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """Random search, TPE, and TPE with ASHA on digits, at one budget of epochs."""
+    # Ray, Optuna and the search take seconds to import.
+    from colotride.distributed import start_ray
+    from colotride.presets import preset
+    from tune.comparison import METHODS, compare, draw_comparison
+
+    base = preset("digits").with_values({"optimisation.epochs": SEARCH_EPOCHS, "validation.first_share": 0.5})
+    start_ray()
+    with Console(stderr=True).status("search") as status:
+        courses = compare(
+            base,
+            trials=command.trials,
+            seeds=range(command.seeds),
+            at_once=min(2, os.cpu_count() or 1),
+            on_search=partial(_show, status, "search"),
+        )
+    budget = command.trials * SEARCH_EPOCHS
+    draw_comparison(courses, budget, command.output / "search.png")
+    table = Table(
+        title=f"Searches on digits, {budget} epochs each, {command.seeds} seeds",
+        caption="best: validation ARS, mean and standard error over the seeds; overhead: seconds per trial beside training",
+    )
+    for heading in ("method", "best", "over default", "trials", "epochs saved", "seconds", "overhead"):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for method in METHODS:
+        chosen = [course for course in courses if course.method == method]
+        last = torch.tensor([course.best[-1] for course in chosen])
+        gain = last - torch.tensor([course.default for course in chosen])
+        table.add_row(
+            method,
+            _with_error(last),
+            _with_error(gain),
+            f"{sum(course.trials for course in chosen) / len(chosen):.1f}",
+            f"{sum(course.saved for course in chosen) / len(chosen):.0%}",
+            f"{sum(course.seconds for course in chosen) / len(chosen):.0f}",
+            f"{sum(course.overhead for course in chosen) / len(chosen):.1f}",
+        )
+    return Group(table, f"Measured on {machine(device)}."), [asdict(course) for course in courses]
+
+
+def _with_error(values: torch.Tensor) -> str:
+    error = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return f"{float(values.mean()):.1f} ± {error:.1f}"
 
 
 def _show(status: Status, case: str, name: str) -> None:

@@ -131,6 +131,8 @@ def run_search(
             scheduler=MemoryScheduler(memory),
             num_samples=-1,
             max_concurrent_trials=at_once,
+            # A process that has imported torch trains the next trial too.
+            reuse_actors=True,
             trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(

@@ -97,14 +97,21 @@ class Memory:
     @property
     def complete(self) -> bool:
         """Whether every trial of the plan has come to its end."""
-        return len(self._rows) >= self.plan.trials and not self.unfinished()
+        return self._drawn_all and not self.unfinished()
+
+    @property
+    def _drawn_all(self) -> bool:
+        spent = sum(row.epoch for row in self._rows.values())
+        return len(self._rows) >= self.plan.trials or (
+            self.plan.max_epochs is not None and spent >= self.plan.max_epochs
+        )
 
     def draw(self) -> TrialRow | None:
         """Draw the next trial; None where the plan has no more.
 
         The sampler's randomness follows from the search's seed and the number of the trial alone.
         """
-        if len(self._rows) >= self.plan.trials:
+        if self._drawn_all:
             return None
         self._seed_sampler(len(self._rows) + 1)
         return self._filled(self.study.ask())

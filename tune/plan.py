@@ -42,6 +42,9 @@ class Plan(Settings):
     max_cost: float | None = Field(default=None, gt=0)
     """Millions of image passes after which a trial ends; None for as many as its epochs take."""
 
+    max_epochs: int | None = Field(default=None, ge=1)
+    """Epochs of all trials together after which no new one is begun; None for as many as the trials take."""
+
     @model_validator(mode="after")
     def _one_number_to_stop_by(self) -> "Plan":
         if len(self.objectives) > 1 and self.stopping != "none":

@@ -72,6 +72,8 @@ class Search:
     """End bad trials early: asha (default for one objective), median, or none (several objectives)."""
     max_cost: float | None = None
     """End a trial after so many millions of image passes, so that configurations are compared at equal cost."""
+    max_epochs: int | None = None
+    """Begin no new trial once all of them together have trained so many epochs."""
     first_share: float = 0.5
     """Share of the validation's queries and PGD steps in the first epoch, growing to all of them in the last one;
     1 with --max-cost."""
@@ -191,6 +193,7 @@ def _new(command: Search) -> tuple[Plan, Path]:
             stopping=command.stopping or ("asha" if len(objectives) == 1 else "none"),
             seed=command.seed,
             max_cost=command.max_cost,
+            max_epochs=command.max_epochs,
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -87,10 +87,11 @@ def make_images(root: Path) -> None:
     """Write folders of classes with images of noise."""
     random = np.random.default_rng(0)
     for label in range(CLASSES):
-        (root / f"class-{label}").mkdir(parents=True)
+        place = root / "train" / f"class-{label}"
+        place.mkdir(parents=True)
         for number in range(PER_CLASS):
             pixels = random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / f"class-{label}" / f"{number}.png")
+            Image.fromarray(pixels).save(place / f"{number}.png")
 
 
 def _timed(config: RunConfig, workers: int) -> tuple[float, list[EpochRecord]]:

@@ -1,0 +1,159 @@
+"""Samplers against each other at one total budget: what scripts/benchmark.py search measures."""
+
+import io
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from colotride.atomic import write_atomically
+from colotride.config import RunConfig
+from tune.build import build_space
+from tune.engine import Resources, run_search
+from tune.memory import Memory
+from tune.objective import Place
+from tune.plan import Plan
+from tune.trials import TrialRow
+
+METHODS: Mapping[str, dict[str, Any]] = {
+    "random": {"sampler": "random", "stopping": "none"},
+    "TPE": {"sampler": "tpe", "stopping": "none"},
+    "TPE, ASHA": {"sampler": "tpe", "stopping": "asha"},
+}
+
+COLOURS = {"default": "#6c757d", "random": "#e09f3e", "TPE": "#2a6f97", "TPE, ASHA": "#c1121f"}
+
+
+@dataclass(frozen=True)
+class Course:
+    """One search of one method with one seed."""
+
+    method: str
+    seed: int
+    default: float
+    """The objective of the default configuration, its first trial."""
+    epochs: list[int]
+    """Epochs trained over all trials when each finished trial had ended."""
+    best: list[float]
+    """The best objective of a finished trial then."""
+    trials: int
+    stopped: int
+    """Trials that were stopped early."""
+    saved: float
+    """Share of the epochs that these trials would have taken and did not, in [0, 1]."""
+    seconds: float
+    """Wall time."""
+    overhead: float
+    """Seconds per trial and place that were not training or validation: processes, imports, Ray, Optuna."""
+
+
+def compare(
+    base: RunConfig, *, trials: int, seeds: Sequence[int], at_once: int, on_search: Callable[[str], None]
+) -> list[Course]:
+    """Search with every method and seed; all may train as many epochs in all.
+
+    Args:
+        base: what the trials vary; its seed is replaced, so that the seed moves everything.
+        trials: that are trained to the end within the budget; with stopping there are more, shorter ones.
+        seeds: one search each, per method.
+        at_once: trials side by side.
+        on_search: told the name of each search before it.
+    """
+    courses = []
+    for seed in seeds:
+        for method, settings in METHODS.items():
+            on_search(f"{method}, seed {seed}")
+            config = base.with_values({"seed": seed, "data.hold_out_validation": True})
+            space, budget = build_space(config), trials * config.optimisation.epochs
+            plan = Plan(
+                base=config,
+                space=space,
+                first=(space.point_of(config, clip=True),),
+                trials=10 * trials,
+                max_epochs=budget,
+                seed=seed,
+                **settings,
+            )
+            courses.append(_course(method, plan, at_once))
+    return courses
+
+
+class _Log:
+    """Notes in which order the trials end; a `Listener`."""
+
+    def __init__(self) -> None:
+        self.ended_rows: list[TrialRow] = []
+
+    def started(self, row: TrialRow) -> None:
+        pass
+
+    def reported(self, row: TrialRow, result: dict[str, Any]) -> None:
+        pass
+
+    def ended(self, row: TrialRow) -> None:
+        self.ended_rows.append(row)
+
+
+def _course(method: str, plan: Plan, at_once: int) -> Course:
+    with tempfile.TemporaryDirectory() as name:
+        folder, log = Path(name), _Log()
+        memory = Memory(folder, plan)
+        place = Place(folder / "trials", "cpu", 1)
+        began = time.perf_counter()
+        run_search(memory, folder, Resources(1, 0.0, at_once), at_once, place, [log])
+        seconds = time.perf_counter() - began
+    rows, epochs, best = memory.rows(), list[int](), list[float]()
+    trained, highest = 0, -np.inf
+    for row in log.ended_rows:
+        trained += row.epoch
+        if row.status == "finished":
+            highest = max(highest, row.curve[-1])
+            epochs.append(trained)
+            best.append(float(highest))
+    stopped = [row for row in rows if row.status == "stopped"]
+    would = plan.epochs * len(rows)
+    return Course(
+        method=method,
+        seed=plan.seed,
+        default=rows[0].curve[-1],
+        epochs=epochs,
+        best=best,
+        trials=len(rows),
+        stopped=len(stopped),
+        saved=sum(plan.epochs - row.epoch for row in stopped) / would,
+        seconds=seconds,
+        overhead=(seconds * at_once - sum(row.seconds for row in rows)) / len(rows),
+    )
+
+
+def draw_comparison(courses: Sequence[Course], budget: int, path: Path) -> None:
+    """Best validation ARS over the epochs trained: mean of the seeds, and their standard error as a band."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    grid = np.arange(1, budget + 1)
+    for method in METHODS:
+        chosen = [course for course in courses if course.method == method]
+        values = np.array([_on_grid(course, grid) for course in chosen])
+        known = np.isfinite(values).all(axis=0)
+        mean, error = values[:, known].mean(axis=0), values[:, known].std(axis=0) / np.sqrt(max(1, len(chosen) - 1))
+        axes.plot(grid[known], mean, color=COLOURS[method], label=method)
+        axes.fill_between(grid[known], mean - error, mean + error, color=COLOURS[method], alpha=0.15, linewidth=0)
+    default = float(np.mean([course.default for course in courses if course.method == "random"]))
+    axes.axhline(default, color=COLOURS["default"], linestyle="--", label="default configuration")
+    axes.set(xlabel="epochs trained over all trials", ylabel="best validation ARS so far")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    write_atomically(path, buffer.getvalue())
+
+
+def _on_grid(course: Course, grid: np.ndarray) -> np.ndarray:
+    """The best value at each number of epochs; not known before the first trial has ended."""
+    place = np.searchsorted(course.epochs, grid, side="right") - 1
+    return np.where(place >= 0, np.array(course.best)[place.clip(0)], np.nan)
