@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,13 @@ def _places(machine: Mapping[str, float], resources: Resources) -> int:
 
 
 def run_search(
-    memory: Memory, folder: Path, resources: Resources, at_once: int, place: Place, listeners: Sequence[Listener]
+    memory: Memory,
+    folder: Path,
+    resources: Resources,
+    at_once: int,
+    place: Place,
+    listeners: Sequence[Listener],
+    trial: Callable[..., None] = run_trial,
 ) -> None:
     """Run the trials of a search that have not ended; Ctrl-C ends it early, and nothing is lost.
 
@@ -116,11 +122,12 @@ def run_search(
         at_once: how many trials; see `capacity`.
         place: where trials train.
         listeners: told of every trial.
+        trial: what each does, in its own process; see `run_trial`.
     """
     plan: Plan = memory.plan
 
     def trainable(given: dict[str, Any]) -> None:
-        run_trial(given, plan=plan, place=place)
+        trial(given, plan=plan, place=place)
 
     tuner = tune.Tuner(
         tune.with_resources(

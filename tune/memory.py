@@ -51,12 +51,13 @@ class Memory:
         """Open the memory of a search, or begin it.
 
         Args:
-            folder: of the search.
+            folder: of the search; made when missing.
             plan: of the search; its number of trials may have grown since it was begun.
 
         Raises:
             SearchError: the study is damaged.
         """
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / JOURNAL
         _drop_half_a_line(path)
         self.plan = plan

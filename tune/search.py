@@ -115,7 +115,6 @@ def main(arguments: Sequence[str]) -> int:
     session = prepare(command)
     plan, folder = session.plan, session.folder
     tracker = Tracker(command.tracking_uri or default_uri())
-    folder.mkdir(parents=True, exist_ok=True)
     save_plan(plan, folder)
     memory = Memory(folder, plan)
     record = SearchRecord(tracker, folder.name, plan.base, plan.space, plan.trials)
