@@ -28,7 +28,7 @@ from colotride.config import RunConfig
 from colotride.data.splits import load_splits
 from colotride.history import EpochRecord, Outcome
 from colotride.presets import with_data_root
-from colotride.run_folder import Keeping
+from colotride.run_folder import Keeping, RunFolder
 from colotride.tracking import RunRecord
 from colotride.training import Trainer
 
@@ -123,9 +123,15 @@ def _there(
     command: Train, workers: str, config: RunConfig, directory: Path, keeping: Keeping
 ) -> Callable[..., Outcome]:
     # Ray takes seconds to import, and a machine without it can train all the same.
+    from colotride.distributed import start_ray
     from colotride.ray_training import Workers, train_on_workers
 
     wanted = Workers.parse(workers, gpu=command.gpu, cpus=command.cpus_per_worker)
+    load_splits(config.data)
+    start_ray()
+    wanted.check()
+    # Begins the folder, or refuses one of another run before any worker has come up.
+    RunFolder(directory, config, keeping).open()
     return partial(train_on_workers, config, wanted, directory, keeping=keeping, max_failures=command.max_failures)
 
 

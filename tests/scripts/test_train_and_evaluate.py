@@ -76,6 +76,10 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path):
     nothing = ("--model", "nothing", "--dataset", "digits")
     assert "is not there" in refused(run("scripts/evaluate.py", *nothing, cwd=tmp_path))
     assert "--model is missing" in refused(run("scripts/evaluate.py", cwd=tmp_path))
+    assert "is no number of workers" in refused(run("scripts/train.py", "--workers", "0", cwd=tmp_path))
+    assert "do not fit" in refused(run("scripts/train.py", "--workers", "999", cwd=tmp_path))
+    assert "keeps nothing" in refused(run("scripts/train.py", "--keep-checkpoints", "0", cwd=tmp_path))
+    assert "cannot be opened" in refused(run("scripts/train.py", "--storage", "nowhere://x", cwd=tmp_path))
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
