@@ -1,10 +1,9 @@
 """MLflow: every run's configuration, curves and scores in one store, so that runs are compared in its pages.
 
-All calls go through `MlflowClient` from one process. A store that cannot be reached never stops the work: what is
-measured also lies in the runs' folders, so the tracker says so once and stays silent from then on.
+Nothing here waits for the store. What is to be recorded goes into an outbox in the run's own folder, and a thread brings
+it from there to MLflow; a store that is down, slow or far away delays the record, never the work.
 """
 
-import json
 import logging
 import os
 import subprocess
@@ -14,70 +13,38 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import mlflow
-import mlflow.pytorch
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from torch import nn
-
-from colotride.atomic import write_atomically
 from colotride.config import RunConfig
-from colotride.errors import ConfigurationError, ModelError
-from colotride.foreign import modules_of_working_directory
-from colotride.training import EpochRecord, Outcome
+from colotride.delivery import Carrier
+from colotride.errors import ConfigurationError
+from colotride.history import EpochRecord, Outcome
+from colotride.names import dataset_of, epoch_metrics, final_metrics, flat_parameters, run_tags, test_metrics
+from colotride.outbox import LINES, Entry, Outbox
+from colotride.system_metrics import SystemMetrics
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-EXPERIMENT = "colotride"
-PARENT_TAG = "mlflow.parentRunId"
+FOLDER = "mlflow"
+"""Of the outbox, within the folder of a run or a search."""
 
+SCHEMES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
 
-def metric_name(name: str) -> str:
-    """A score's name in letters that MLflow allows: `R@1` becomes `R_at_1`, `CA+` `CA_plus`, `ES:D` `ES_D`."""
-    spelled = name.replace("@", "_at_").replace("+", "_plus").replace(":", "_").replace(" ", "_")
-    return spelled[:-1] + "_minus" if spelled.endswith("-") else spelled
-
-
-def flat_parameters(config: RunConfig) -> dict[str, str]:
-    """Every setting of a run under its dotted name ("pgd.steps"), as text."""
-    flat: dict[str, str] = {}
-
-    def walk(value: Any, path: str) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                walk(inner, f"{path}.{name}" if path else name)
-        else:
-            flat[path] = f"{value:.6g}" if isinstance(value, float) else str(value)
-
-    walk(config.model_dump(mode="json"), "")
-    return flat
-
-
-def epoch_metrics(record: EpochRecord) -> dict[str, float]:
-    """One epoch's curves: `train/loss`, `train/collapseness`, ..., `validation/ARS`, ..., and the seconds it took."""
-    train = {f"train/{metric_name(name)}": value for name, value in record.diagnostics.items()}
-    validation = {f"validation/{metric_name(name)}": value for name, value in record.validation.items()}
-    return {**train, **validation, "seconds_per_epoch": record.seconds}
-
-
-def test_metrics(scores: Mapping[str, float]) -> dict[str, float]:
-    """Final scores on the test side: `test/ERS`, `test/ARS`, `test/R_at_1`, ..."""
-    return {f"test/{metric_name(name)}": value for name, value in scores.items()}
+LAST_SECONDS = 10.0
+"""How long the end of a run waits for a store that is out of reach."""
 
 
 class Tracker:
-    """Writes runs into an MLflow store.
+    """Records the runs of one folder, each under a key of ours.
 
     Attributes:
         uri: the store, whatever folder it is opened from.
     """
 
-    def __init__(self, uri: str = DEFAULT_URI, warn: Callable[[str], None] | None = None) -> None:
-        """Open a store, and make the experiment `colotride` in it where it is missing.
+    def __init__(self, uri: str, folder: Path, warn: Callable[[str], None] | None = None) -> None:
+        """Open the record of a folder; what a former process could not send is sent now.
 
         Args:
-            uri: `sqlite:///file`, or the address of a tracking server.
-            warn: takes the one line that says that the store is out of reach; standard error by default.
+            uri: `sqlite:///file`, or the address of a tracking server; a record that was begun keeps its own.
+            folder: of the run or the search.
+            warn: takes each line that a person should see; standard error by default.
 
         Raises:
             ConfigurationError: not an address that MLflow knows.
@@ -85,162 +52,160 @@ class Tracker:
         # The first use of a local store reports every table that it makes.
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        self.uri = absolute(uri)
+        # A server that does not answer is asked again by us.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        if not uri.startswith(SCHEMES):
+            raise ConfigurationError(
+                f"tracking URI {uri!r} is not one that MLflow knows; give sqlite:///FILE or http://HOST:PORT"
+            )
         self._warn = warn or (lambda line: print(line, file=sys.stderr))
-        self._reachable = True
-        self._experiment: str | None = self._try(self._open)
+        self._outbox = Outbox(folder / FOLDER)
+        self._begun: set[str] = set()
+        self._logged: set[tuple[str, str, int]] = set()
+        self.uri = absolute(uri)
+        for entry in self._outbox.every():
+            self.uri = entry.get("uri", self.uri)
+            self._note(entry)
+        self._carrier = Carrier(self._outbox, self.uri, self._warn)
 
     def start(
         self,
+        key: str,
         name: str,
         *,
         parameters: Mapping[str, str],
         tags: Mapping[str, str],
         parent: str | None = None,
-    ) -> str | None:
-        """Begin a run, as a child of another one where `parent` names it; returns its id, None when out of reach."""
-        experiment = self._experiment
-        if experiment is None:
-            return None
-        nested = {} if parent is None else {PARENT_TAG: parent}
+        dataset: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Begin a run, as a child of another one where `parent` names its key; one that was begun is continued."""
+        if key in self._begun:
+            return
         commit = git_commit()
         known = {} if commit is None else {"mlflow.source.git.commit": commit, "git_commit": commit}
+        self._put(
+            key, "start", uri=self.uri, name=name, parent=parent, parameters=dict(parameters), tags={**tags, **known},
+            dataset=None if dataset is None else dict(dataset),
+        )  # fmt: skip
 
-        def begin() -> str:
-            run = self._client.create_run(experiment, run_name=name, tags={**tags, **nested, **known})
-            pairs = [Param(key, value) for key, value in parameters.items()]
-            self._client.log_batch(run.info.run_id, params=pairs)
-            return str(run.info.run_id)
+    def metrics(self, key: str, values: Mapping[str, float], step: int = 0) -> None:
+        """Record values of one step; a name that has a value at this step keeps it."""
+        new = {name: value for name, value in values.items() if (key, name, step) not in self._logged}
+        if new:
+            self._put(key, "metrics", metrics=new, step=step)
 
-        return self._try(begin)
-
-    def metrics(self, run: str | None, values: Mapping[str, float], step: int = 0) -> None:
-        """Log values of one step in one request."""
-        now = int(time.time() * 1000)
-        batch = [Metric(key, value, now, step) for key, value in values.items()]
-        self._on(run, lambda one: self._client.log_batch(one, metrics=batch))
-
-    def tags(self, run: str | None, values: Mapping[str, str]) -> None:
+    def tags(self, key: str, values: Mapping[str, str]) -> None:
         """Set tags of a run."""
-        batch = [RunTag(key, value) for key, value in values.items()]
-        self._on(run, lambda one: self._client.log_batch(one, tags=batch))
+        self._put(key, "tags", tags=dict(values))
 
-    def artifact(self, run: str | None, path: Path) -> None:
-        """Keep a file with a run."""
-        self._on(run, lambda one: self._client.log_artifact(one, str(path)))
+    def artifact(self, key: str, path: Path, below: str | None = None) -> None:
+        """Keep a file with a run, in a folder of its artifacts where `below` names one."""
+        self._put(key, "artifact", path=str(path.absolute()), below=below)
 
-    def end(self, run: str | None, *, failed: bool = False) -> None:
+    def register(self, key: str, folder: Path, name: str, scores: Mapping[str, float]) -> None:
+        """Register the model of a run's folder; see `registry.register`."""
+        self._put(key, "register", folder=str(folder.absolute()), name=name, scores=dict(scores))
+
+    def end(self, key: str, *, failed: bool = False) -> None:
         """Close a run."""
-        self._on(run, lambda one: self._client.set_terminated(one, "FAILED" if failed else "FINISHED"))
+        self._put(key, "end", status="FAILED" if failed else "FINISHED")
 
-    def _open(self) -> str:
-        try:
-            self._client = MlflowClient(self.uri)
-        except MlflowException as error:
-            raise ConfigurationError(
-                f"tracking URI {self.uri!r} is not one that MLflow knows ({_first(error)}); "
-                "give sqlite:///FILE or http://HOST:PORT"
-            ) from None
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
-        # A local store keeps its artifacts beside it; a server decides for itself.
-        location = Path("mlartifacts").absolute().as_uri() if self.uri.startswith("sqlite:") else None
-        return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
+    def run_id(self, key: str) -> str | None:
+        """What MLflow calls a run; None until it has been told of it."""
+        return self._outbox.sent.runs.get(key)
 
-    def _on(self, run: str | None, call: Callable[[str], object]) -> None:
-        if run is not None:
-            self._try(lambda: call(run))
-
-    def _try(self, call: Callable[[], Any]) -> Any:
-        if not self._reachable:
-            return None
-        try:
-            return call()
-        except (MlflowException, OSError) as error:
-            self._reachable = False
+    def close(self, seconds: float = LAST_SECONDS) -> int:
+        """Wait for what is on its way, see `Carrier.close`; returns how many entries are kept for later."""
+        left = self._carrier.close(seconds)
+        if left:
             self._warn(
-                f"warning: MLflow store {self.uri} is out of reach ({_first(error)}); going on without it, "
-                "all results are kept in the runs' folders"
+                f"warning: {left} entries for MLflow are kept in {self._outbox.folder}; "
+                f"send them with: python scripts/sync.py {self._outbox.folder.parent}"
             )
-            return None
+        return left
+
+    def _put(self, key: str, do: str, **values: Any) -> None:
+        entry = {"run": key, "do": do, "time": int(time.time() * 1000), **values}
+        self._note(entry)
+        self._outbox.put(entry)
+
+    def _note(self, entry: Entry) -> None:
+        if entry["do"] == "start":
+            self._begun.add(entry["run"])
+        elif entry["do"] == "metrics":
+            self._logged |= {(entry["run"], name, entry["step"]) for name in entry["metrics"]}
+
+
+TEST_STEP = 1_000_000
+"""Step of the final scores on the test side: behind every epoch, so that they are a run's latest values."""
 
 
 class RunRecord:
-    """One run of the trainer in MLflow; its folder remembers which, so that a resumed run is continued, not doubled."""
+    """One run of the trainer in MLflow; its folder holds the record, so that a resumed run is continued, not doubled."""
 
-    FILE = "mlflow.json"
+    KEY = "run"
 
-    def __init__(self, tracker: Tracker, run: str | None) -> None:
-        self._tracker, self._run = tracker, run
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._system: SystemMetrics | None = None
 
     @classmethod
     def open(cls, directory: Path, config: RunConfig, uri: str | None) -> "RunRecord":
-        """Continue the record of a run's folder, or begin one.
+        """Continue the record of a run's folder, or begin one; the machine is watched from now on.
 
         Args:
             directory: the run's folder.
             config: of the run.
             uri: the store; None for $MLFLOW_TRACKING_URI or the local one.
         """
-        record = cls.existing(directory)
-        if record is not None:
-            return record
-        tracker = Tracker(uri or default_uri())
-        tags = {"dataset": config.data.name, "defense": config.defense.name, "kind": "train"}
-        run = tracker.start(directory.name, parameters=flat_parameters(config), tags=tags)
-        tracker.artifact(run, directory / "config.yaml")
-        if run is not None:
-            write_atomically(directory / cls.FILE, json.dumps({"uri": tracker.uri, "run": run}).encode())
-        return cls(tracker, run)
+        tracker = Tracker(uri or default_uri(), directory)
+        tracker.start(
+            cls.KEY,
+            directory.name,
+            parameters=flat_parameters(config),
+            tags=run_tags(config, "train"),
+            dataset=dataset_of(config),
+        )
+        tracker.artifact(cls.KEY, directory / "config.yaml")
+        record = cls(tracker)
+        record._system = watch(tracker, cls.KEY)
+        return record
 
     @classmethod
     def existing(cls, directory: Path) -> "RunRecord | None":
         """The record of a run's folder, None where it has none."""
-        try:
-            known = json.loads((directory / cls.FILE).read_text())
-        except OSError:
-            return None
-        return cls(Tracker(known["uri"]), known["run"])
+        return cls(Tracker(default_uri(), directory)) if (directory / FOLDER / LINES).is_file() else None
 
     def epoch(self, record: EpochRecord) -> None:
         """Add an epoch to the curves."""
-        self._tracker.metrics(self._run, epoch_metrics(record), record.epoch)
+        self._tracker.metrics(self.KEY, epoch_metrics(record), record.epoch)
 
     def end(self, outcome: Outcome) -> None:
         """Close the run with its status; an interrupted one stays open."""
-        self._tracker.tags(self._run, {"status": outcome.status, "reason": outcome.reason})
+        if self._system is not None:
+            self._system.stop()
+        last = outcome.history[-1] if outcome.history else None
+        if last is not None:
+            self._tracker.metrics(self.KEY, final_metrics(last.validation), last.epoch)
+        self._tracker.tags(self.KEY, {"status": outcome.status, "reason": outcome.reason})
         if outcome.status != "interrupted":
-            self._tracker.end(self._run, failed=outcome.status != "finished")
+            self._tracker.end(self.KEY, failed=outcome.status != "finished")
+        self._tracker.close()
 
-    def evaluation(self, scores: Mapping[str, float], file: Path) -> None:
-        """Add the scores on the test side and the file that holds them."""
-        self._tracker.metrics(self._run, test_metrics(scores))
-        self._tracker.artifact(self._run, file)
+    def evaluation(self, scores: Mapping[str, float], *files: Path) -> None:
+        """Add the scores on the test side and the files that hold them."""
+        self._tracker.metrics(self.KEY, test_metrics(scores))
+        self._tracker.metrics(self.KEY, final_metrics(scores), TEST_STEP)
+        for file in files:
+            self._tracker.artifact(self.KEY, file)
+        self._tracker.close()
 
-    def artifact(self, file: Path) -> None:
-        """Keep a file with the run."""
-        self._tracker.artifact(self._run, file)
 
-
-def load_registered(uri: str, tracking_uri: str | None = None) -> nn.Module:
-    """The PyTorch model behind an MLflow URI, on the CPU.
-
-    Args:
-        uri: `models:/name/version`, `runs:/id/path`, or another place that MLflow reads models from.
-        tracking_uri: of the store; None for the default one.
-
-    Raises:
-        ModelError: MLflow finds no such model, or cannot load it as a PyTorch one.
-    """
-    mlflow.set_tracking_uri(tracking_uri or default_uri())
-    try:
-        with modules_of_working_directory():
-            model: nn.Module = mlflow.pytorch.load_model(uri, map_location="cpu")
-    except (MlflowException, OSError, ImportError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"model {uri} cannot be loaded from MLflow ({reason}); see it with make ui") from None
-    return model
+def watch(tracker: Tracker, key: str) -> SystemMetrics:
+    """Record how busy this machine is with a run, until it is stopped."""
+    started = time.time()
+    return SystemMetrics(lambda sample: tracker.metrics(key, sample, int(time.time() - started)))
 
 
 def default_uri() -> str:
@@ -264,7 +229,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip()
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

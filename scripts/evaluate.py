@@ -45,9 +45,10 @@ from colotride.foreign import ForeignModel, load_foreign
 from colotride.models import ModelSettings, build_model
 from colotride.pgd import Budget
 from colotride.presets import preset, with_data_root
+from colotride.registry import load_registered
 from colotride.reproduction.paper import paper_rows
 from colotride.runs import load_run
-from colotride.tracking import RunRecord, load_registered
+from colotride.tracking import RunRecord, default_uri
 
 URI = re.compile(r"^(models|runs|mlflow-artifacts|s3|gs|dbfs|file):/")
 
@@ -167,8 +168,7 @@ def main(arguments: Sequence[str]) -> int:
     if command.leaderboard:
         leaderboard.append(command.leaderboard, result, model=title, dataset=images.name)
     if command.track and subject.run and (record := RunRecord.existing(subject.run)):
-        record.evaluation(result.scores(), written)
-        record.artifact(output / "report.html")
+        record.evaluation(result.scores(), written, output / "report.html")
     _print(command, result, checks, title, images.name)
     console.print(f"written: {written}, attacked.parquet, benign.parquet, report.html", soft_wrap=True)
     return 0
@@ -223,7 +223,7 @@ def load_model(spec: str) -> nn.Module:
     """
     path = Path(spec)
     if URI.match(spec) or (path / "MLmodel").is_file():
-        return ForeignModel(load_registered(spec), spec)
+        return ForeignModel(load_registered(spec, default_uri()), spec)
     return load_run(path)[1] if path.is_dir() else load_foreign(spec)
 
 

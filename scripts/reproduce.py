@@ -23,13 +23,14 @@ from colotride.data.splits import load_splits
 from colotride.distributed import machines, start_ray
 from colotride.errors import ConfigurationError
 from colotride.history import EpochRecord
+from colotride.names import dataset_of, epoch_metrics, final_metrics, flat_parameters, run_tags, test_metrics
 from colotride.presets import preset, with_data_root
 from colotride.reproduction.appendix_a import draw_ratios, shifts_at
 from colotride.reproduction.experiments import Row, rows_of
 from colotride.reproduction.figures import PANELS, draw_curves
 from colotride.reproduction.results import LAST_EPOCH, SeedResult, comma_separated, markdown, short_table, summarise
 from colotride.run_folder import config_digest
-from colotride.tracking import Tracker, default_uri, epoch_metrics, flat_parameters, test_metrics
+from colotride.tracking import TEST_STEP, Tracker, default_uri
 from tune.engine import Resources, capacity
 from tune.verdict import Judged, judge_each
 
@@ -92,20 +93,22 @@ def main(arguments: Sequence[str]) -> int:
     start_ray()
     capacity(resources, machines())
     console = Console(stderr=True)
-    tracker = Tracker(command.tracking_uri or default_uri())
-    parent = tracker.start(
+    folder = command.results / command.dataset
+    tracker = Tracker(command.tracking_uri or default_uri(), folder)
+    tracker.start(
+        command.what,
         f"{command.what} {command.dataset}",
         parameters={"seeds": str(command.seeds), "runs": str(len(jobs))},
         tags={"dataset": command.dataset, "reproduces": command.what, "kind": "reproduce"},
     )
-    results, histories = run_jobs(command, jobs, tracker, parent, console)
-    folder = command.results / command.dataset
+    results, histories = run_jobs(command, jobs, tracker, console)
     files = write_results(command, results, folder)
     if command.what in PANELS:
         files += draw_curves(histories, command.what, folder / command.what, f"{command.what} on {command.dataset}")
     for file in files:
-        tracker.artifact(parent, file)
-    tracker.end(parent)
+        tracker.artifact(command.what, file)
+    tracker.end(command.what)
+    tracker.close()
     Console().print(short_table(summarise(results, command.what, command.dataset)))
     console.print(f"written: {', '.join(str(file) for file in files)}")
     return 0
@@ -157,7 +160,7 @@ def plan_jobs(command: Reproduce, rows: Sequence[Row]) -> list[Job]:
 
 
 def run_jobs(
-    command: Reproduce, jobs: Sequence[Job], tracker: Tracker, parent: str | None, console: Console
+    command: Reproduce, jobs: Sequence[Job], tracker: Tracker, console: Console
 ) -> tuple[list[SeedResult], dict[str, list[list[EpochRecord]]]]:
     """Train and evaluate all jobs side by side; each becomes a child of the MLflow run as it ends.
 
@@ -176,7 +179,7 @@ def run_jobs(
     for folder, one in judged:
         ended[folder] = one
         console.print(_line(len(ended), len(jobs), _result(by_folder[folder], one)), highlight=False, soft_wrap=True)
-        _record(by_folder[folder], one, command, tracker, parent)
+        _record(by_folder[folder], one, command, tracker)
     histories = {job.row.label: list[list[EpochRecord]]() for job in jobs}
     for folder, job in by_folder.items():
         histories[job.row.label].append(ended[folder].history)
@@ -203,21 +206,18 @@ def write_results(command: Reproduce, results: Sequence[SeedResult], folder: Pat
     return [folder / f"{command.what}{suffix}" for suffix in contents]
 
 
-def _record(job: Job, one: Judged, command: Reproduce, tracker: Tracker, parent: str | None) -> None:
-    tags = {
-        "dataset": command.dataset,
-        "reproduces": command.what,
-        "kind": "reproduce",
-        "defense": job.config.defense.name,
-        "status": one.status,
-    }
+def _record(job: Job, one: Judged, command: Reproduce, tracker: Tracker) -> None:
+    tags = run_tags(job.config, "reproduce") | {"reproduces": command.what, "status": one.status}
     name = f"{job.row.label} seed {job.config.seed}"
-    child = tracker.start(name, parameters=flat_parameters(job.config), tags=tags, parent=parent)
+    key = f"{command.what}/{name}"
+    parameters, dataset = flat_parameters(job.config), dataset_of(job.config)
+    tracker.start(key, name, parameters=parameters, tags=tags, parent=command.what, dataset=dataset)
     for epoch in one.history:
-        tracker.metrics(child, epoch_metrics(epoch), epoch.epoch)
+        tracker.metrics(key, epoch_metrics(epoch), epoch.epoch)
     if one.evaluation:
-        tracker.metrics(child, test_metrics(one.evaluation.scores()))
-    tracker.end(child)
+        tracker.metrics(key, test_metrics(one.evaluation.scores()))
+        tracker.metrics(key, final_metrics(one.evaluation.scores()), TEST_STEP)
+    tracker.end(key)
 
 
 def _result(job: Job, one: Judged) -> SeedResult:

@@ -59,7 +59,12 @@ def interrupted(session: Session, rows: Sequence[TrialRow]) -> int:
 
 
 def conclude(
-    session: Session, rows: Sequence[TrialRow], ranked: Sequence[TrialRow], finalists: Sequence[Finalist], uri: str
+    session: Session,
+    rows: Sequence[TrialRow],
+    ranked: Sequence[TrialRow],
+    finalists: Sequence[Finalist],
+    uri: str,
+    model: str | None,
 ) -> None:
     """Tell a person what was found and where it lies."""
     plan, folder, console = session.plan, session.folder, session.console
@@ -76,6 +81,8 @@ def conclude(
     _show_verdict(session, finalists)
     console.print(f"\nResults     {folder}  (report.html, best.yaml, trials.json, search.png, verdict/)")
     console.print(f"Train it    python scripts/train.py --config {folder / 'best.yaml'}")
+    if model is not None:
+        console.print(f"Use it      models:/{model}/latest, the winner's model in MLflow", highlight=False)
     opened = "make ui" if uri == absolute(DEFAULT_URI) else f"mlflow ui --backend-store-uri {uri}"
     console.print(f"Compare     {opened}, then http://127.0.0.1:5000")
 

@@ -97,6 +97,20 @@ def give_verdict(
     return finalists
 
 
+def register_winner(session: Session, finalists: Sequence[Finalist], record: SearchRecord) -> str | None:
+    """Register the model of the best configuration, by its mean over the seeds; returns its name in MLflow.
+
+    Of its seeds the first one that could be evaluated is taken, not the luckiest.
+    """
+    objective = session.plan.objectives[0]
+    for finalist in sorted(finalists, key=lambda one: -one.standing.mean(objective)):
+        for folder, judged in zip(finalist.folders, finalist.judged, strict=True):
+            if judged.evaluation is not None:
+                seed = folder.name.removeprefix("seed-")
+                return record.register(f"{finalist.name} seed {seed}", folder, judged.evaluation.scores())
+    return None
+
+
 def _saying(console: Console, configs: dict[str, RunConfig], seeds: int, done: int, total: int) -> str:
     text = (
         f"Verdict: {', '.join(configs)} on all training classes with {seeds} seeds, then all attacks: {done} of {total}"

@@ -139,5 +139,10 @@ def reported(record: EpochRecord, status: str, cost: float, reason: str = "") ->
         "reason": reason,
         "seconds": record.seconds,
         "cost": cost,
-        "record": {"diagnostics": record.diagnostics, "validation": record.validation, "step": record.step},
+        "record": {
+            "diagnostics": record.diagnostics,
+            "validation": record.validation,
+            "step": record.step,
+            "passes": record.passes,
+        },
     }

@@ -1,75 +1,142 @@
-"""The search in MLflow: one run for the search, a child for every trial and for every verdict."""
+"""The search in MLflow: one run for the search, a child for every trial and for every run of the verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from colotride.config import RunConfig
 from colotride.evaluation.results import Evaluation
-from colotride.tracking import Tracker, epoch_metrics, flat_parameters, metric_name, test_metrics
-from colotride.training import EpochRecord
-from tune.space import Space
+from colotride.history import EpochRecord
+from colotride.names import dataset_of, epoch_metrics, final_metrics, flat_parameters, run_tags, short, test_metrics
+from colotride.tracking import TEST_STEP, Tracker, watch
+from tune.plan import Plan
 from tune.trials import TrialRow
+
+SEARCH = "search"
+"""Key of the search's own run."""
 
 
 class SearchRecord:
-    """Writes a search into MLflow as it goes; a `Listener`."""
+    """Writes a search into MLflow as it goes; a `Listener`. Told twice of something, it writes it once."""
 
-    def __init__(self, tracker: Tracker, name: str, base: RunConfig, space: Space, trials: int) -> None:
-        self._tracker, self._base, self._space = tracker, base, space
-        self._tags = {"search": name, "dataset": base.data.name, "defense": base.defense.name}
-        self._children: dict[int, str | None] = {}
-        self.parent = tracker.start(
-            name, parameters=flat_parameters(base) | {"trials": str(trials)}, tags={**self._tags, "kind": "search"}
+    def __init__(self, tracker: Tracker, name: str, plan: Plan) -> None:
+        """Begin the search's run, or go on with it.
+
+        Args:
+            tracker: of the search's folder.
+            name: of the search.
+            plan: of the search.
+        """
+        self._tracker, self._plan, self._name = tracker, plan, name
+        parameters = {
+            "trials": str(plan.trials),
+            "objectives": ",".join(plan.objectives),
+            "sampler": plan.sampler,
+            "stopping": plan.stopping,
+            "sampler_seed": str(plan.seed),
+        }
+        tracker.start(
+            SEARCH,
+            name,
+            parameters=flat_parameters(plan.base) | parameters,
+            tags=self._tags(plan.base, "search"),
+            dataset=dataset_of(plan.base),
         )
+        self._system = watch(tracker, SEARCH)
 
     def started(self, row: TrialRow) -> None:
         """Begin the child run of a trial, with all its settings."""
-        config = self._space.configure(self._base, row.values)
-        named = {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in row.values.items()}
-        self._children[row.number] = self._tracker.start(
+        config = self._plan.space.configure(self._plan.base, row.values)
+        named = {name: short(value) for name, value in row.values.items()}
+        self._tracker.start(
+            self._trial(row),
             f"trial {row.number}",
             parameters=flat_parameters(config) | named,
-            tags={**self._tags, "kind": "trial"},
-            parent=self.parent,
+            tags=self._tags(config, "trial"),
+            parent=SEARCH,
+            dataset=dataset_of(config),
         )
 
     def reported(self, row: TrialRow, result: dict[str, Any]) -> None:
         """Add an epoch to the curves of a trial."""
         seen = result["record"]
         record = EpochRecord(
-            row.epoch, seen["step"], result["seconds"], seen["diagnostics"], seen["validation"] or dict(row.scores)
+            result["epoch"], seen["step"], result["seconds"], seen["diagnostics"], seen["validation"], seen["passes"]
         )
-        self._tracker.metrics(self._children[row.number], epoch_metrics(record), row.epoch)
+        self._tracker.metrics(self._trial(row), epoch_metrics(record), record.epoch)
 
     def ended(self, row: TrialRow) -> None:
         """Close the child run of a trial with its final scores, or with the reason why there are none."""
-        run = self._children[row.number]
-        self._tracker.metrics(run, {**_plain(row.scores), "epochs": row.epoch, "seconds": row.seconds}, row.epoch)
-        self._tracker.tags(run, {"status": row.status, "reason": row.reason})
-        self._tracker.end(run, failed=row.status not in ("finished", "stopped"))
+        key = self._trial(row)
+        known = {"epochs": float(row.epoch), "seconds": row.seconds, "million_passes": row.cost}
+        self._tracker.metrics(key, final_metrics(row.scores) | known, row.epoch)
+        self._tracker.tags(key, {"status": row.status, "reason": row.reason})
+        self._tracker.end(key, failed=row.status not in ("finished", "stopped"))
 
     def verdict(self, name: str, config: RunConfig, history: list[EpochRecord], evaluation: Evaluation) -> None:
-        """Add a retrained model as a child run: its curves, and its scores on the test classes."""
-        run = self._tracker.start(
+        """Add a retrained model as a child run: its curves, and its scores on the test classes.
+
+        Args:
+            name: of the run, with its seed.
+            config: of the run.
+            history: of its training.
+            evaluation: on the test side.
+        """
+        key, scores = f"verdict/{name}", evaluation.scores()
+        self._tracker.start(
+            key,
             f"verdict: {name}",
             parameters=flat_parameters(config),
-            tags={**self._tags, "kind": "verdict", "status": "finished"},
-            parent=self.parent,
+            tags={**self._tags(config, "verdict"), "status": "finished"},
+            parent=SEARCH,
+            dataset=dataset_of(config),
         )
         for record in history:
-            self._tracker.metrics(run, epoch_metrics(record), record.epoch)
-        self._tracker.metrics(run, test_metrics(evaluation.scores()))
-        self._tracker.end(run)
+            self._tracker.metrics(key, epoch_metrics(record), record.epoch)
+        self._tracker.metrics(key, test_metrics(scores))
+        self._tracker.metrics(key, final_metrics(scores), TEST_STEP)
+        self._tracker.end(key)
 
-    def close(self, best: Mapping[str, float], artifacts: list[Path], *, failed: bool = False) -> None:
-        """Close the search's run with the best validation scores and its files."""
-        self._tracker.metrics(self.parent, _plain(best))
+    def register(self, name: str, folder: Path, scores: Mapping[str, float]) -> str:
+        """Register the model of a run of the verdict; returns the name under which it is found.
+
+        Args:
+            name: of the run, as `verdict` was told.
+            folder: of the run.
+            scores: on the test side.
+        """
+        model = f"colotride-{self._plan.base.data.name}"
+        self._tracker.register(f"verdict/{name}", folder, model, scores)
+        return model
+
+    def close(
+        self, best: Mapping[str, float], artifacts: Sequence[Path], folder: Path, *, failed: bool = False
+    ) -> None:
+        """Close the search's run with the best validation scores and its files.
+
+        Args:
+            best: scores of the best trial.
+            artifacts: files below the search's folder.
+            folder: of the search.
+            failed: whether it ended by an error.
+        """
+        self._system.stop()
+        self._tracker.metrics(SEARCH, final_metrics(best))
         for path in artifacts:
-            self._tracker.artifact(self.parent, path)
-        self._tracker.tags(self.parent, {"status": "failed" if failed else "finished"})
-        self._tracker.end(self.parent, failed=failed)
+            below = path.relative_to(folder).parent.as_posix()
+            self._tracker.artifact(SEARCH, path, None if below == "." else below)
+        self._tracker.tags(SEARCH, {"status": "failed" if failed else "finished"})
+        self._tracker.end(SEARCH, failed=failed)
+        self._tracker.close()
 
+    def pause(self) -> None:
+        """Send what there is; the search goes on another time."""
+        self._system.stop()
+        self._tracker.tags(SEARCH, {"status": "interrupted"})
+        self._tracker.close()
 
-def _plain(scores: Mapping[str, float]) -> dict[str, float]:
-    return {metric_name(name): value for name, value in scores.items()}
+    def _trial(self, row: TrialRow) -> str:
+        return f"trial/{row.number}"
+
+    def _tags(self, config: RunConfig, kind: str) -> dict[str, str]:
+        return run_tags(config, kind) | {"search": self._name}

@@ -30,7 +30,7 @@ from tune.build import build_space
 from tune.conclusion import conclude, draw, interrupted, result_of
 from tune.display import Display
 from tune.engine import Resources, capacity, run_search
-from tune.final import give_verdict
+from tune.final import give_verdict, register_winner
 from tune.memory import Memory
 from tune.objective import Place
 from tune.plan import Plan, Sampler, Stopping, load_plan, objectives_of, save_plan
@@ -114,28 +114,31 @@ def main(arguments: Sequence[str]) -> int:
     command = parse(Search, arguments, Search(run=base_config(arguments, preset_option="--dataset")))
     session = prepare(command)
     plan, folder = session.plan, session.folder
-    tracker = Tracker(command.tracking_uri or default_uri())
     save_plan(plan, folder)
     memory = Memory(folder, plan)
-    record = SearchRecord(tracker, folder.name, plan.base, plan.space, plan.trials)
+    tracker = Tracker(command.tracking_uri or default_uri(), folder)
+    record = SearchRecord(tracker, folder.name, plan)
     try:
         with Display(session.console, plan, memory.rows()) as display:
             run_search(memory, folder, session.resources, session.at_once, session.place, [display, record])
         if not memory.complete:
+            record.pause()
             return interrupted(session, memory.rows())
         ranked = best_first(memory.rows(), plan.objectives)
         finalists = give_verdict(session, ranked, command.top, command.verdict_seeds, record) if command.verdict else []
         artifacts = draw(session, memory, ranked, finalists)
+        model = register_winner(session, finalists, record)
     except KeyboardInterrupt:
+        record.pause()
         return interrupted(session, memory.rows())
     except BaseException:
-        record.close({}, [], failed=True)
+        record.close({}, [], folder, failed=True)
         raise
-    record.close(ranked[0].scores, artifacts)
+    record.close(ranked[0].scores, artifacts, folder)
     if command.json:
         print(json.dumps(result_of(session, ranked, finalists)))
     else:
-        conclude(session, memory.rows(), ranked, finalists, tracker.uri)
+        conclude(session, memory.rows(), ranked, finalists, tracker.uri, model)
     return 0
 
 

@@ -76,11 +76,24 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path):
     nothing = ("--model", "nothing", "--dataset", "digits")
     assert "is not there" in refused(run("scripts/evaluate.py", *nothing, cwd=tmp_path))
     assert "--model is missing" in refused(run("scripts/evaluate.py", cwd=tmp_path))
-    assert "is no number of workers" in refused(run("scripts/train.py", "--workers", "0", cwd=tmp_path))
-    assert "do not fit" in refused(run("scripts/train.py", "--workers", "999", cwd=tmp_path))
-    assert "keeps nothing" in refused(run("scripts/train.py", "--keep-checkpoints", "0", cwd=tmp_path))
-    assert "cannot be opened" in refused(run("scripts/train.py", "--storage", "nowhere://x", cwd=tmp_path))
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--workers", "0"], "is no number of workers"),
+        (["--workers", "2", "--cpus-per-worker", "0"], "--cpus-per-worker 0 is too few"),
+        (["--keep-checkpoints", "0"], "keeps nothing"),
+        (["--checkpoint-minutes", "0"], "is not above 0"),
+        (["--storage", "nowhere://x"], "cannot be opened"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_and_leaves_nothing(tmp_path, monkeypatch, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ColoTrideError, match=line):
+        train.main(arguments)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("script", ["scripts/train.py", "scripts/evaluate.py", "tune/search.py"])
