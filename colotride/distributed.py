@@ -1,9 +1,11 @@
 """Ray, started quietly, and evaluations spread over its GPUs and nodes."""
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,6 +19,9 @@ from colotride.evaluation.parts import Part, Plan, RunParts, Values, run_part
 
 Load = Callable[[], tuple[nn.Module, ImageSet]]
 """Makes the model, on the CPU, and the images, on a worker."""
+
+LAUNCHED = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves the cluster's description on its head, as JSON; jobs that are submitted run there."""
 
 
 def start_ray() -> None:
@@ -34,10 +39,29 @@ def start_ray() -> None:
 
 
 def machines() -> list[Mapping[str, float]]:
-    """What each machine offers, by Ray's names (CPU, GPU): those of the cluster, or this one before Ray is started."""
+    """What each machine offers, by Ray's names (CPU, GPU): this one before Ray is started, else those of the cluster.
+
+    Of a cluster, also a machine of each kind that would be started on demand.
+    """
     if ray.is_initialized():
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return there + startable(LAUNCHED.expanduser()) if os.environ.get("RAY_ADDRESS") else there
     return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
+
+
+def startable(launched: Path) -> list[Mapping[str, float]]:
+    """What a machine of each kind offers that the launcher starts on demand; nothing where there is no launcher.
+
+    Args:
+        launched: the cluster's description, see `LAUNCHED`.
+    """
+    if not launched.is_file():
+        return []
+    description = json.loads(launched.read_text())
+    head = description.get("head_node_type")
+    kinds = description.get("available_node_types", {}).items()
+    offered = [kind["resources"] for name, kind in kinds if name != head and kind.get("max_workers", 0) > 0]
+    return [{name: float(amount) for name, amount in resources.items()} for resources in offered]
 
 
 def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunParts:
