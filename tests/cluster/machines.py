@@ -85,15 +85,18 @@ def _machine(folder: Path, key: Path, number: int) -> Iterator[Machine]:
         stderr=subprocess.STDOUT,
         env={"PATH": os.environ["PATH"], "HOME": str(home)},
     )
+    cable = f"colotride-{number}"
     try:
         inside = _first_child(first.pid)
-        within, cable = f"nsenter --target {inside} --net", f"colotride-{number}"
+        within = f"nsenter --target {inside} --net"
         _do(f"ip link add {cable} type veth peer name eth0 netns {inside}")
         _do(f"ip link set {cable} master {BRIDGE} up", f"{within} ip link set lo up", f"{within} ip link set eth0 up")
         _do(f"{within} ip address add {address}/24 dev eth0", f"{within} ip route add default via {NETWORK}.1")
         _wait_for(address, 22)
         yield Machine(address, home, inside)
     finally:
+        # Connections that are being closed keep a network, and so its cable, for minutes after its last process.
+        subprocess.run(["ip", "link", "delete", cable], capture_output=True, check=False)
         first.kill()
         first.wait()
         log.close()

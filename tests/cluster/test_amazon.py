@@ -9,7 +9,7 @@ from ray.autoscaler._private.commands import _bootstrap_config
 
 from colotride.distributed import startable
 from tests.cluster.files import ROOT, read
-from tune.engine import Resources, check_resources
+from tune.engine import Resources, capacity
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -71,9 +71,9 @@ def test_the_head_has_no_gpu_and_is_not_multiplied_and_the_others_have_one(group
     assert kinds["gpu_spot"]["resources"]["GPU"] == 1
 
 
-def test_a_search_on_gpus_may_begin_while_there_is_the_head_alone(group, tmp_path):
+def test_a_search_fills_all_machines_that_may_come_while_there_is_the_head_alone(group, tmp_path):
     config = ready(group)
     launched = tmp_path / "ray_bootstrap_config.yaml"
     launched.write_text(json.dumps(config))
     head = {name: float(amount) for name, amount in config["available_node_types"]["head"]["resources"].items()}
-    check_resources(Resources(8, 1.0, None), [head, *startable(launched)])
+    assert capacity(Resources(8, 1.0, None), [head, *startable(launched)]) == config["max_workers"] == 8

@@ -9,7 +9,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 
 from tests.cluster.files import CLUSTER, ROOT, documents, pinned
 from tests.cluster.kubernetes_fields import NETWORK_POLICY, RAY_JOB
-from tune.engine import Resources, check_resources
+from tune.engine import Resources, capacity
 
 
 @pytest.fixture
@@ -66,15 +66,22 @@ def test_the_pinned_ray_reads_the_cluster(cluster):
     config = derived(cluster)
     assert config["idle_timeout_minutes"] == 10
     kind = config["available_node_types"]["gpu"]
-    assert (kind["min_workers"], kind["max_workers"]) == (1, 8)
+    assert (kind["min_workers"], kind["max_workers"]) == (1, 4)
     assert "GPU" not in config["available_node_types"]["headgroup"]["resources"]
 
 
-def test_the_first_worker_holds_a_trial_of_the_search(job, cluster):
-    offered = derived(cluster)["available_node_types"]["gpu"]["resources"]
+def test_the_machines_that_come_with_the_job_run_a_trial_each(job, cluster):
+    (group,) = cluster["workerGroupSpecs"]
+    offered = {
+        name: float(amount) for name, amount in derived(cluster)["available_node_types"]["gpu"]["resources"].items()
+    }
     words = job["spec"]["entrypoint"].split()
     asked = {name: float(words[words.index(f"--{name}s-per-trial") + 1]) for name in ("cpu", "gpu")}
-    check_resources(Resources(int(asked["cpu"]), asked["gpu"], None), [{k: float(v) for k, v in offered.items()}])
+    # A search begins with the machines that are there, and there is no launcher to ask for others.
+    assert group["replicas"] == group["maxReplicas"]
+    assert (
+        capacity(Resources(int(asked["cpu"]), asked["gpu"], None), [offered] * group["replicas"]) == group["replicas"]
+    )
 
 
 def test_versions_are_the_pinned_ones(cluster):
