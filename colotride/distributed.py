@@ -1,9 +1,12 @@
 """Ray, started quietly, and evaluations spread over its GPUs and nodes."""
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,6 +20,12 @@ from colotride.evaluation.parts import Part, Plan, RunParts, Values, run_part
 
 Load = Callable[[], tuple[nn.Module, ImageSet]]
 """Makes the model, on the CPU, and the images, on a worker."""
+
+LAUNCHED = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves the cluster's description on its head, as JSON; jobs that are submitted run there."""
+
+HEAD = "node:__internal_head__"
+"""Ray's name for what the head alone offers."""
 
 
 def start_ray() -> None:
@@ -34,10 +43,36 @@ def start_ray() -> None:
 
 
 def machines() -> list[Mapping[str, float]]:
-    """What each machine offers, by Ray's names (CPU, GPU): those of the cluster, or this one before Ray is started."""
-    if ray.is_initialized():
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
+    """What each machine offers, by Ray's names (CPU, GPU): this one before Ray is started, else those of the cluster.
+
+    A cluster whose machines are started on demand counts as it is when it has grown to its full size.
+    """
+    if not ray.is_initialized():
+        return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    on_demand = startable(LAUNCHED.expanduser()) if os.environ.get("RAY_ADDRESS") else []
+    # What the launcher has started already is among what it can start.
+    return [machine for machine in there if HEAD in machine] + on_demand if on_demand else there
+
+
+def startable(launched: Path) -> list[Mapping[str, float]]:
+    """What each machine offers that the launcher may start, at most; nothing where there is no such launcher.
+
+    Args:
+        launched: the cluster's description, see `LAUNCHED`.
+    """
+    if not launched.is_file():
+        return []
+    description = json.loads(launched.read_text())
+    kinds = [
+        kind for name, kind in description["available_node_types"].items() if name != description["head_node_type"]
+    ]
+    each = [
+        [{name: float(amount) for name, amount in kind["resources"].items()}] * kind["max_workers"] for kind in kinds
+    ]
+    # One of each kind in turn: the largest counts even where not all of them may be there at once.
+    mixed = [machine for some in zip_longest(*each) for machine in some if machine is not None]
+    return mixed[: description["max_workers"]]
 
 
 def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunParts:
