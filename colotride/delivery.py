@@ -1,13 +1,15 @@
 """Brings the entries of an outbox into an MLflow store, each once."""
 
+import contextlib
 import json
+import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import requests
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -50,7 +52,7 @@ class Delivery:
         """Send the next entries; False where there were none.
 
         Raises:
-            MlflowException, OSError: the store is out of reach; nothing was taken off the outbox.
+            Exception: the store is out of reach, in the words of whatever failed; nothing was taken off the outbox.
         """
         waiting = self._outbox.waiting(BATCH)
         if not waiting:
@@ -84,6 +86,7 @@ class Delivery:
 
     def _connected(self) -> MlflowClient:
         if self._client is None:
+            make_whole(self._uri)
             client = MlflowClient(self._uri)
             found = client.get_experiment_by_name(EXPERIMENT)
             if found is None:
@@ -169,7 +172,8 @@ class Carrier:
                 if not self._delivery.step():
                     self._outbox.wait(0.2)
                 self._failures = 0
-            except (MlflowException, OSError, requests.RequestException) as error:
+            except Exception as error:
+                # Whatever MLflow, its database or the network raise: the record waits, and the work goes on.
                 if self._failures == 0:
                     self._warn(
                         f"warning: MLflow store {self._uri} is out of reach ({first_line(error)}); going on, "
@@ -177,6 +181,23 @@ class Carrier:
                     )
                 self._closing.wait(PAUSES[min(self._failures, len(PAUSES) - 1)])
                 self._failures += 1
+
+
+def make_whole(uri: str) -> None:
+    """Make a local store under another name and then give it its own; other addresses are left alone.
+
+    MLflow makes its tables in many steps, and a store that was cut off between two of them can never be opened again.
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mlflow-") as folder:
+        fresh = Path(folder) / path.name
+        MlflowClient(f"sqlite:///{fresh}").search_experiments(max_results=1)
+        # Another process may have been faster; its store stays.
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
 
 
 def _dataset(known: dict[str, Any]) -> DatasetInput:

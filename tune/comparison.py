@@ -4,7 +4,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ def compare(
                 **settings,
             )
             courses.append(_course(method, plan, at_once))
-    return courses
+    # Where trials may be stopped, the default's was perhaps stopped too.
+    whole = {course.seed: course.default for course in courses if METHODS[course.method]["stopping"] == "none"}
+    return [replace(course, default=whole[course.seed]) for course in courses]
 
 
 class _Log:
