@@ -92,4 +92,7 @@ def test_a_download_that_was_stopped_goes_on_when_the_command_is_given_again(tmp
         done = run(*asked, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert server.ranges == [None, f"bytes={kept}-"]
-    assert names_in(tmp_path / "data") == ["CUB_200_2011"]
+    assert names_in(tmp_path / "data") == [".colotride", "CUB_200_2011"]
+    stores = [name for name in names_in(tmp_path / "data" / ".colotride") if name.endswith(".arrow")]
+    assert [name.rpartition("-")[0] for name in stores] == ["cub-test", "cub-train"]
+    assert "cub/train: 24 images are stored in data/.colotride/cub-train-" in done.stderr
