@@ -130,7 +130,7 @@ def _fetch(address: str, pushed: Pushed, path: Path) -> None:
             raise StoreDefectError("is another one than was pushed")
         os.replace(temporary, path)
     except StoreDefectError as defect:
-        raise DataError(f"{pushed.file} from {address} {defect}; push it again") from None
+        raise DataError(f"{pushed.file} from {address} {defect}; delete it there and push it again") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -147,7 +147,7 @@ def _reached(
         raise DataError(f"{address} cannot be {done} ({' '.join(str(error).split())}); {remedy}") from None
 
 
-def _copy(source: IO[bytes], target: IO[bytes], size: int, what: str) -> None:
+def _copy(source: IO[bytes] | pa.NativeFile, target: IO[bytes] | pa.NativeFile, size: int, what: str) -> None:
     with progress(what, -(-size // BLOCK), f"blocks of {BLOCK >> 20} MiB") as advance:
         while block := source.read(BLOCK):
             target.write(block)
