@@ -20,7 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from colotride.command_line import parse, run
 from colotride.data.archives import ARCHIVES, DownloadableName
 from colotride.data.download import download
-from colotride.data.preparation import prepare_set
+from colotride.data.preparation import local_root, prepare_set
 from colotride.data.store import StoredImages
 from colotride.presets import preset
 
@@ -31,8 +31,8 @@ class Download:
 
     dataset: tyro.conf.Positional[DownloadableName | Literal["folder", "manifest"]]
     """Which data set; folder and manifest are your own images, which are decoded only."""
-    data_root: Annotated[Path, tyro.conf.arg(metavar="DIR")] = field(
-        default_factory=lambda: Path(os.environ.get("COLOTRIDE_DATA") or "data")
+    data_root: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(
+        default_factory=lambda: os.environ.get("COLOTRIDE_DATA") or "data"
     )
     """Folder that holds the data sets (default: $COLOTRIDE_DATA, or data); of folder and manifest, the folder or
     table itself."""
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         size["data.image_size"] = command.stored_size
     settings = preset(command.dataset).with_values({"data.root": command.data_root, **size}).data
     if command.dataset != "folder" and command.dataset != "manifest":
-        _fetch(command.dataset, command, console)
+        _fetch(command.dataset, local_root(settings), command, console)
     for images in prepare_set(settings, verify=command.verify, address=command.push).values():
         if isinstance(images, StoredImages):
             _tell(console, f"{images.name}: {len(images):,} images are stored in {images.path}")
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _fetch(dataset: DownloadableName, command: Download, console: Console) -> None:
+def _fetch(dataset: DownloadableName, root: Path, command: Download, console: Console) -> None:
     with _progress(console) as progress:
         task = progress.add_task("looking", total=None)
 
@@ -75,8 +75,8 @@ def _fetch(dataset: DownloadableName, command: Download, console: Console) -> No
                 progress.reset(task, description=what)
             progress.update(task, completed=done, total=total)
 
-        fetched = download(dataset, command.data_root, on_progress, mirror=command.mirror, keep=command.keep_archives)
-    place = command.data_root / ARCHIVES[dataset].folder
+        fetched = download(dataset, root, on_progress, mirror=command.mirror, keep=command.keep_archives)
+    place = root / ARCHIVES[dataset].folder
     _tell(console, f"{dataset} is {'' if fetched else 'already '}in {place}")
 
 

@@ -1,5 +1,7 @@
 """A whole data set made ready: both sides decoded into their stores, checked, and brought to an address."""
 
+from pathlib import Path
+
 from colotride.data.base import ImageSet
 from colotride.data.remote import push
 from colotride.data.settings import DataSettings
@@ -7,6 +9,17 @@ from colotride.data.splits import load_source
 from colotride.data.store import StoredImages, stored, verify_store
 from colotride.data.telling import say
 from colotride.errors import DataError
+
+
+def local_root(settings: DataSettings) -> Path:
+    """The folder or table that a set is read from.
+
+    Raises:
+        DataError: the root is an address.
+    """
+    if isinstance(settings.root, str):
+        raise DataError(f"data root {settings.root} is an address; give the folder that holds the images")
+    return settings.root
 
 
 def prepare_set(settings: DataSettings, *, verify: bool = False, address: str | None = None) -> dict[str, ImageSet]:
@@ -23,8 +36,7 @@ def prepare_set(settings: DataSettings, *, verify: bool = False, address: str | 
     Raises:
         DataError: the root is an address, a side is unusable, or the address cannot be written.
     """
-    if isinstance(settings.root, str):
-        raise DataError(f"data root {settings.root} is an address; give the folder that holds the images")
+    root = local_root(settings)
     source = load_source(settings)
     sides = {"test": source.test()}
     try:
@@ -35,10 +47,10 @@ def prepare_set(settings: DataSettings, *, verify: bool = False, address: str | 
             raise
     made = {}
     for side, files in sides.items():
-        made[side] = stored(files, settings.root)
+        made[side] = stored(files, root)
         if verify and isinstance(images := made[side], StoredImages) and (defect := verify_store(images.path)):
             images.path.unlink()
-            made[side] = stored(files, settings.root)
+            made[side] = stored(files, root)
             say(f"{images.path} {defect}; it was made again")
     if address is not None:
         push(settings.name, settings.stored_size, made, source.zero_shot, address)
