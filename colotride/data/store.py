@@ -55,7 +55,7 @@ def stored(images: ImageSet, root: Path) -> ImageSet:
     Raises:
         DataError: an image that cannot be decoded, a disk that is full, or no folder that can be written.
     """
-    if not isinstance(images, FileImages):
+    if not isinstance(images, FileImages) or not len(images):
         return images
     wanted = header_of(images)
     places = [folder / file_name(images.name, images.stored_size) for folder in store_folders(root)]
@@ -152,7 +152,7 @@ def _make(files: FileImages, wanted: Header, path: Path) -> None:
 def _source_digest(files: FileImages) -> str:
     """Digest of the files' names below their common folder, sizes, dates and labels, in order."""
     whole = hashlib.sha256()
-    above = len(os.path.commonpath([path.parent for path in files.paths])) if files.paths else 0
+    above = len(os.path.commonpath([path.parent for path in files.paths]))
     for path, label in zip(files.paths, files.labels.tolist(), strict=True):
         try:
             found = path.stat()

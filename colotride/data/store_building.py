@@ -13,6 +13,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from colotride.atomic import write_atomically
 from colotride.data.files import FileImages
 from colotride.data.store_file import CHUNK, Content, Header, StoreDefectError, checksum_of, read_store, write_store
 from colotride.data.store_worker import Job, Worker, fill
@@ -73,7 +74,7 @@ def put_store(path: Path, header: Header, rows: np.ndarray, labels: np.ndarray) 
 
 
 class Journal:
-    """Which chunks of which store are done, one line each; a line that was cut off counts for nothing."""
+    """Which chunks of which store are done, one line each."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.identity = path, ""
@@ -90,18 +91,16 @@ class Journal:
     def begin(self, identity: str) -> None:
         """Forget everything; what follows belongs to this store."""
         self.identity, self.finished = identity, {}
-        self._write(identity, "w")
+        self._save()
 
     def add(self, chunk: int, digest: str) -> None:
         """Note that a chunk is on the disk."""
         self.finished[chunk] = digest
-        self._write(json.dumps([chunk, digest]), "a")
+        self._save()
 
-    def _write(self, line: str, mode: str) -> None:
-        with self.path.open(mode) as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def _save(self) -> None:
+        lines = [self.identity, *map(json.dumps, self.finished.items())]
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _begin(files: FileImages, header: Header, part: Path, journal: Journal) -> None:
