@@ -57,8 +57,7 @@ def base_config(arguments: Sequence[str], *, preset_option: str = "--preset") ->
     config = load_config(known.config) if known.config else preset(known.preset)
     if known.defense and known.defense != config.defense.name:
         config = with_defense(config, known.defense)
-    root = os.environ.get("COLOTRIDE_DATA")
-    return with_data_root(config, Path(root) if root else None)
+    return with_data_root(config, os.environ.get("COLOTRIDE_DATA") or None)
 
 
 def parse(command: type[Command], arguments: Sequence[str], default: Command) -> Command:

@@ -89,7 +89,7 @@ def _sop() -> RunConfig:
     return _photographs("sop", attention_factor=2.0)
 
 
-def with_data_root(config: RunConfig, root: Path | None) -> RunConfig:
+def with_data_root(config: RunConfig, root: str | Path | None) -> RunConfig:
     """The same run with its data elsewhere; None changes nothing."""
     return config if root is None else config.with_values({"data.root": root})
 

@@ -29,8 +29,8 @@ from torch import nn
 from colotride.command_line import device_of, parse, run
 from colotride.config import RunConfig
 from colotride.data.base import ImageSet
-from colotride.data.settings import DatasetName
-from colotride.data.splits import SOURCES
+from colotride.data.settings import DatasetName, absolute_root
+from colotride.data.splits import load_test
 from colotride.distributed import on_workers
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
@@ -62,7 +62,7 @@ class Evaluate:
     package.module:function that returns a torch.nn.Module (required)."""
     dataset: DatasetName | None = None
     """Image set (default: the run's; other models need one). folder and manifest are your own images."""
-    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    data_root: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder that holds the data sets; of folder and manifest, the folder or table itself (default: the run's)."""
     image_size: int | None = None
     """Side in pixels that the model sees (default: the run's, or the data set's)."""
@@ -119,8 +119,7 @@ class Subject:
 
     def load(self) -> tuple[nn.Module, ImageSet]:
         """The model, on the CPU, and the images; called again by every worker."""
-        source = SOURCES[self.config.data.name](self.config.data.root, self.config.data.stored_size)
-        return load_model(self.spec), source.test()
+        return load_model(self.spec), load_test(self.config.data)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -196,7 +195,7 @@ def subject_of(command: Evaluate) -> Subject:
             f"give one of {', '.join(get_args(DatasetName))}"
         )
     config = with_data_root(config, command.data_root)
-    data: dict[str, Any] = {"root": config.data.root.absolute()}
+    data: dict[str, Any] = {"root": absolute_root(config.data.root)}
     if command.image_size is not None:
         stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else command.image_size
         data |= {"image_size": command.image_size, "stored_size": max(stored, command.image_size)}

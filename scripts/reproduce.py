@@ -19,6 +19,7 @@ from rich.console import Console
 from colotride.atomic import write_atomically
 from colotride.command_line import parse, run
 from colotride.config import RunConfig
+from colotride.data.settings import absolute_root
 from colotride.data.splits import load_splits
 from colotride.distributed import machines, start_ray
 from colotride.errors import ConfigurationError
@@ -44,7 +45,7 @@ class Reproduce:
     or readings (COLO-TRIDE under its disputed formulas)."""
     dataset: str = "digits"
     """cub, cars, sop (the paper's settings), fashion-mnist or digits (what fits a small machine)."""
-    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    data_root: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder that holds the data sets (default: $COLOTRIDE_DATA, or ./data)."""
     seeds: int = 1
     """Runs per row; with several the table shows mean and standard deviation."""
@@ -149,7 +150,7 @@ def plan_jobs(command: Reproduce, rows: Sequence[Row]) -> list[Job]:
         "evaluation.steps": command.attack_steps,
     }
     base = with_data_root(preset(command.dataset), command.data_root)
-    base = base.with_values({"data.root": base.data.root.absolute()})
+    base = base.with_values({"data.root": absolute_root(base.data.root)})
     jobs = []
     for seed in range(command.seeds):
         for row in rows:

@@ -44,7 +44,7 @@ class Train:
     """Start from a configuration in YAML instead (a run's config.yaml, a search's best.yaml)."""
     defense: str | None = None
     """Replace the defense by another one with its defaults."""
-    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    data_root: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder that holds the data sets (default: $COLOTRIDE_DATA, or the configuration's)."""
     directory: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The run's folder (default: runs/<data set>-<defense>-<date>); an existing run in it is resumed."""

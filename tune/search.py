@@ -21,6 +21,7 @@ from rich.console import Console
 
 from colotride.command_line import base_config, device_of, parse, run
 from colotride.config import RunConfig
+from colotride.data.settings import absolute_root
 from colotride.data.splits import load_splits
 from colotride.distributed import machines, start_ray
 from colotride.errors import SearchError
@@ -54,7 +55,7 @@ class Search:
     """Vary the run of this YAML file instead."""
     defense: str | None = None
     """Replace the defense by another one with its defaults."""
-    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    data_root: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder that holds the data sets (default: $COLOTRIDE_DATA, or the configuration's)."""
     trials: int | None = None
     """Configurations to try, the first ones included (default: 16; of a resumed search, as many as before)."""
@@ -176,7 +177,7 @@ def _new(command: Search) -> tuple[Plan, Path]:
         {"data.hold_out_validation": True, "validation.first_share": share}
     )
     # Ray's workers have other working directories.
-    base = base.with_values({"data.root": base.data.root.absolute()})
+    base = base.with_values({"data.root": absolute_root(base.data.root)})
     folder = command.results / (command.name or time.strftime(f"{base.data.name}-%Y%m%d-%H%M%S"))
     if folder.exists():
         raise SearchError(
@@ -211,7 +212,7 @@ def _resumed(command: Search) -> tuple[Plan, Path]:
         plan = plan.model_copy(update={"trials": command.trials})
     if command.data_root is not None:
         base = with_data_root(plan.base, command.data_root)
-        plan = plan.model_copy(update={"base": base.with_values({"data.root": base.data.root.absolute()})})
+        plan = plan.model_copy(update={"base": base.with_values({"data.root": absolute_root(base.data.root)})})
     return plan, folder
 
 

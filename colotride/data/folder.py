@@ -5,7 +5,7 @@ from pathlib import Path
 
 from colotride.data.base import ImageSet
 from colotride.data.files import FileImages
-from colotride.data.source import Source, missing
+from colotride.data.source import STORES, Source, missing
 from colotride.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
@@ -35,13 +35,14 @@ def folder(root: Path, stored_size: int) -> Source:
 
 
 def _classes(side: Path) -> set[str]:
-    return {path.name for path in side.iterdir() if path.is_dir()} if side.is_dir() else set()
+    return {path.name for path in side.iterdir() if path.is_dir() and path.name != STORES} if side.is_dir() else set()
 
 
 def _part(name: str, side: Path, numbers: dict[str, int], stored_size: int) -> ImageSet:
     if not side.is_dir():
         raise missing(name, side, LAYOUT)
-    paths = sorted(path for path in side.glob("*/*") if path.suffix.lower() in SUFFIXES)
+    found = (path for path in side.glob("*/*") if path.parent.name != STORES)
+    paths = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise DataError(f"{name} at {side.absolute()} holds no images; {LAYOUT}")
     return FileImages(name, paths, [numbers[path.parent.name] for path in paths], stored_size)

@@ -1,13 +1,23 @@
 """Which images a run uses, and how they are cut, paired and held out."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from colotride.settings import Fraction, Settings
 
 DatasetName = Literal["digits", "fashion-mnist", "cub", "cars", "sop", "folder", "manifest"]
+
+
+def as_root(root: object) -> object:
+    """Text as a path, unless it is an address such as s3://bucket/data, whose slashes a path would not keep."""
+    return Path(root) if isinstance(root, str) and "://" not in root else root
+
+
+def absolute_root(root: str | Path) -> str | Path:
+    """The same root for processes with other working directories."""
+    return root.absolute() if isinstance(root, Path) else root
 
 
 class DataSettings(Settings):
@@ -15,8 +25,9 @@ class DataSettings(Settings):
 
     name: DatasetName
     """Which data set."""
-    root: Path = Path("data")
-    """Folder that holds the data sets; of `folder` and `manifest`, the folder or table itself."""
+    root: Annotated[str | Path, BeforeValidator(as_root)] = Path("data")
+    """Folder that holds the data sets; of `folder` and `manifest`, the folder or table itself. Or an address to which
+    scripts/download.py --push has brought a set: s3://..., gs://..., file://..."""
     stored_size: int = Field(default=256, ge=1)
     """Side in pixels to which image files are resized on reading."""
     image_size: int = Field(default=224, ge=1)

@@ -7,6 +7,9 @@ from pathlib import Path
 from colotride.data.base import ImageSet
 from colotride.errors import DataError
 
+STORES = ".colotride"
+"""Folder in a data root where image stores lie; it is no part of any set."""
+
 
 @dataclass(frozen=True)
 class Source:

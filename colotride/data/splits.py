@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -16,9 +16,11 @@ from colotride.data.digits import digits
 from colotride.data.fashion_mnist import fashion_mnist
 from colotride.data.folder import folder
 from colotride.data.manifest import manifest
+from colotride.data.remote import remote_source
 from colotride.data.settings import DatasetName, DataSettings
 from colotride.data.sop import sop
 from colotride.data.source import Source
+from colotride.data.store import stored
 from colotride.errors import DataError
 from colotride.randomness import generator
 
@@ -52,23 +54,51 @@ def load_splits(settings: DataSettings) -> Splits:
     """Read the training side of a data set and hold out its validation part when the settings say so.
 
     Zero-shot sets hold out whole classes (the last ones of the training side), closed sets hold out images of every
-    class. Which ones does not depend on the run's seed: all runs of a search validate on the same images.
+    class. Which ones does not depend on the run's seed: all runs of a search validate on the same images. Sets of
+    image files are decoded once, into a store (see `colotride.data.store`).
 
     Raises:
         DataError: the set is missing, incomplete, of another image size, or cannot form triplets.
     """
-    source = SOURCES[settings.name](settings.root, settings.stored_size)
+    source = load_source(settings)
     side = source.train()
-    _check_size(side, settings.stored_size)
+    # Before anything is decoded, which may take minutes.
     _check_triplets(side)
+    side = _stored(side, settings)
+    _check_size(side, settings.stored_size)
+    read_test = partial(load_test, settings)
     if not settings.hold_out_validation:
-        return Splits(side, None, source.test)
+        return Splits(side, None, read_test)
     choose = held_out_classes if source.zero_shot else held_out_images
     held_out = choose(side.labels, settings.validation_fraction)
     train = subset_of(side, (~held_out).nonzero().flatten(), f"{side.name} without validation")
     validation = subset_of(side, held_out.nonzero().flatten(), f"{settings.name}/validation")
     _check_triplets(train)
-    return Splits(train, validation, source.test)
+    return Splits(train, validation, read_test)
+
+
+def load_source(settings: DataSettings) -> Source:
+    """Both sides of a data set as they lie in its root; image files are not decoded yet.
+
+    Raises:
+        DataError: nothing usable is there; more errors come when a side is read.
+    """
+    if settings.name != "digits" and isinstance(settings.root, str):
+        return remote_source(settings.name, settings.stored_size, settings.root)
+    return SOURCES[settings.name](Path(settings.root), settings.stored_size)
+
+
+def load_test(settings: DataSettings) -> ImageSet:
+    """The test side alone; the set need not have a training side.
+
+    Raises:
+        DataError: the side is missing, incomplete, or cannot be decoded.
+    """
+    return _stored(load_source(settings).test(), settings)
+
+
+def _stored(images: ImageSet, settings: DataSettings) -> ImageSet:
+    return stored(images, settings.root) if isinstance(settings.root, Path) else images
 
 
 def held_out_classes(labels: Int[Tensor, "images"], fraction: float) -> Bool[Tensor, "images"]:

@@ -6,9 +6,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
+from colotride.data.settings import DataSettings
+from colotride.data.splits import load_test
 from tests.commands import ROOT, environment, refused, run
+from tests.layouts import picture
 from tests.servers import archives_of, serving
 
 LAUNCHER = """
@@ -92,4 +96,38 @@ def test_a_download_that_was_stopped_goes_on_when_the_command_is_given_again(tmp
         done = run(*asked, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert server.ranges == [None, f"bytes={kept}-"]
-    assert names_in(tmp_path / "data") == ["CUB_200_2011"]
+    assert names_in(tmp_path / "data") == [".colotride", "CUB_200_2011"]
+    stores = [name for name in names_in(tmp_path / "data" / ".colotride") if name.endswith(".arrow")]
+    assert [name.rpartition("-")[0] for name in stores] == ["cub-test", "cub-train"]
+    assert "cub/train: 24 images are stored in data/.colotride/cub-train-" in done.stderr
+
+
+@pytest.mark.slow
+def test_one_s_own_images_are_stored_verified_and_pushed_to_where_an_evaluation_finds_them(tmp_path, monkeypatch):
+    for label in range(2):
+        (tmp_path / "mine" / str(label)).mkdir(parents=True)
+        for index in range(2):
+            picture(label, 20, np.random.default_rng(index)).save(tmp_path / "mine" / str(label) / f"{index}.png")
+    address = f"file://{tmp_path}/shared"
+    asked = ("folder", "--data-root", "mine", "--stored-size", "16", "--verify")
+    done = run("scripts/download.py", *asked, "--push", address, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (store,) = (tmp_path / "mine" / ".colotride").glob("folder-test-*.arrow")
+    assert done.stderr.splitlines() == [
+        f"folder/test: 4 images are stored in mine/.colotride/{store.name}",
+        f"folder is at {address}: give that as --data-root",
+    ]
+    sound = store.read_bytes()
+    store.write_bytes(sound[:2500] + bytes([sound[2500] ^ 1]) + sound[2501:])
+    again = run("scripts/download.py", *asked, cwd=tmp_path)
+    assert f"mine/.colotride/{store.name} has the checksum " in again.stderr
+    assert "it was made again" in again.stderr
+    assert store.read_bytes() == sound
+    line = refused(run("scripts/download.py", "folder", "--data-root", address, "--stored-size", "16", cwd=tmp_path))
+    assert f"data root {address} is an address; give the folder that holds the images" in line
+    line = refused(run("scripts/download.py", "cub", cwd=tmp_path, COLOTRIDE_DATA="s3://bucket/data"))
+    assert "data root s3://bucket/data is an address" in line
+    monkeypatch.setenv("COLOTRIDE_CACHE", str(tmp_path / "cache"))
+    there = load_test(DataSettings(name="folder", root=address, stored_size=16, image_size=16))
+    assert there.labels.tolist() == [0, 0, 1, 1]
+    assert "stored_size" in refused(run("scripts/download.py", *asked[:4], "0", cwd=tmp_path))
