@@ -37,6 +37,9 @@ from colotride.models import TWO_CONVOLUTIONS
 SEARCH_EPOCHS = 6
 """Of each trial of a search."""
 
+LOADED_IMAGES = 1500
+"""Photographs that are loaded by scaling."""
+
 SCALING_PAIRS = 16
 """Pairs per worker and batch of scaling."""
 
@@ -47,7 +50,7 @@ class Benchmark:
 
     what: tyro.conf.Positional[str] = "step"
     """step (training steps against the textbook and against the limit), profile (where a step's time goes), evaluation
-    (against a loop over queries, and against its network passes alone), scaling (several workers) or search (samplers
+    (against a loop over queries, and against its network passes alone), scaling (several workers, loading) or search (samplers
     against each other)."""
     image_sizes: tuple[int, ...] = (28, 64, 224)
     """Sides in pixels: 28 is the two-convolution net, others ResNet-18."""
@@ -197,13 +200,17 @@ def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType
 def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
     """Throughput with several workers of one thread each, and what Ray costs."""
     # Ray takes seconds to import.
+    from colotride.benchmarks.loading import measure_loading
     from colotride.benchmarks.scaling import BATCHES, make_images, measure_scaling, plain_seconds
 
     with Console(stderr=True).status("scaling") as status, tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
+        told = partial(_show, status, "scaling")
+        loading = measure_loading(Path(folder) / "photographs", LOADED_IMAGES, on_run=told)
+        root = Path(folder) / "noise"
         make_images(root)
+        told("without Ray")
         plain = SCALING_PAIRS * BATCHES / plain_seconds(root, SCALING_PAIRS)
-        start, rows = measure_scaling(root, command.workers, SCALING_PAIRS, partial(_show, status, "scaling"))
+        start, rows = measure_scaling(root, command.workers, SCALING_PAIRS, told)
     table = Table(
         title="Training on Ray's workers: ResNet-18, 64 px, 8 PGD steps, CPU",
         caption=f"{SCALING_PAIRS} pairs per worker and batch; start-up: what Ray Train adds to a run",
@@ -212,9 +219,20 @@ def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(str(row.workers), f"{row.pairs_per_second:.0f}", f"{row.efficiency:.0%}", f"{row.startup:.1f}")
-    said = f"Without Ray, one thread: {plain:.0f} pairs/s. Ray starts in {start:.1f} s.\nMeasured on {machine(device)}."
-    values = [{"plain_pairs_per_second": plain, "ray_start_seconds": start}, *map(asdict, rows)]
-    return Group(table, said), values
+    memory = Table(title="Processes that read one store", caption="pages that are shared count once")
+    for heading in ("processes", "store, MiB", "everything, MiB"):
+        memory.add_column(heading, justify="right")
+    for one in loading.readers:
+        memory.add_row(str(one.workers), f"{one.store_mib:.0f}", f"{one.whole_mib:.0f}")
+    width, height = loading.image_size
+    said = (
+        f"Without Ray, one thread: {plain:.0f} pairs/s. Ray starts in {start:.1f} s.\n"
+        f"Loading {width} x {height} JPEGs at {loading.stored_size} px: {loading.decoding:.0f} images/s decoded, "
+        f"{loading.reading:.0f} from the store ({loading.ratio:.0f}x), which was built in {loading.build_seconds:.1f} s.\n"
+        f"Measured on {machine(device)}."
+    )
+    values = [{"plain_pairs_per_second": plain, "ray_start_seconds": start}, *map(asdict, rows), asdict(loading)]
+    return Group(table, memory, said), values
 
 
 def search(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
