@@ -34,6 +34,9 @@ LOCK_SECONDS = 5
 HEALTH = "health"
 """Constraint of a trial: 0 where it is feasible, above 1 for a lost model, the more the earlier it was lost."""
 
+LATE = 2 / 3
+"""Share of its epochs after which a trial is not stopped any more: little would be saved, and its end is worth knowing."""
+
 LOST = ("collapsed", "nan", "diverged")
 ROW = "trial"
 """Attribute of a trial: its `TrialRow`, without number and values."""
@@ -140,7 +143,7 @@ class Memory:
             if len(self.plan.objectives) == 1 and row.status not in LOST:
                 self._storage.set_trial_intermediate_value(self._id(number), row.epoch, row.curve[-1])
         self._write(row)
-        if row.status != "running" or len(self.plan.objectives) > 1:
+        if row.status != "running" or len(self.plan.objectives) > 1 or row.epoch > LATE * self.plan.epochs:
             return False
         if self.study.pruner.prune(self.study, self._frozen(number)):
             self._stopped.add(number)

@@ -7,7 +7,7 @@ from typing import Any
 from colotride.config import RunConfig
 from colotride.evaluation.results import Evaluation
 from colotride.history import EpochRecord
-from colotride.names import dataset_of, epoch_metrics, final_metrics, flat_parameters, run_tags, short, test_metrics
+from colotride.names import dataset_of, epoch_metrics, final_metrics, flat_parameters, run_tags, test_metrics
 from colotride.tracking import TEST_STEP, Tracker, watch
 from tune.plan import Plan
 from tune.trials import TrialRow
@@ -47,11 +47,10 @@ class SearchRecord:
     def started(self, row: TrialRow) -> None:
         """Begin the child run of a trial, with all its settings."""
         config = self._plan.space.configure(self._plan.base, row.values)
-        named = {name: short(value) for name, value in row.values.items()}
         self._tracker.start(
             self._trial(row),
             f"trial {row.number}",
-            parameters=flat_parameters(config) | named,
+            parameters=flat_parameters(config),
             tags=self._tags(config, "trial"),
             parent=SEARCH,
             dataset=dataset_of(config),
@@ -63,7 +62,9 @@ class SearchRecord:
         record = EpochRecord(
             result["epoch"], seen["step"], result["seconds"], seen["diagnostics"], seen["validation"], seen["passes"]
         )
-        self._tracker.metrics(self._trial(row), epoch_metrics(record), record.epoch)
+        # The scores under their plain names come first: MLflow offers the first one when runs are compared.
+        metrics = final_metrics(record.validation) | epoch_metrics(record)
+        self._tracker.metrics(self._trial(row), metrics, record.epoch)
 
     def ended(self, row: TrialRow) -> None:
         """Close the child run of a trial with its final scores, or with the reason why there are none."""

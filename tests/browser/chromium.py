@@ -32,6 +32,8 @@ def open_page(address: str, milliseconds: int = 3000) -> Page:
                 "--headless",
                 "--no-sandbox",
                 "--disable-gpu",
+                # Tables show only the rows that there is room for.
+                "--window-size=1600,3000",
                 f"--user-data-dir={profile}",
                 f"--virtual-time-budget={milliseconds}",
                 "--enable-logging=stderr",

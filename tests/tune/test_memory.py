@@ -83,6 +83,21 @@ def test_a_trial_that_is_stopped_is_pruned_at_its_epoch_and_wins_against_nobody(
     assert study_on_disk(tmp_path).best_value == 62.0
 
 
+@pytest.mark.parametrize("stopping", ["asha", "median"])
+def test_a_trial_that_is_nearly_done_is_not_stopped(tmp_path, stopping):
+    memory = Memory(tmp_path, plan(trials=8, stopping=stopping))
+    epochs = memory.plan.epochs
+    for number in range(1, 7):
+        memory.draw()
+        for at in range(1, epochs + 1):
+            memory.report(number, epoch(at, 50.0 + at, "running" if at < epochs else "finished"))
+        memory.settle(number)
+    memory.draw()
+    late = range(2 * epochs // 3 + 1, epochs)
+    told = [memory.report(7, epoch(at, 1.0)) for at in late]
+    assert not any(told)
+
+
 def test_without_stopping_even_the_worst_goes_on(tmp_path):
     memory = Memory(tmp_path, plan(trials=9, stopping="none"))
     for number in range(1, 9):

@@ -85,7 +85,7 @@ def test_a_search_on_digits_ends_with_the_comparison_and_is_on_record(finished):
     assert kinds.count("trial") == 4
     assert kinds.count("verdict") == (2 if best["number"] == 1 else 4)
     trial = next(one for one in children if one.info.run_name == f"trial {best['number']}")
-    assert trial.data.params["attention_factor"] == f"{best['values']['attention_factor']:.6g}"
+    assert trial.data.params["collapseness.attention_factor"] == f"{best['values']['attention_factor']:.6g}"
     assert trial.data.metrics["ARS"] == pytest.approx(best["scores"]["ARS"])
     curves = ("train/loss", "train/hardness", "train/collapseness", "train/separability", "train/assist")
     for name in (*curves, "validation/R_at_1", "validation/ERS", "validation/ARS"):
