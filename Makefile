@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 5000
+# One process per core, each with whole files of tests: many share what they started.
+SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help search test test-fast lint format bench ui clean
 
@@ -20,10 +22,10 @@ search: $(READY) ## Search on the embedded digits: best configuration, table, ho
 	$(BIN)/python tune/search.py --dataset digits
 
 test: $(READY) ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-fast: $(READY) ## Run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 lint: $(READY) ## Check style, formatting and types
 	$(BIN)/ruff check .

@@ -238,6 +238,7 @@ def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
 def search(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
     """Random search, TPE, and TPE with ASHA on digits, at one budget of epochs."""
     # Ray, Optuna and the search take seconds to import.
+    from colotride.benchmarks.tracking import seconds_per_epoch
     from colotride.distributed import start_ray
     from colotride.presets import preset
     from tune.comparison import METHODS, compare, draw_comparison
@@ -252,6 +253,10 @@ def search(command: Benchmark, device: torch.device) -> tuple[RenderableType, li
             at_once=min(2, os.cpu_count() or 1),
             on_search=partial(_show, status, "search"),
         )
+        _show(status, "search", "recording")
+        with tempfile.TemporaryDirectory() as folder:
+            recording = seconds_per_epoch(f"sqlite:///{folder}/mlflow.db", 200)
+    training = sum(course.training for course in courses) / sum(course.epochs[-1] for course in courses)
     budget = command.trials * SEARCH_EPOCHS
     draw_comparison(courses, budget, command.output / "search.png")
     table = Table(
@@ -273,7 +278,12 @@ def search(command: Benchmark, device: torch.device) -> tuple[RenderableType, li
             f"{sum(course.seconds for course in chosen) / len(chosen):.0f}",
             f"{sum(course.overhead for course in chosen) / len(chosen):.1f}",
         )
-    return Group(table, f"Measured on {machine(device)}."), [asdict(course) for course in courses]
+    said = (
+        f"Recording an epoch in MLflow takes {1000 * recording:.2f} ms, {recording / training:.2%} of an epoch.\n"
+        f"Measured on {machine(device)}."
+    )
+    values = [*map(asdict, courses), {"recording_seconds": recording, "epoch_seconds": training}]
+    return Group(table, said), values
 
 
 def _with_error(values: torch.Tensor) -> str:

@@ -48,6 +48,8 @@ class Course:
     """Share of the epochs that these trials would have taken and did not, in [0, 1]."""
     seconds: float
     """Wall time."""
+    training: float
+    """Seconds of all epochs, validation included."""
     overhead: float
     """Seconds per trial and place that were not training or validation: processes, imports, Ray, Optuna."""
 
@@ -129,6 +131,7 @@ def _course(method: str, plan: Plan, at_once: int) -> Course:
         stopped=len(stopped),
         saved=sum(plan.epochs - row.epoch for row in stopped) / would,
         seconds=seconds,
+        training=sum(row.seconds for row in rows),
         overhead=(seconds * at_once - sum(row.seconds for row in rows)) / len(rows),
     )
 
