@@ -69,7 +69,14 @@ def conclude(
     """Tell a person what was found and where it lies."""
     plan, folder, console = session.plan, session.folder, session.console
     best, objective = ranked[0], plan.objectives[0]
-    console.print(trial_table(rows, plan.space, objective, title="Trials, scores on the held-out training classes"))
+    console.print(
+        trial_table(
+            rows,
+            plan.space,
+            objective,
+            title="Trials, scores on the held-out training classes (in brackets: earlier, with less)",
+        )
+    )
     if len(plan.objectives) > 1:
         front = pareto_front(rows, plan.objectives)
         title = f"Pareto front of {' and '.join(plan.objectives)}"

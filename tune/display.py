@@ -98,7 +98,7 @@ def trial_table(rows: Iterable[TrialRow], space: Space, objective: str, title: s
     best = max((row.scores.get(objective, 0.0) for row in rows if row.status == "finished"), default=None)
     for row in rows:
         leads = row.status == "finished" and row.scores.get(objective) == best
-        scores = (f"{row.scores[name]:.1f}" if name in row.scores else "" for name in ("R@1", "ERS", "ARS"))
+        scores = (_score(row, name) for name in ("R@1", "ERS", "ARS"))
         table.add_row(
             str(row.number),
             *(value_text(row.values.get(parameter.name)) for parameter in space.parameters),
@@ -108,6 +108,13 @@ def trial_table(rows: Iterable[TrialRow], space: Space, objective: str, title: s
             style="bold" if leads else "",
         )
     return table
+
+
+def _score(row: TrialRow, name: str) -> str:
+    """A score; in brackets where it was measured at an earlier epoch, with a smaller budget than those at the end."""
+    if name not in row.scores:
+        return ""
+    return f"{row.scores[name]:.1f}" if row.status == "finished" else f"({row.scores[name]:.1f})"
 
 
 def values_text(values: Values) -> str:

@@ -40,17 +40,14 @@ def write_figures(findings: Findings, folder: Path) -> list[Path]:
 
 
 def draw_history(findings: Findings) -> Figure | None:
-    """The first objective of each trial where it ended, and the best of the finished ones so far."""
+    """The first objective of each finished trial and the best so far; the others are marked below."""
     figure, axes = _plain(9, 3.4)
-    values = findings.last_values()
+    values = dict(zip((row.number for row in findings.rows), findings.last_values(), strict=True))
     for status in statuses(list(findings.rows)):
-        chosen = [
-            (row.number, value)
-            for row, value in zip(findings.rows, values, strict=True)
-            if row.status == status and value is not None
-        ]
-        if chosen:
-            axes.scatter(*zip(*chosen, strict=True), color=colour_of(status), label=status, zorder=3)
+        numbers = [row.number for row in findings.rows if row.status == status]
+        places = [findings.floor() if (value := values[number]) is None else value for number in numbers]
+        mark = "o" if status == "finished" else "x"
+        axes.scatter(numbers, places, color=colour_of(status), marker=mark, label=status, zorder=3)
     if findings.points:
         best = np.maximum.accumulate([point.objectives[0] for point in findings.points])
         axes.step([point.number for point in findings.points], best, where="post", color=BEST, label="best so far")
@@ -67,8 +64,6 @@ def draw_front(findings: Findings) -> Figure | None:
         return None
     figure = Figure(figsize=(5.2 * len(panels), 4), layout="constrained")
     for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
-        if panel.others:
-            axes.scatter(*zip(*panel.others, strict=True), color=colour_of("stopped"), label="stopped")
         axes.scatter(*zip(*panel.places, strict=True), color=colour_of("finished"), label="finished")
         best = [panel.places[position] for position in panel.front]
         style = "o-" if len(panels) == 1 else "o"

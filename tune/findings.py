@@ -61,8 +61,6 @@ class Panel:
     """Of the finished trials, as (x, y)."""
     front: list[int]
     """Positions of those that no other one beats, along x."""
-    others: list[tuple[float, float]]
-    """Of trials that were stopped: their last scores, for comparison."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +90,26 @@ class Findings:
         return best_first(finished, self.objectives)[0] if finished else None
 
     def last_values(self) -> list[float | None]:
-        """By row: the first objective where the trial ended; None where it was never validated."""
+        """By row: the first objective of a finished trial; None of others.
+
+        What a stopped trial had reached was measured with the smaller budget of its epoch, against which a model looks
+        more robust than it is.
+        """
         finished = {point.number: point.objectives[0] for point in self.points}
-        return [finished.get(row.number, row.curve[-1] if row.curve else None) for row in self.rows]
+        return [finished.get(row.number) for row in self.rows]
+
+    def floor(self) -> float:
+        """Where trials without a value stand in a plot of values: below all of them."""
+        values = [value for value in self.last_values() if value is not None]
+        low, high = min(values, default=0.0), max(values, default=1.0)
+        return low - 0.08 * ((high - low) or 1.0)
 
     def panels(self) -> list[Panel]:
         """The front: of every two objectives, or of R@1 and ARS where there is one objective."""
         names = self.objectives if len(self.objectives) > 1 else ("R@1", "ARS")
         finished = [row for row in self.rows if row.status == "finished"]
-        stopped = [row for row in self.rows if row.status == "stopped"]
         front = {row.number for row in pareto_front(finished, names)}
-        return [_panel(x, y, finished, front, stopped) for x, y in combinations(names, 2)]
+        return [_panel(x, y, finished, front) for x, y in combinations(names, 2)]
 
 
 def findings_of(
@@ -114,7 +121,7 @@ def findings_of(
     return Findings(rows, space, objectives, epochs, points, ranked)
 
 
-def _panel(x: str, y: str, finished: Sequence[TrialRow], front: Collection[int], stopped: Sequence[TrialRow]) -> Panel:
+def _panel(x: str, y: str, finished: Sequence[TrialRow], front: Collection[int]) -> Panel:
     places = [(row.scores[x], row.scores[y]) for row in finished]
     best = [position for position, row in enumerate(finished) if row.number in front]
     return Panel(
@@ -123,5 +130,4 @@ def _panel(x: str, y: str, finished: Sequence[TrialRow], front: Collection[int],
         numbers=[row.number for row in finished],
         places=places,
         front=sorted(best, key=lambda position: places[position]),
-        others=[(row.scores[x], row.scores[y]) for row in stopped],
     )

@@ -38,30 +38,29 @@ def draw_search(rows: Sequence[TrialRow], judged: Mapping[str, Evaluation], path
 
 
 def _draw_course(axes: Axes, rows: Sequence[TrialRow]) -> None:
-    numbers = [row.number for row in rows]
-    values = [row.scores.get("ARS", 0.0) for row in rows]
-    finished = [value if row.status == "finished" else -np.inf for row, value in zip(rows, values, strict=True)]
-    colours = [COLOURS.get(row.status, COLOURS["collapsed"]) for row in rows]
-    axes.scatter(numbers, values, c=colours, zorder=3)
-    best = np.maximum.accumulate(finished)
-    known = np.isfinite(best)
-    axes.step(np.array(numbers)[known], best[known], where="post", color=COLOURS["best"], label="best so far")
+    finished = [row for row in rows if row.status == "finished"]
+    numbers, values = [row.number for row in finished], [row.scores["ARS"] for row in finished]
+    axes.scatter(numbers, values, color=COLOURS["finished"], zorder=3)
+    if finished:
+        best = np.maximum.accumulate(values)
+        axes.step(numbers, best, where="post", color=COLOURS["best"], label="best so far")
+    # What a trial had reached at an earlier epoch was measured with less, and is no number to compare.
+    for status, label in (("stopped", "stopped early"), ("collapsed", "collapsed")):
+        ended = [row.number for row in rows if row.status == status]
+        if ended:
+            place = axes.get_xaxis_transform()
+            axes.scatter(ended, [0.03] * len(ended), marker="x", color=COLOURS[status], transform=place, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel="validation ARS", title="Course")
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="best", frameon=False, fontsize="small")
     axes.grid(alpha=0.3)
 
 
 def _draw_trade_off(axes: Axes, rows: Sequence[TrialRow]) -> None:
-    for status, label in (("finished", "finished"), ("stopped", "stopped early")):
-        chosen = [row for row in rows if row.status == status and row.scores]
-        axes.scatter(
-            [row.scores["R@1"] for row in chosen],
-            [row.scores["ARS"] for row in chosen],
-            color=COLOURS[status],
-            label=label,
-        )
-    if rows and rows[0].scores:
+    places = [(row.scores["R@1"], row.scores["ARS"]) for row in rows if row.status == "finished"]
+    if places:
+        axes.scatter(*zip(*places, strict=True), color=COLOURS["finished"], label="finished")
+    if rows and rows[0].status == "finished":
         axes.scatter(
             rows[0].scores["R@1"], rows[0].scores["ARS"], marker="s", color=COLOURS["default"], label="default"
         )

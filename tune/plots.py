@@ -49,18 +49,15 @@ def plots(findings: Findings) -> dict[str, str]:
 def plot_history(findings: Findings) -> go.Figure | None:
     """See `figures.draw_history`."""
     figure = go.Figure()
-    values = findings.last_values()
+    values = dict(zip((row.number for row in findings.rows), findings.last_values(), strict=True))
     for status in statuses(list(findings.rows)):
-        chosen = [
-            (row, value)
-            for row, value in zip(findings.rows, values, strict=True)
-            if row.status == status and value is not None
-        ]
+        chosen = [row for row in findings.rows if row.status == status]
         figure.add_scatter(
-            x=[row.number for row, _ in chosen],
-            y=[value for _, value in chosen],
-            **dots(status, colour_of(status), [described(row) for row, _ in chosen]),
+            x=[row.number for row in chosen],
+            y=[findings.floor() if (value := values[row.number]) is None else value for row in chosen],
+            **dots(status, colour_of(status), [described(row) for row in chosen]),
         )
+        figure.data[-1].marker.symbol = "circle" if status == "finished" else "x-thin-open"
     figure.add_scatter(
         x=[point.number for point in findings.points],
         y=np.maximum.accumulate([point.objectives[0] for point in findings.points]) if findings.points else [],
@@ -82,8 +79,6 @@ def plot_front(findings: Findings) -> go.Figure | None:
     for column, panel in enumerate(panels, start=1):
         place = {"row": 1, "col": column}
         first = {"showlegend": column == 1}
-        if panel.others:
-            figure.add_scatter(**xy(panel.others), **dots("stopped", colour_of("stopped"), []), **first, **place)
         hover = [texts.get(number, f"trial {number}") for number in panel.numbers]
         figure.add_scatter(**xy(panel.places), **dots("finished", colour_of("finished"), hover), **first, **place)
         figure.add_scatter(

@@ -62,15 +62,15 @@ class SearchRecord:
         record = EpochRecord(
             result["epoch"], seen["step"], result["seconds"], seen["diagnostics"], seen["validation"], seen["passes"]
         )
-        # The scores under their plain names come first: MLflow offers the first one when runs are compared.
-        metrics = final_metrics(record.validation) | epoch_metrics(record)
-        self._tracker.metrics(self._trial(row), metrics, record.epoch)
+        self._tracker.metrics(self._trial(row), epoch_metrics(record), record.epoch)
 
     def ended(self, row: TrialRow) -> None:
         """Close the child run of a trial with its final scores, or with the reason why there are none."""
         key = self._trial(row)
         known = {"epochs": float(row.epoch), "seconds": row.seconds, "million_passes": row.cost}
-        self._tracker.metrics(key, final_metrics(row.scores) | known, row.epoch)
+        # What a stopped trial had reached was measured with less: under the same name it would look better than it is.
+        scores = final_metrics(row.scores) if row.status == "finished" else {}
+        self._tracker.metrics(key, scores | known, row.epoch)
         self._tracker.tags(key, {"status": row.status, "reason": row.reason})
         self._tracker.end(key, failed=row.status not in ("finished", "stopped"))
 
