@@ -38,8 +38,11 @@ def start_ray() -> None:
     # What fails in a worker is told by whoever asked for it.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("optuna").setLevel(logging.ERROR)
-    here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": os.cpu_count(), "include_dashboard": False}
-    ray.init(logging_level=logging.CRITICAL, log_to_driver=False, ignore_reinit_error=True, **here)
+    if ray.is_initialized():
+        return
+    # By itself Ray would also join whatever cluster was started last on this machine.
+    here = {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": False}
+    ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **({} if os.environ.get("RAY_ADDRESS") else here))
 
 
 def machines() -> list[Mapping[str, float]]:

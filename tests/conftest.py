@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -9,3 +11,11 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_ray_is_left():
+    # A file of tests that started Ray leaves none to the next one in this process.
+    yield
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()

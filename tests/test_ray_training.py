@@ -45,7 +45,7 @@ OFTEN = Keeping(minutes=1e-6)
 @pytest.fixture(scope="module")
 def one_machine():
     os.environ.pop("RAY_ADDRESS", None)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -11,6 +11,8 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from colotride.checkpoint import WEIGHTS, checkpoints_in
+from colotride.errors import ColoTrideError
+from scripts import train
 from tests.commands import ROOT, environment, refused, run
 
 SMALL = ("--run.optimisation.epochs", "3", "--run.pgd.steps", "2")

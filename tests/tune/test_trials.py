@@ -52,7 +52,7 @@ class Log:
 @pytest.fixture(scope="module")
 def machine(monkeypatch_module):
     # A GPU that is only promised: nothing here computes on it.
-    ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield [{"CPU": 4.0, "GPU": 1.0}]
     ray.shutdown()
 
