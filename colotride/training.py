@@ -76,8 +76,7 @@ class Trainer:
             )
         self.config, self.device, self._group = config, device, group
         self._train, self._validation = train, validation
-        kept = directory is not None and group.rank == 0
-        self._folder = RunFolder(directory, config, keeping) if directory is not None and kept else None
+        self._folder = None if directory is None or group.rank > 0 else RunFolder(directory, config, keeping)
         checkpoint = group.from_first(None if self._folder is None else self._folder.open())
         # A checkpoint overwrites every weight: starting from downloaded ones would only ask for the network.
         start = config.model if checkpoint is None else config.model.model_copy(update={"weights": "none"})

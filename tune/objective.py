@@ -44,19 +44,21 @@ class Place:
 class Reporter:
     """Reports every validated epoch to Ray Tune, and ends the trial when its cost is spent."""
 
-    def __init__(self, epochs: int, max_cost: float | None) -> None:
-        self._epochs, self._max_cost = epochs, max_cost
+    def __init__(self, plan: Plan) -> None:
+        self._epochs, self._every, self._max_cost = plan.epochs, plan.base.validation.every, plan.max_cost
         self._cost, self.spent = 0.0, False
 
     def epoch(self, record: EpochRecord) -> None:
         """Report an epoch."""
         passes = record.passes / MILLION
         self._cost += passes
-        self.spent = self._max_cost is not None and self._cost + passes > self._max_cost
-        last = record.epoch == self._epochs or self.spent
         if record.validation:
-            reason = f"its cost of {self._max_cost:g} M passes is spent" if self.spent and self._max_cost else ""
-            tune.report(reported(record, "finished" if last else "running", self._cost, reason))
+            # The next score would cost as many epochs as there are between two validations.
+            self.spent = self._max_cost is not None and self._cost + self._every * passes > self._max_cost
+            early = self.spent and record.epoch < self._epochs
+            reason = f"its cost of {self._max_cost:g} M passes is spent" if early else ""
+            ended = early or record.epoch == self._epochs
+            tune.report(reported(record, "finished" if ended else "running", self._cost, reason))
 
     def lost(self, outcome: Outcome) -> None:
         """Report a model that was lost."""
@@ -79,7 +81,7 @@ def run_trial(given: dict[str, Any], *, plan: Plan, place: Place) -> None:
     """
     config = plan.space.configure(plan.base, given["values"])
     folder, keeping = place.of(given["number"])
-    reporter = Reporter(plan.epochs, plan.max_cost)
+    reporter = Reporter(plan)
     train = _here if place.workers is None else _there
     history: list[EpochRecord] = []
     try:
