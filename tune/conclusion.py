@@ -86,12 +86,14 @@ def conclude(
         default = rows[0].values.get(name)
         console.print(f"  {name.replace('_', ' '):<26}{value_text(value):>9}   (default {value_text(default)})")
     _show_verdict(session, finalists)
-    console.print(f"\nResults     {folder}  (report.html, best.yaml, trials.json, search.png, verdict/)")
-    console.print(f"Train it    python scripts/train.py --config {folder / 'best.yaml'}")
+    console.print(
+        f"\nResults     {folder}  (report.html, best.yaml, trials.json, search.png, verdict/)", soft_wrap=True
+    )
+    console.print(f"Train it    python scripts/train.py --config {folder / 'best.yaml'}", soft_wrap=True)
     if model is not None:
         console.print(f"Use it      models:/{model}/latest, the winner's model in MLflow", highlight=False)
     opened = "make ui" if uri == absolute(DEFAULT_URI) else f"mlflow ui --backend-store-uri {uri}"
-    console.print(f"Compare     {opened}, then http://127.0.0.1:5000")
+    console.print(f"Compare     {opened}, then http://127.0.0.1:5000", soft_wrap=True)
 
 
 def result_of(session: Session, ranked: Sequence[TrialRow], finalists: Sequence[Finalist]) -> dict[str, object]:
