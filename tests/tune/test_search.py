@@ -110,7 +110,8 @@ def until(place, condition, process):
             if condition(study_of(place / "runs/search/first").trials):
                 return
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     raise AssertionError(f"the search never came so far: {process.communicate()}")
 
 
