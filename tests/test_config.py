@@ -113,3 +113,12 @@ def test_fields_are_replaced_by_dotted_path_and_checked():
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(ConfigurationError, match="no preset 'birds'; there are digits, fashion-mnist"):
         preset("birds")
+
+
+@pytest.mark.parametrize("root", ["/data/sets", "s3://bucket/data"])
+def test_a_configuration_survives_json_with_a_folder_and_with_an_address(root):
+    config = preset("cub").with_values({"data.root": root})
+    again = RunConfig.model_validate_json(config.model_dump_json())
+    assert again == config
+    assert str(again.data.root) == root
+    assert isinstance(again.data.root, str) == ("://" in root)

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from colotride.settings import Fraction, Settings
 
 DatasetName = Literal["digits", "fashion-mnist", "cub", "cars", "sop", "folder", "manifest"]
 
 
-def as_root(root: object) -> object:
+def as_root(root: str | Path) -> str | Path:
     """Text as a path, unless it is an address such as s3://bucket/data, whose slashes a path would not keep."""
     return Path(root) if isinstance(root, str) and "://" not in root else root
 
@@ -25,7 +25,7 @@ class DataSettings(Settings):
 
     name: DatasetName
     """Which data set."""
-    root: Annotated[str | Path, BeforeValidator(as_root)] = Path("data")
+    root: Annotated[str | Path, AfterValidator(as_root)] = Path("data")
     """Folder that holds the data sets; of `folder` and `manifest`, the folder or table itself. Or an address to which
     scripts/download.py --push has brought a set: s3://..., gs://..., file://..."""
     stored_size: int = Field(default=256, ge=1)
