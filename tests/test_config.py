@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from colotride.config import load_config, save_config
+from colotride.config import RunConfig, load_config, save_config
 from colotride.errors import ConfigurationError
 from colotride.presets import preset
 
