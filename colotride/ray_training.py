@@ -141,21 +141,7 @@ def train_on_workers(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     desk = ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here).remote()
     job = Job(config, directory.absolute(), keeping, workers.cpus, desk)
-    trainer = TorchTrainer(
-        work,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if workers.gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=workers.most if workers.least == workers.most else (workers.least, workers.most),
-            use_gpu=workers.gpu,
-            resources_per_worker=workers.resources,
-        ),
-        run_config=ray.train.RunConfig(
-            name=directory.name,
-            storage_path=str(directory.absolute() / "ray"),
-            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=CONTROLLER_FAILURES),
-        ),
-    )
+    trainer = _torch_trainer(job, workers, max_failures)
     failed: list[BaseException] = []
     fitting = threading.Thread(target=_fit, args=(trainer, failed), name="ray-train", daemon=True)
     fitting.start()
@@ -177,6 +163,24 @@ def train_on_workers(
             else WorkerError(f"the workers of {directory} ended without a word; see ray logs")
         )
     return outcome
+
+
+def _torch_trainer(job: Job, workers: Workers, max_failures: int) -> TorchTrainer:
+    return TorchTrainer(
+        work,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if workers.gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers.most if workers.least == workers.most else (workers.least, workers.most),
+            use_gpu=workers.gpu,
+            resources_per_worker=workers.resources,
+        ),
+        run_config=ray.train.RunConfig(
+            name=job.directory.name,
+            storage_path=str(job.directory / "ray"),
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=CONTROLLER_FAILURES),
+        ),
+    )
 
 
 def _fit(trainer: TorchTrainer, failed: list[BaseException]) -> None:
