@@ -1,7 +1,7 @@
 """Models in MLflow: put there with everything that belongs to them, and fetched from there."""
 
+import contextlib
 import logging
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,25 +52,29 @@ def register(client: MlflowClient, uri: str, run: str, folder: Path, name: str, 
         embeddings = model(example)
     mlflow.set_tracking_uri(uri)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as _, warnings.catch_warnings():
+    with warnings.catch_warnings(), mlflow.start_run(run_id=run, log_system_metrics=False):
         warnings.simplefilter("ignore")
-        with mlflow.start_run(run_id=run, log_system_metrics=False):
-            mlflow.log_artifact(str(folder / "config.yaml"))
-            mlflow.pytorch.log_model(
-                model,
-                name="model",
-                signature=infer_signature(example.numpy(), embeddings.numpy()),
-                input_example=example.numpy().astype(np.float32),
-                # Inferring them would start a process that imports everything once more.
-                pip_requirements=["colotride", f"torch=={torch.__version__.partition('+')[0]}"],
-                registered_model_name=name,
-                serialization_format="pickle",
-            )
-    for version in client.search_model_versions(f"run_id = '{run}'"):
-        for score, value in scores.items():
-            client.set_model_version_tag(name, version.version, metric_name(score), f"{value:.4g}")
-        client.set_model_version_tag(name, version.version, "defense", config.defense.name)
-        client.set_model_version_tag(name, version.version, "dataset", config.data.name)
+        mlflow.log_artifact(str(folder / "config.yaml"))
+        logged = mlflow.pytorch.log_model(
+            model,
+            name="model",
+            signature=infer_signature(example.numpy(), embeddings.numpy()),
+            input_example=example.numpy().astype(np.float32),
+            # Inferring them would start a process that imports everything once more.
+            pip_requirements=["colotride", f"torch=={torch.__version__.partition('+')[0]}"],
+            serialization_format="pickle",
+        )
+    with contextlib.suppress(MlflowException):
+        client.create_registered_model(name)
+    tags = {metric_name(score): f"{value:.4g}" for score, value in scores.items()}
+    # MLflow's own registering prints to the terminal, in the middle of whatever is drawn there.
+    client.create_model_version(
+        name,
+        source=f"models:/{logged.model_id}",
+        run_id=run,
+        model_id=logged.model_id,
+        tags={**tags, "defense": config.defense.name, "dataset": config.data.name},
+    )
 
 
 def load_registered(uri: str, tracking_uri: str) -> nn.Module:
