@@ -38,6 +38,9 @@ LATE = 2 / 3
 """Share of its epochs after which a trial is not stopped any more: little would be saved, and its end is worth knowing."""
 
 LOST = ("collapsed", "nan", "diverged")
+STOP = "stop"
+"""Attribute of a trial that was told to stop."""
+
 ROW = "trial"
 """Attribute of a trial: its `TrialRow`, without number and values."""
 
@@ -85,6 +88,8 @@ class Memory:
         for trial in self.study.trials:
             if trial.state != TrialState.WAITING:
                 self._rows[trial.number + 1] = self._row_of(trial)
+                if trial.user_attrs.get(STOP):
+                    self._stopped.add(trial.number + 1)
 
     def rows(self) -> list[TrialRow]:
         """All trials that were drawn, by number."""
@@ -133,7 +138,7 @@ class Memory:
         row = self._rows[number]
         known = result["epoch"] <= row.epoch
         if known and result["status"] == "running":
-            return False
+            return number in self._stopped and result["epoch"] == row.epoch
         row.status, row.reason = result["status"], result["reason"]
         if not known:
             row.epoch, row.seconds = result["epoch"], row.seconds + result["seconds"]
@@ -146,6 +151,8 @@ class Memory:
         if row.status != "running" or len(self.plan.objectives) > 1 or row.epoch > LATE * self.plan.epochs:
             return False
         if self.study.pruner.prune(self.study, self._frozen(number)):
+            # A pruner decides once: the driver may be killed before the trial has ended.
+            self._storage.set_trial_user_attr(self._id(number), STOP, True)
             self._stopped.add(number)
         return number in self._stopped
 

@@ -84,6 +84,24 @@ def test_a_trial_that_is_stopped_is_pruned_at_its_epoch_and_wins_against_nobody(
 
 
 @pytest.mark.parametrize("stopping", ["asha", "median"])
+def test_a_decision_to_stop_outlives_the_driver(tmp_path, stopping):
+    memory = Memory(tmp_path, plan(trials=8, stopping=stopping))
+    for number in range(1, 7):
+        memory.draw()
+        for at in range(1, 13):
+            memory.report(number, epoch(at, 50.0 + at, "running" if at < 12 else "finished"))
+        memory.settle(number)
+    memory.draw()
+    told = [memory.report(7, epoch(at, 1.0)) for at in range(1, memory.plan.grace + 1)]
+    assert told[-1]
+    again = Memory(tmp_path, memory.plan)
+    retold = [again.report(7, epoch(at, 1.0)) for at in range(1, memory.plan.grace + 1)]
+    assert retold == told, "the trial goes on from its checkpoint and tells of its epochs again"
+    again.settle(7)
+    assert again.row(7).status == "stopped"
+
+
+@pytest.mark.parametrize("stopping", ["asha", "median"])
 def test_a_trial_that_is_nearly_done_is_not_stopped(tmp_path, stopping):
     memory = Memory(tmp_path, plan(trials=8, stopping=stopping))
     epochs = memory.plan.epochs
