@@ -9,17 +9,17 @@ import yaml
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from colotride.atomic import write_atomically
 from colotride.data.settings import DataSettings
 from colotride.defenses import AnyDefenseSettings, CollapsenessSettings
 from colotride.defenses.colo_tride import ColoTrideSettings
 from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import EvaluationSettings
-from colotride.health import HealthSettings
+from colotride.io import write_atomically
 from colotride.models import ModelSettings
-from colotride.optimisation import OptimisationSettings
 from colotride.pgd import PGDSettings
 from colotride.settings import Fraction, Settings
+from colotride.training.health import HealthSettings
+from colotride.training.optimizer import TrainingSettings
 
 
 class ValidationSettings(Settings):
@@ -55,7 +55,7 @@ class RunConfig(Settings):
     defense: AnyDefenseSettings = ColoTrideSettings()
     pgd: PGDSettings = PGDSettings()
     collapseness: CollapsenessSettings = CollapsenessSettings()
-    optimisation: OptimisationSettings = OptimisationSettings()
+    training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     validation: ValidationSettings = ValidationSettings()
     health: HealthSettings = HealthSettings()

@@ -85,7 +85,7 @@ class EmbeddingModel(nn.Module):
         self.passes = 0
         """Images that went through the network so far, in whatever mode."""
         # Inside a tuple, because a module would become part of this one and its weights would count twice.
-        self._still: tuple[FoldedNetwork | None, Callable[[Tensor], Tensor]] | None = None
+        self._inference: tuple[FoldedNetwork | None, Callable[[Tensor], Tensor]] | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
@@ -93,18 +93,18 @@ class EmbeddingModel(nn.Module):
         """Embed pixels in [0, 1] as unit vectors, float32 whatever the precision."""
         return self._embed(self.backbone, images)
 
-    def still(self) -> Callable[[Tensor], Tensor]:
+    def inference_forward(self) -> Callable[[Tensor], Tensor]:
         """The fastest way to the same embeddings while the model is held still in evaluation mode.
 
         BatchNorm is folded into the convolutions, from the weights as they are at this call; the layers and their
         weights are shared. Whoever changes a weight asks again.
         """
-        if self._still is None:
+        if self._inference is None:
             folded = fold_batchnorm(self.backbone)
             network: nn.Module = self.backbone if folded is None else folded
             mode = "reduce-overhead" if self.mean.is_cuda else "default"
-            self._still = (folded, torch.compile(network, mode=mode) if self._compile else network)
-        folded, network_call = self._still
+            self._inference = (folded, torch.compile(network, mode=mode) if self._compile else network)
+        folded, network_call = self._inference
         if folded is not None:
             folded.refresh()
         return lambda images: self._embed(network_call, images)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from colotride.group import ALONE, Group
+from colotride.distributed.shards import SINGLE_PROCESS, ProcessGroup
 from colotride.models import EmbeddingModel
 from colotride.settings import Fraction, Settings
 
@@ -43,7 +43,7 @@ class PGDSettings(Settings):
     ramp: Literal["constant", "linear", "cosine"] = "linear"
     """Shape of the growth of the step size over the epochs."""
     ramp_length: Fraction = Field(default=1.0, gt=0, le=1)
-    """Share of the epochs after which the step size is at full strength."""
+    """Shard of the epochs after which the step size is at full strength."""
 
     def budget(self, epoch: int, epochs: int) -> Budget:
         """The budget of one epoch: alpha_e = alpha ramp(e / E) (Appendix C).
@@ -78,7 +78,7 @@ def frozen(model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
     for parameter in wanted:
         parameter.requires_grad_(False)
     try:
-        yield model.still() if isinstance(model, EmbeddingModel) else model
+        yield model.inference_forward() if isinstance(model, EmbeddingModel) else model
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
@@ -92,7 +92,7 @@ def perturb(
     objective: Objective,
     budget: Budget,
     start: Float[Tensor, "images channels height width"] | None = None,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Float[Tensor, "images channels height width"]:
     """Move images inside their epsilon-ball so that an objective of their embeddings falls.
 

@@ -11,8 +11,8 @@ from colotride.defenses import DEFENSES, CollapsenessSettings
 from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.models import TWO_CONVOLUTIONS, ModelSettings
-from colotride.optimisation import OptimisationSettings
 from colotride.pgd import PGDSettings
+from colotride.training.optimizer import TrainingSettings
 
 
 def preset(name: str) -> RunConfig:
@@ -47,7 +47,7 @@ def _digits() -> RunConfig:
         ),
         model=ModelSettings(architecture=TWO_CONVOLUTIONS, embedding_dim=64, weights="none", freeze_batchnorm=False),
         pgd=PGDSettings(epsilon=32 / 255, step_size=4 / 255, steps=8),
-        optimisation=OptimisationSettings(epochs=10, learning_rate=1e-3, weight_decay=1e-7),
+        training=TrainingSettings(epochs=10, learning_rate=1e-3, weight_decay=1e-7),
         evaluation=EvaluationSettings(epsilon=32 / 255, step_size=4 / 255, batch_size=256),
     )
 
@@ -65,7 +65,7 @@ def _fashion_mnist() -> RunConfig:
         ),
         model=ModelSettings(architecture=TWO_CONVOLUTIONS, weights="none", freeze_batchnorm=False),
         pgd=PGDSettings(epsilon=77 / 255, step_size=3 / 255),
-        optimisation=OptimisationSettings(epochs=8, learning_rate=1e-3, weight_decay=1e-7),
+        training=TrainingSettings(epochs=8, learning_rate=1e-3, weight_decay=1e-7),
         evaluation=EvaluationSettings(epsilon=77 / 255, step_size=3 / 255),
     )
 

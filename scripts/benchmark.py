@@ -25,14 +25,14 @@ from rich.console import Console, Group, RenderableType
 from rich.status import Status
 from rich.table import Table
 
-from colotride.atomic import write_atomically
-from colotride.benchmarks.chart import draw_ratios
-from colotride.benchmarks.evaluation import measure_galleries, measure_whole
-from colotride.benchmarks.profile import ProfileRow, profile_of
-from colotride.benchmarks.step import Case, StepRow, bench, measure_steps
-from colotride.command_line import device_of, parse, run
+from colotride.cli.options import device_of, parse, run
 from colotride.errors import ConfigurationError
+from colotride.io import write_atomically
 from colotride.models import TWO_CONVOLUTIONS
+from scripts.benchmarks.chart import draw_ratios
+from scripts.benchmarks.evaluation import measure_galleries, measure_whole
+from scripts.benchmarks.profile import ProfileRow, profile_of
+from scripts.benchmarks.step import Case, StepRow, bench, measure_steps
 
 SEARCH_EPOCHS = 6
 """Of each trial of a search."""
@@ -200,8 +200,8 @@ def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType
 def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
     """Throughput with several workers of one thread each, and what Ray costs."""
     # Ray takes seconds to import.
-    from colotride.benchmarks.loading import measure_loading
-    from colotride.benchmarks.scaling import BATCHES, make_images, measure_scaling, plain_seconds
+    from scripts.benchmarks.loading import measure_loading
+    from scripts.benchmarks.scaling import BATCHES, make_images, measure_scaling, plain_seconds
 
     with Console(stderr=True).status("scaling") as status, tempfile.TemporaryDirectory() as folder:
         told = partial(_show, status, "scaling")
@@ -238,12 +238,12 @@ def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
 def search(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
     """Random search, TPE, and TPE with ASHA on digits, at one budget of epochs."""
     # Ray, Optuna and the search take seconds to import.
-    from colotride.benchmarks.tracking import seconds_per_epoch
-    from colotride.distributed import start_ray
+    from colotride.distributed.ray_cluster import start_ray
     from colotride.presets import preset
-    from tune.comparison import METHODS, compare, draw_comparison
+    from colotride.tune.comparison import METHODS, compare, draw_comparison
+    from scripts.benchmarks.tracking import seconds_per_epoch
 
-    base = preset("digits").with_values({"optimisation.epochs": SEARCH_EPOCHS, "validation.first_share": 0.5})
+    base = preset("digits").with_values({"training.epochs": SEARCH_EPOCHS, "validation.first_share": 0.5})
     start_ray()
     with Console(stderr=True).status("search") as status:
         courses = compare(

@@ -1,34 +1,7 @@
-"""Make a Markdown table of a leaderboard file.
+"""The command `colotride leaderboard` in a checkout: python scripts/leaderboard.py --help."""
 
-Examples:
-    python scripts/evaluate.py --model runs/first --leaderboard results.jsonl
-    python scripts/leaderboard.py results.jsonl
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
-from colotride.command_line import parse, run
-from colotride.evaluation.leaderboard import markdown, read
-
-
-@dataclass(frozen=True)
-class Leaderboard:
-    """Print the evaluations of a file as Markdown tables, the most robust model first."""
-
-    file: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FILE")]] = Path("leaderboard.jsonl")
-    """JSON lines, as scripts/evaluate.py --leaderboard appends them."""
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Print the tables."""
-    print(markdown(read(parse(Leaderboard, arguments, Leaderboard()).file)), end="")
-    return 0
-
+from colotride.cli.leaderboard import main
+from colotride.cli.options import run
 
 if __name__ == "__main__":
     run(main)

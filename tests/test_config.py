@@ -25,7 +25,7 @@ def test_presets_hold_the_papers_values():
     assert (cub.pgd.epsilon, cub.pgd.step_size, cub.pgd.steps) == (8 / 255, 1 / 255, 16)
     assert (cub.evaluation.epsilon, cub.evaluation.step_size, cub.evaluation.steps) == (8 / 255, 3 / 255, 32)
     assert (cub.model.architecture, cub.model.embedding_dim, cub.model.freeze_batchnorm) == ("resnet18", 512, True)
-    assert (cub.optimisation.learning_rate, cub.optimisation.weight_decay, cub.optimisation.epochs) == (1e-5, 4e-4, 100)
+    assert (cub.training.learning_rate, cub.training.weight_decay, cub.training.epochs) == (1e-5, 4e-4, 100)
     assert (cub.data.stored_size, cub.data.image_size, cub.data.pairs_per_batch) == (256, 224, 56)
     assert (cub.defense.top_ranked_coefficient, cub.defense.top_ranked_margin) == (0.5, 0.04)
 
@@ -34,7 +34,7 @@ def test_presets_hold_robranks_values_for_small_images():
     small = preset("fashion-mnist")
     assert (small.pgd.epsilon, small.pgd.step_size) == (77 / 255, 3 / 255)
     assert (small.evaluation.epsilon, small.evaluation.step_size) == (77 / 255, 3 / 255)
-    assert (small.optimisation.learning_rate, small.optimisation.weight_decay, small.optimisation.epochs) == (
+    assert (small.training.learning_rate, small.training.weight_decay, small.training.epochs) == (
         1e-3,
         1e-7,
         8,
@@ -70,12 +70,12 @@ def test_an_unknown_key_of_a_defense_is_named_as_the_user_wrote_it(tmp_path):
 def test_every_fault_is_named_at_once(tmp_path):
     def spoil(tree):
         tree["pgd"]["steps"] = 0
-        tree["optimisation"]["margin"] = -1
+        tree["training"]["margin"] = -1
         del tree["data"]["name"]
 
     text = message(write(tmp_path, spoil))
     assert "pgd.steps = 0" in text
-    assert "optimisation.margin = -1" in text
+    assert "training.margin = -1" in text
     assert "data.name is missing" in text
 
 

@@ -93,7 +93,7 @@ def test_networks_without_batchnorm_or_with_code_that_cannot_be_traced_run_as_th
 def test_the_fast_form_follows_the_weights_and_adds_none():
     model, images = model_with_statistics(), random_images(2, (3, 32, 32))
     names, count = set(model.state_dict()), len(list(model.parameters()))
-    model.still()
+    model.inference_forward()
     with torch.no_grad():
         model.backbone.conv1.weight.mul_(2)
         model.backbone.bn1.running_mean.add_(1)

@@ -7,12 +7,12 @@ from pydantic import ValidationError
 
 from colotride.config import RunConfig
 from colotride.errors import ConfigurationError, SearchError
-from tune.conditions import settle
-from tune.groups import default_parameters, optional_groups
-from tune.parameters import AnyParameter, Fixed
-from tune.space import Choice, Space, look_up
-from tune.space_file import meant, read_space_file
-from tune.user_parameters import apply_file
+from colotride.tune.conditions import settle
+from colotride.tune.groups import default_parameters, optional_groups
+from colotride.tune.parameters import AnyParameter, Fixed
+from colotride.tune.space import Choice, Space, look_up
+from colotride.tune.space_file import meant, read_space_file
+from colotride.tune.user_parameters import apply_file
 
 
 def build_space(base: RunConfig, *, groups: Sequence[str] = (), file: Path | None = None) -> Space:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from colotride.atomic import write_atomically
 from colotride.config import RunConfig
-from tune.build import build_space
-from tune.engine import Resources, run_search
-from tune.memory import Memory
-from tune.objective import Place
-from tune.plan import Plan
-from tune.trials import TrialRow
+from colotride.io import write_atomically
+from colotride.tune.build import build_space
+from colotride.tune.engine import Resources, run_search
+from colotride.tune.memory import Memory
+from colotride.tune.objective import TrialResources
+from colotride.tune.plan import Plan
+from colotride.tune.trials import TrialRow
 
 METHODS: Mapping[str, dict[str, Any]] = {
     "random": {"sampler": "random", "stopping": "none"},
@@ -71,7 +71,7 @@ def compare(
         for method, settings in METHODS.items():
             on_search(f"{method}, seed {seed}")
             config = base.with_values({"seed": seed, "data.hold_out_validation": True})
-            space, budget = build_space(config), trials * config.optimisation.epochs
+            space, budget = build_space(config), trials * config.training.epochs
             plan = Plan(
                 base=config,
                 space=space,
@@ -88,7 +88,7 @@ def compare(
 
 
 class _Log:
-    """Notes in which order the trials end; a `Listener`."""
+    """Notes in which order the trials end; a `TrialCallback`."""
 
     def __init__(self) -> None:
         self.ended_rows: list[TrialRow] = []
@@ -107,7 +107,7 @@ def _course(method: str, plan: Plan, at_once: int) -> Course:
     with tempfile.TemporaryDirectory() as name:
         folder, log = Path(name), _Log()
         memory = Memory(folder, plan)
-        place = Place(folder / "trials", "cpu", 1)
+        place = TrialResources(folder / "trials", "cpu", 1)
         began = time.perf_counter()
         run_search(memory, folder, Resources(1, 0.0, at_once), at_once, place, [log])
         seconds = time.perf_counter() - began

@@ -5,17 +5,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from colotride.atomic import write_atomically
 from colotride.evaluation.table import table_of
-from colotride.tracking import DEFAULT_URI, absolute
-from tune.display import trial_table, value_text
-from tune.final import BEST, DEFAULT, Finalist, save_contenders
-from tune.memory import Memory
-from tune.picture import draw_search
-from tune.report import write_report
-from tune.session import Session
-from tune.standing import differences, verdict_rows, verdict_table
-from tune.trials import TrialRow, pareto_front
+from colotride.io import write_atomically
+from colotride.tracking.export import DEFAULT_URI, absolute
+from colotride.tune.display import trial_table, value_text
+from colotride.tune.final import BEST, DEFAULT, Finalist, save_contenders
+from colotride.tune.memory import Memory
+from colotride.tune.picture import draw_search
+from colotride.tune.report import write_report
+from colotride.tune.session import Session
+from colotride.tune.standing import differences, verdict_rows, verdict_table
+from colotride.tune.trials import TrialRow, pareto_front
 
 INTERRUPTED = 130
 """Exit code of a search that was interrupted, as shells have it."""

@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 
 from colotride.config import RunConfig
 from colotride.errors import SearchError
-from tune.parameters import Above, AnyParameter, Choice, Condition, extent, holds
-from tune.space import look_up
+from colotride.tune.parameters import Above, AnyParameter, Choice, Condition, extent, holds
+from colotride.tune.space import look_up
 
 
 def settle(

@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tune.plan import Plan
-from tune.space import Space, Values
-from tune.trials import TrialRow
+from colotride.tune.plan import Plan
+from colotride.tune.space import Space, Values
+from colotride.tune.trials import TrialRow
 
 STYLES = {"finished": "green", "running": "cyan", "stopped": "dim", "collapsed": "yellow"}
 SHOWN = 20
@@ -51,14 +51,14 @@ class Display:
             self._live.stop()
 
     def started(self, row: TrialRow) -> None:
-        """See `Listener`."""
+        """See `TrialCallback`."""
         self._rows[row.number] = row
 
     def reported(self, row: TrialRow, result: dict[str, Any]) -> None:
-        """See `Listener`; the live table draws itself."""
+        """See `TrialCallback`; the live table draws itself."""
 
     def ended(self, row: TrialRow) -> None:
-        """See `Listener`."""
+        """See `TrialCallback`."""
         if not self._console.is_terminal:
             done = sum(one.status != "running" for one in self._rows.values())
             scores = "  ".join(f"{name} {value:.1f}" for name, value in row.scores.items())

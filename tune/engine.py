@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from colotride.tune.callbacks import TrialCallback
 from ray import tune
 
+from colotride.distributed.ray_train import Workers
 from colotride.errors import SearchError
-from colotride.ray_training import Workers
-from tune.listeners import Listener
-from tune.memory import Memory
-from tune.objective import Place, run_trial
-from tune.plan import Plan
-from tune.searcher import MemoryScheduler, MemorySearcher, Observer
-from tune.verdict import DRIVING
+from colotride.tune.memory import Memory
+from colotride.tune.objective import TrialResources, run_trial
+from colotride.tune.plan import Plan
+from colotride.tune.searcher import MemoryScheduler, MemorySearcher, Observer
+from colotride.tune.verdict import DRIVING
 
 RETRIES = 2
 """How often a trial is started again from its checkpoint after its process or machine was lost."""
@@ -109,8 +109,8 @@ def run_search(
     folder: Path,
     resources: Resources,
     at_once: int,
-    place: Place,
-    listeners: Sequence[Listener],
+    place: TrialResources,
+    callbacks: Sequence[TrialCallback],
     trial: Callable[..., None] = run_trial,
 ) -> None:
     """Run the trials of a search that have not ended; Ctrl-C ends it early, and nothing is lost.
@@ -121,7 +121,7 @@ def run_search(
         resources: of one trial.
         at_once: how many trials; see `capacity`.
         place: where trials train.
-        listeners: told of every trial.
+        callbacks: told of every trial.
         trial: what each does, in its own process; see `run_trial`.
     """
     plan: Plan = memory.plan
@@ -145,7 +145,7 @@ def run_search(
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str((folder / "ray").absolute()),
-            callbacks=[Observer(memory, list(listeners))],
+            callbacks=[Observer(memory, list(callbacks))],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),

@@ -13,12 +13,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from colotride.atomic import write_atomically
-from tune.findings import Findings
-from tune.looks import BEST, INK, LINE, MISSING, SCALE, between, colour_of, short, statuses
-from tune.parameters import AnyParameter, Choice
-from tune.strands import strands
-from tune.surface import surface
+from colotride.io import write_atomically
+from colotride.tune.findings import Findings
+from colotride.tune.looks import BEST, INK, LINE, MISSING, SCALE, between, colour_of, short, statuses
+from colotride.tune.parameters import AnyParameter, Choice
+from colotride.tune.strands import strands
+from colotride.tune.surface import surface
 
 
 def write_figures(findings: Findings, folder: Path) -> list[Path]:

@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 
 from colotride.config import RunConfig, save_config
-from tune.record import SearchRecord
-from tune.session import Session
-from tune.standing import Standing, standing_of
-from tune.trials import TrialRow
-from tune.verdict import Judged, judge_each
+from colotride.tune.record import SearchRecord
+from colotride.tune.session import Session
+from colotride.tune.standing import Standing, standing_of
+from colotride.tune.trials import TrialRow
+from colotride.tune.verdict import Judged, judge_each
 
 DEFAULT, BEST = "default", "best"
 

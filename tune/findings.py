@@ -6,11 +6,11 @@ from itertools import combinations
 
 import optuna
 
-from tune.importance import Importance, importances
-from tune.parameters import AnyParameter
-from tune.points import Point, finished_points
-from tune.space import Space
-from tune.trials import TrialRow, best_first, pareto_front
+from colotride.tune.importance import Importance, importances
+from colotride.tune.parameters import AnyParameter
+from colotride.tune.points import Point, finished_points
+from colotride.tune.space import Space
+from colotride.tune.trials import TrialRow, best_first, pareto_front
 
 LOST = ("collapsed", "nan", "diverged")
 """Ends of a trial whose model is worth nothing."""

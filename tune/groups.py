@@ -12,7 +12,7 @@ from colotride.defenses.anchor import HardnessTerm
 from colotride.defenses.colo_tride import Phases
 from colotride.geometry import WeightGradient, Weighting
 from colotride.mining import MinerName
-from tune.parameters import Above, AnyParameter, Choice, Condition, Continuous, Integer
+from colotride.tune.parameters import Above, AnyParameter, Choice, Condition, Continuous, Integer
 
 PERTURBS: dict[str, Condition] = {"defense.name": tuple(name for name in DEFENSES if name != "natural")}
 """The defenses for which a PGD schedule means something."""
@@ -79,10 +79,10 @@ def optional_groups(base: RunConfig) -> Mapping[str, tuple[AnyParameter, ...]]:
     Args:
         base: of the search; the learning rate is varied around its own.
     """
-    rate = base.optimisation.learning_rate
+    rate = base.training.learning_rate
     return {
         "margins": (
-            Continuous(name="margin", label="margin", path="optimisation.margin", low=0.05, high=0.5, log=True),
+            Continuous(name="margin", label="margin", path="training.margin", low=0.05, high=0.5, log=True),
             Continuous(
                 name="top_ranked_margin",
                 label="margin_top",
@@ -96,7 +96,7 @@ def optional_groups(base: RunConfig) -> Mapping[str, tuple[AnyParameter, ...]]:
             Continuous(
                 name="learning_rate",
                 label="lr",
-                path="optimisation.learning_rate",
+                path="training.learning_rate",
                 low=rate / 10,
                 high=rate * 10,
                 log=True,
@@ -128,7 +128,7 @@ def optional_groups(base: RunConfig) -> Mapping[str, tuple[AnyParameter, ...]]:
             ),
         ),
         "phases": (Choice(name="phases", label="phases", path="defense.phases", values=get_args(Phases)),),
-        "mining": (Choice(name="miner", label="miner", path="optimisation.miner", values=get_args(MinerName)),),
+        "mining": (Choice(name="miner", label="miner", path="training.miner", values=get_args(MinerName)),),
         "intra-class": (
             Continuous(
                 name="intra_class_coefficient",

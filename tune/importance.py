@@ -8,9 +8,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-from tune.parameters import AnyParameter, Choice
-from tune.points import ENOUGH, Point, scaled
-from tune.space import Space
+from colotride.tune.parameters import AnyParameter, Choice
+from colotride.tune.points import ENOUGH, Point, scaled
+from colotride.tune.space import Space
 
 
 @dataclass(frozen=True)

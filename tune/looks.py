@@ -4,8 +4,8 @@ import html
 import math
 from typing import Any
 
-from tune.parameters import AnyParameter, Choice
-from tune.trials import TrialRow
+from colotride.tune.parameters import AnyParameter, Choice
+from colotride.tune.trials import TrialRow
 
 COLOURS = {
     "finished": "#2a6f97",

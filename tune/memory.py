@@ -22,9 +22,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from colotride.errors import SearchError
 from colotride.randomness import derive_seed
-from tune.plan import SHOWN_SCORES, Plan
-from tune.sampling import build_pruner, build_sampler
-from tune.trials import TrialRow
+from colotride.tune.plan import SHOWN_SCORES, Plan
+from colotride.tune.sampling import build_pruner, build_sampler
+from colotride.tune.trials import TrialRow
 
 JOURNAL = "optuna.journal"
 STUDY = "colotride"

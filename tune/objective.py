@@ -7,22 +7,22 @@ from typing import Any
 import torch
 from ray import tune
 
-from colotride.command_line import device_of
+from colotride.cli.options import device_of
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
+from colotride.distributed.ray_train import Workers, train_on_workers
 from colotride.errors import WorkerError
-from colotride.history import EpochRecord, Outcome
-from colotride.ray_training import Workers, train_on_workers
-from colotride.run_folder import Keeping
-from colotride.training import Trainer
-from tune.plan import SHOWN_SCORES, Plan
-from tune.searcher import OUT_OF_MEMORY
+from colotride.training.records import EpochRecord, Outcome
+from colotride.training.run_directory import CheckpointPolicy
+from colotride.training.trainer import Trainer
+from colotride.tune.plan import SHOWN_SCORES, Plan
+from colotride.tune.searcher import OUT_OF_MEMORY
 
 MILLION = 1e6
 
 
 @dataclass(frozen=True)
-class Place:
+class TrialResources:
     """Where trials run and what one of them has."""
 
     folder: Path
@@ -35,10 +35,10 @@ class Place:
     storage: str | None = None
     """URI of second copies of all trials' folders."""
 
-    def of(self, number: int) -> tuple[Path, Keeping]:
+    def of(self, number: int) -> tuple[Path, CheckpointPolicy]:
         """The folder of one trial, and how it is kept."""
         name = f"{number:03d}"
-        return self.folder / name, Keeping(storage=None if self.storage is None else f"{self.storage}/{name}")
+        return self.folder / name, CheckpointPolicy(storage=None if self.storage is None else f"{self.storage}/{name}")
 
 
 class Reporter:
@@ -71,7 +71,7 @@ class Reporter:
         tune.report(reported(last, OUT_OF_MEMORY, self._cost, reason))
 
 
-def run_trial(given: dict[str, Any], *, plan: Plan, place: Place) -> None:
+def run_trial(given: dict[str, Any], *, plan: Plan, place: TrialResources) -> None:
     """Train one drawn configuration and report its epochs, those of before an interruption included.
 
     Args:
@@ -80,12 +80,12 @@ def run_trial(given: dict[str, Any], *, plan: Plan, place: Place) -> None:
         place: where to train.
     """
     config = plan.space.configure(plan.base, given["values"])
-    folder, keeping = place.of(given["number"])
+    folder, checkpoint_policy = place.of(given["number"])
     reporter = Reporter(plan)
     train = _here if place.workers is None else _there
     history: list[EpochRecord] = []
     try:
-        train(config, folder, keeping, place, reporter, history)
+        train(config, folder, checkpoint_policy, place, reporter, history)
     except (torch.OutOfMemoryError, WorkerError) as error:
         if isinstance(error, WorkerError) and "OutOfMemory" not in str(error):
             raise
@@ -93,11 +93,18 @@ def run_trial(given: dict[str, Any], *, plan: Plan, place: Place) -> None:
 
 
 def _here(
-    config: RunConfig, folder: Path, keeping: Keeping, place: Place, reporter: Reporter, history: list[EpochRecord]
+    config: RunConfig,
+    folder: Path,
+    checkpoint_policy: CheckpointPolicy,
+    place: TrialResources,
+    reporter: Reporter,
+    history: list[EpochRecord],
 ) -> None:
     torch.set_num_threads(place.threads)
     splits, device = load_splits(config.data), device_of(place.device)
-    trainer = Trainer(config, splits.train, splits.validation, device=device, directory=folder, keeping=keeping)
+    trainer = Trainer(
+        config, splits.train, splits.validation, device=device, directory=folder, checkpoint_policy=checkpoint_policy
+    )
     for record in trainer.history:
         reporter.epoch(record)
     history += trainer.history
@@ -110,7 +117,12 @@ def _here(
 
 
 def _there(
-    config: RunConfig, folder: Path, keeping: Keeping, place: Place, reporter: Reporter, history: list[EpochRecord]
+    config: RunConfig,
+    folder: Path,
+    checkpoint_policy: CheckpointPolicy,
+    place: TrialResources,
+    reporter: Reporter,
+    history: list[EpochRecord],
 ) -> None:
     assert place.workers is not None
 
@@ -119,7 +131,12 @@ def _there(
         reporter.epoch(record)
 
     outcome = train_on_workers(
-        config, place.workers, folder, keeping=keeping, on_epoch=on_epoch, should_stop=lambda: reporter.spent
+        config,
+        place.workers,
+        folder,
+        checkpoint_policy=checkpoint_policy,
+        on_epoch=on_epoch,
+        should_stop=lambda: reporter.spent,
     )
     reporter.lost(outcome)
 

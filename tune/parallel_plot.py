@@ -3,10 +3,10 @@
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from tune.findings import Findings
-from tune.looks import LINE, MISSING, SCALE, colour_of, described
-from tune.plot_style import laid_out
-from tune.strands import strands
+from colotride.tune.findings import Findings
+from colotride.tune.looks import LINE, MISSING, SCALE, colour_of, described
+from colotride.tune.plot_style import laid_out
+from colotride.tune.strands import strands
 
 BRUSH = """
 const plot = document.getElementById("{plot_id}");

@@ -3,10 +3,10 @@
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tune.findings import Findings
-from tune.looks import BEST, SCALE, colour_of, described
-from tune.plot_style import axis, dots, laid_out, place
-from tune.surface import surface
+from colotride.tune.findings import Findings
+from colotride.tune.looks import BEST, SCALE, colour_of, described
+from colotride.tune.plot_style import axis, dots, laid_out, place
+from colotride.tune.surface import surface
 
 
 def plot_importance(findings: Findings) -> go.Figure | None:

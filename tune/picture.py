@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from colotride.atomic import write_atomically
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.scores import RESISTANCE_COLUMNS
-from tune.trials import TrialRow
+from colotride.io import write_atomically
+from colotride.tune.trials import TrialRow
 
 COLOURS = {"finished": "#2a6f97", "stopped": "#a9b4c2", "collapsed": "#e09f3e", "default": "#6c757d", "best": "#c1121f"}
 

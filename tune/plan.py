@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from colotride.atomic import write_atomically
 from colotride.config import RunConfig
 from colotride.errors import SearchError
+from colotride.io import write_atomically
 from colotride.settings import Settings
-from tune.space import Space
+from colotride.tune.space import Space
 
 SCORES = {"ars": "ARS", "ers": "ERS", "r1": "R@1", "map": "mAP"}
 """What can be maximised, by the name of the option: scores of the evaluation."""
@@ -54,7 +54,7 @@ class Plan(Settings):
     @property
     def epochs(self) -> int:
         """Of a trial that is trained to its end."""
-        return self.base.optimisation.epochs
+        return self.base.training.epochs
 
     @property
     def grace(self) -> int:

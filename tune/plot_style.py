@@ -5,8 +5,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tune.looks import INK, between, short
-from tune.parameters import AnyParameter, Choice
+from colotride.tune.looks import INK, between, short
+from colotride.tune.parameters import AnyParameter, Choice
 
 
 def laid_out(figure: go.Figure, x: str = "", y: str = "", *, height: int, left: int = 60, trials: int = 0) -> go.Figure:

@@ -8,11 +8,11 @@ from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from tune.findings import Findings
-from tune.looks import BEST, colour_of, described, statuses
-from tune.parallel_plot import BRUSH, plot_parallel
-from tune.parameter_plots import plot_contour, plot_importance, plot_slices
-from tune.plot_style import dots, laid_out, xy
+from colotride.tune.findings import Findings
+from colotride.tune.looks import BEST, colour_of, described, statuses
+from colotride.tune.parallel_plot import BRUSH, plot_parallel
+from colotride.tune.parameter_plots import plot_contour, plot_importance, plot_slices
+from colotride.tune.plot_style import dots, laid_out, xy
 
 BUTTONS = ["toImage", "zoom2d", "pan2d", "resetScale2d"]
 BRUSHES = ["toImage", "select2d", "zoom2d", "resetScale2d"]

@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from tune.parameters import AnyParameter, Choice
+from colotride.tune.parameters import AnyParameter, Choice
 
 ENOUGH = 4
 """Finished trials below which importance and a surface would be invented rather than found."""

@@ -6,18 +6,18 @@ from typing import Any
 
 from colotride.config import RunConfig
 from colotride.evaluation.results import Evaluation
-from colotride.history import EpochRecord
-from colotride.names import dataset_of, epoch_metrics, final_metrics, flat_parameters, run_tags, test_metrics
-from colotride.tracking import TEST_STEP, Tracker, watch
-from tune.plan import Plan
-from tune.trials import TrialRow
+from colotride.tracking.export import TEST_STEP, Tracker, watch
+from colotride.tracking.names import dataset_of, epoch_metrics, final_metrics, flat_parameters, run_tags, test_metrics
+from colotride.training.records import EpochRecord
+from colotride.tune.plan import Plan
+from colotride.tune.trials import TrialRow
 
 SEARCH = "search"
 """Key of the search's own run."""
 
 
 class SearchRecord:
-    """Writes a search into MLflow as it goes; a `Listener`. Told twice of something, it writes it once."""
+    """Writes a search into MLflow as it goes; a `TrialCallback`. Told twice of something, it writes it once."""
 
     def __init__(self, tracker: Tracker, name: str, plan: Plan) -> None:
         """Begin the search's run, or go on with it.

@@ -7,15 +7,15 @@ from typing import Any
 import jinja2
 import optuna
 
-from colotride.atomic import write_atomically
-from tune.figures import write_figures
-from tune.findings import Findings, findings_of, saved
-from tune.looks import colour_of, short, statuses
-from tune.parameters import Choice
-from tune.plots import library, plots
-from tune.points import ENOUGH
-from tune.space import Space
-from tune.trials import TrialRow
+from colotride.io import write_atomically
+from colotride.tune.figures import write_figures
+from colotride.tune.findings import Findings, findings_of, saved
+from colotride.tune.looks import colour_of, short, statuses
+from colotride.tune.parameters import Choice
+from colotride.tune.plots import library, plots
+from colotride.tune.points import ENOUGH
+from colotride.tune.space import Space
+from colotride.tune.trials import TrialRow
 
 
 def write_report(
@@ -46,7 +46,7 @@ def write_report(
     """
     findings = findings_of(study, rows, space, objectives, epochs)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tune", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("colotride.tune", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("report.html.j2").render(
         title=title,

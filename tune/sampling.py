@@ -6,7 +6,7 @@ import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from tune.plan import Plan, Sampler
+from colotride.tune.plan import Plan, Sampler
 
 STARTUP_TRIALS = 6
 """Random trials before a sampler models anything, the first configurations included."""

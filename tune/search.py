@@ -19,26 +19,26 @@ import tyro
 from pydantic import ValidationError
 from rich.console import Console
 
-from colotride.command_line import base_config, device_of, parse, run
+from colotride.cli.options import base_config, device_of, parse, run
 from colotride.config import RunConfig
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_splits
-from colotride.distributed import machines, start_ray
+from colotride.distributed.ray_cluster import machines, start_ray
 from colotride.errors import SearchError
 from colotride.presets import with_data_root
-from colotride.tracking import Tracker, default_uri
-from tune.build import build_space
-from tune.conclusion import conclude, draw, interrupted, result_of
-from tune.display import Display
-from tune.engine import Resources, capacity, run_search
-from tune.final import give_verdict, register_winner
-from tune.memory import Memory
-from tune.objective import Place
-from tune.plan import Plan, Sampler, Stopping, load_plan, objectives_of, save_plan
-from tune.record import SearchRecord
-from tune.session import Session
-from tune.starts import start_points
-from tune.trials import best_first
+from colotride.tracking.export import Tracker, default_uri
+from colotride.tune.build import build_space
+from colotride.tune.conclusion import conclude, draw, interrupted, result_of
+from colotride.tune.display import Display
+from colotride.tune.engine import Resources, capacity, run_search
+from colotride.tune.final import give_verdict, register_winner
+from colotride.tune.memory import Memory
+from colotride.tune.objective import TrialResources
+from colotride.tune.plan import Plan, Sampler, Stopping, load_plan, objectives_of, save_plan
+from colotride.tune.record import SearchRecord
+from colotride.tune.session import Session
+from colotride.tune.starts import start_points
+from colotride.tune.trials import best_first
 
 TRIALS = 16
 """Configurations that a search tries unless told otherwise."""
@@ -167,7 +167,7 @@ def prepare(command: Search) -> Session:
     at_once = capacity(resources, machines())
     device = command.device if command.gpus_per_trial > 0 or command.device != "auto" else "cpu"
     storage = None if command.storage is None else f"{command.storage.rstrip('/')}/{folder.name}/trials"
-    place = Place((folder / "trials").absolute(), device, command.cpus_per_trial, resources.workers, storage)
+    place = TrialResources((folder / "trials").absolute(), device, command.cpus_per_trial, resources.workers, storage)
     return Session(plan, folder, resources, at_once, place, Console(stderr=command.json))
 
 

@@ -2,14 +2,14 @@
 
 from typing import Any
 
+from colotride.tune.callbacks import TrialCallback
 from ray.tune import Callback
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from tune.listeners import Listener
-from tune.memory import Memory
+from colotride.tune.memory import Memory
 
 OUT_OF_MEMORY = "out-of-memory"
 
@@ -75,10 +75,10 @@ class MemoryScheduler(FIFOScheduler):
 
 
 class Observer(Callback):
-    """Tells the listeners of every trial, in the driver's process."""
+    """Tells the callbacks of every trial, in the driver's process."""
 
-    def __init__(self, memory: Memory, listeners: list[Listener]) -> None:
-        self._memory, self._listeners = memory, listeners
+    def __init__(self, memory: Memory, callbacks: list[TrialCallback]) -> None:
+        self._memory, self._listeners = memory, callbacks
         self._started: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:

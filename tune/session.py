@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune.engine import Resources
-from tune.objective import Place
-from tune.plan import Plan
+from colotride.tune.engine import Resources
+from colotride.tune.objective import TrialResources
+from colotride.tune.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Session:
     """Of one trial, and of one run of the verdict."""
     at_once: int
     """Trials that run side by side."""
-    place: Place
+    place: TrialResources
     console: Console
 
     @property

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 from colotride.config import RunConfig
 from colotride.errors import SearchError
 from colotride.settings import Settings
-from tune.groups import default_parameters
-from tune.parameters import (
+from colotride.tune.groups import default_parameters
+from colotride.tune.parameters import (
     AnyParameter,
     Choice,
     Continuous,

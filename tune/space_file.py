@@ -6,7 +6,7 @@ parameters:
   ramp: {values: [linear, cosine]}
   pgd_steps: {fixed: 8}                         # in every trial
   ramp_length: null                             # not varied: the run's own value
-  optimisation.weight_decay: {low: 1e-7, high: 1e-3, log: true}
+  training.weight_decay: {low: 1e-7, high: 1e-3, log: true}
   top_margin: {path: defense.top_ranked_margin, low: 0.01, high: 0.1, only_if: {ramp: [linear]}}
 
 The names that are known stand in `tune.groups`; those of a group may be named without switching the group on.
@@ -23,7 +23,7 @@ from pydantic_core import ErrorDetails
 
 from colotride.errors import SearchError
 from colotride.settings import Fraction, Settings
-from tune.parameters import Condition
+from colotride.tune.parameters import Condition
 
 
 class Entry(Settings):

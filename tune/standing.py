@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from scipy import stats
 
-from tune.verdict import Judged
+from colotride.tune.verdict import Judged
 
 CONFIDENCE = 0.95
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from colotride.config import RunConfig, load_config
 from colotride.errors import ColoTrideError, SearchError
-from tune.parameters import Values, same
-from tune.space import Space
+from colotride.tune.parameters import Values, same
+from colotride.tune.space import Space
 
 FILES = ("best.yaml", "config.yaml")
 """What a folder offers, in this order: a search's best configuration, a run's own."""

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from tune.findings import Findings
-from tune.looks import MISSING, short, statuses, ticks
-from tune.points import scaled
-from tune.trials import TrialRow
+from colotride.tune.findings import Findings
+from colotride.tune.looks import MISSING, short, statuses, ticks
+from colotride.tune.points import scaled
+from colotride.tune.trials import TrialRow
 
 
 @dataclass(frozen=True)

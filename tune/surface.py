@@ -7,8 +7,8 @@ import numpy as np
 from scipy.interpolate import griddata
 from scipy.spatial import QhullError
 
-from tune.parameters import AnyParameter, Choice
-from tune.points import ENOUGH, Point, scaled
+from colotride.tune.parameters import AnyParameter, Choice
+from colotride.tune.points import ENOUGH, Point, scaled
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from colotride.errors import SearchError
-from tune.plan import dominates
-from tune.space import Values
+from colotride.tune.plan import dominates
+from colotride.tune.space import Values
 
 
 @dataclass

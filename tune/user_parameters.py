@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from colotride.config import RunConfig
 from colotride.errors import ConfigurationError, SearchError
 from colotride.settings import fraction
-from tune.parameters import AnyParameter, Choice, Condition, Continuous, Fixed, Integer
-from tune.space import look_up
-from tune.space_file import Entry, SpaceFile, meant
+from colotride.tune.parameters import AnyParameter, Choice, Condition, Continuous, Fixed, Integer
+from colotride.tune.space import look_up
+from colotride.tune.space_file import Entry, SpaceFile, meant
 
 SHARED = (
-    "evaluation", "validation", "health", "seed", "optimisation.epochs", "defense.name",
+    "evaluation", "validation", "health", "seed", "training.epochs", "defense.name",
     "data.name", "data.root", "data.hold_out_validation", "data.validation_fraction",
 )  # fmt: skip
 """What all trials have in common: with another data set, other attacks or more epochs they could not be compared."""

@@ -9,18 +9,18 @@ import ray
 import torch
 from torch import nn
 
-from colotride.command_line import device_of
+from colotride.cli.options import device_of
 from colotride.config import RunConfig
 from colotride.data.base import ImageSet
 from colotride.data.splits import load_splits
-from colotride.distributed import on_workers
+from colotride.distributed.ray_cluster import on_workers
+from colotride.distributed.ray_train import Workers, train_on_workers
 from colotride.evaluation.evaluator import evaluate
 from colotride.evaluation.results import Evaluation, load_evaluation, save_evaluation
-from colotride.history import EpochRecord
-from colotride.ray_training import Workers, train_on_workers
-from colotride.run_folder import Keeping
-from colotride.runs import load_run
-from colotride.training import Trainer
+from colotride.training.records import EpochRecord
+from colotride.training.run_directory import CheckpointPolicy
+from colotride.training.runs import load_run
+from colotride.training.trainer import Trainer
 
 DRIVING = 0.01
 """CPU of a process that only drives workers of its own; Ray refuses 0."""
@@ -52,11 +52,11 @@ def judge(config: RunConfig, directory: Path, *, device: str, threads: int, work
     splits = load_splits(config.data)
     if workers is None:
         outcome = Trainer(config, splits.train, None, device=device_of(device), directory=directory).run()
-        elsewhere = None
+        executor = None
     else:
-        outcome = train_on_workers(config, workers, directory, keeping=Keeping())
+        outcome = train_on_workers(config, workers, directory, checkpoint_policy=CheckpointPolicy())
         load = partial(_model_and_images, directory)
-        elsewhere = on_workers(load, workers.most, gpus=float(workers.gpu), cpus=workers.cpus)
+        executor = on_workers(load, workers.most, gpus=float(workers.gpu), cpus=workers.cpus)
     known = directory / "evaluation"
     if (known / "evaluation.json").is_file():
         return Judged(outcome.status, outcome.reason, outcome.history, load_evaluation(known))
@@ -71,7 +71,7 @@ def judge(config: RunConfig, directory: Path, *, device: str, threads: int, work
         image_size=config.data.image_size,
         seed=config.seed,
         device=place,
-        elsewhere=elsewhere,
+        executor=executor,
     )
     save_evaluation(result, known)
     return Judged(outcome.status, outcome.reason, outcome.history, result)

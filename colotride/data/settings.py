@@ -33,7 +33,7 @@ class DataSettings(Settings):
     image_size: int = Field(default=224, ge=1)
     """Side in pixels that the model sees: a random crop in training, the centre otherwise."""
     flip: bool = True
-    """Mirror training images at random."""
+    """RemoteCopy training images at random."""
     pairs_per_batch: int = Field(default=56, ge=2)
     """Anchor-positive pairs in a batch (SPC-2: two images of one class make a pair)."""
     pairs_per_epoch: int | None = Field(default=None, ge=1)

@@ -13,12 +13,12 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from colotride.atomic import write_atomically
 from colotride.data.files import FileImages
 from colotride.data.store_file import CHUNK, Content, Header, StoreDefectError, checksum_of, read_store, write_store
 from colotride.data.store_worker import Job, Worker, fill
 from colotride.data.telling import progress, say
 from colotride.errors import DataError
+from colotride.io import write_atomically
 
 
 def build_store(files: FileImages, header: Header, path: Path) -> None:

@@ -7,21 +7,21 @@ from pydantic import Field
 
 from colotride.defenses.act import Act, ActSettings
 from colotride.defenses.assist import Assist, AssistSettings
-from colotride.defenses.base import (
-    Batch,
-    CollapsenessSettings,
-    Defense,
-    DefenseSettings,
-    Diagnostics,
-    Moment,
-    Recipe,
-    Triplets,
-)
 from colotride.defenses.colo_tride import ColoTride, ColoTrideSettings
 from colotride.defenses.est import Est, EstSettings
 from colotride.defenses.hardness_manipulation import HardnessManipulation, HardnessManipulationSettings
 from colotride.defenses.naive import Naive, NaiveSettings, NaiveTride, NaiveTrideSettings
 from colotride.defenses.natural import Natural, NaturalSettings
+from colotride.defenses.triplets import (
+    Batch,
+    CollapsenessSettings,
+    Defense,
+    DefenseContext,
+    DefenseSettings,
+    Diagnostics,
+    StepInfo,
+    Triplets,
+)
 
 AnyDefenseSettings = Annotated[
     NaturalSettings
@@ -35,12 +35,12 @@ AnyDefenseSettings = Annotated[
     Field(discriminator="name"),
 ]
 
-BUILDERS: Mapping[type[DefenseSettings], Callable[[Any, Recipe], Defense]] = {
-    NaturalSettings: lambda settings, recipe: Natural(recipe),
-    NaiveSettings: lambda settings, recipe: Naive(recipe),
+BUILDERS: Mapping[type[DefenseSettings], Callable[[Any, DefenseContext], Defense]] = {
+    NaturalSettings: lambda settings, context: Natural(context),
+    NaiveSettings: lambda settings, context: Naive(context),
     NaiveTrideSettings: NaiveTride,
-    EstSettings: lambda settings, recipe: Est(recipe),
-    ActSettings: lambda settings, recipe: Act(recipe),
+    EstSettings: lambda settings, context: Est(context),
+    ActSettings: lambda settings, context: Act(context),
     HardnessManipulationSettings: HardnessManipulation,
     ColoTrideSettings: ColoTride,
     AssistSettings: Assist,
@@ -55,14 +55,14 @@ __all__ = [
     "Batch",
     "CollapsenessSettings",
     "Defense",
+    "DefenseContext",
     "Diagnostics",
-    "Moment",
-    "Recipe",
+    "StepInfo",
     "Triplets",
     "build_defense",
 ]
 
 
-def build_defense(settings: DefenseSettings, recipe: Recipe) -> Defense:
+def build_defense(settings: DefenseSettings, context: DefenseContext) -> Defense:
     """Build the defense that a configuration asks for."""
-    return BUILDERS[type(settings)](settings, recipe)
+    return BUILDERS[type(settings)](settings, context)

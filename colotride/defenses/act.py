@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Triplets
-from colotride.defenses.training_step import Moving, Plan, TripletDefense
+from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
+from colotride.defenses.triplets import DefenseSettings, Diagnostics, StepInfo, Triplets
 
 
 class ActSettings(DefenseSettings):
@@ -16,7 +16,7 @@ class ActSettings(DefenseSettings):
     recommended: ClassVar[dict[str, Any]] = {
         "pgd.steps": 32,
         "pgd.ramp": "constant",
-        "optimisation.miner": "random",
+        "training.miner": "random",
     }
     name: Literal["act"] = "act"
 
@@ -24,15 +24,17 @@ class ActSettings(DefenseSettings):
 class Act(TripletDefense):
     """Pulls positives and negatives together, so that they are hard to tell apart; the anchors stay clean."""
 
-    def moving(self, moment: Moment) -> Moving:
+    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """The positives and the negatives."""
         return "candidates"
 
-    def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
+    def perturbation(
+        self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
+    ) -> Perturbation:
         """Minimise mean d(P~, N~)."""
 
         def objective(embeddings: Float[Tensor, "images dim"]) -> Float[Tensor, ""]:
             positive, negative = embeddings.chunk(2)
             return triplets.distances(positive, negative).mean()
 
-        return Plan(objective)
+        return Perturbation(objective)

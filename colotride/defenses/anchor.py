@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from colotride.defenses.base import CollapsenessSettings, Triplets
+from colotride.defenses.triplets import CollapsenessSettings, Triplets
 from colotride.geometry import weighted_distance
 from colotride.losses import mean_where, nearest_half
 from colotride.pgd import Objective

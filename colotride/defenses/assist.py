@@ -5,11 +5,11 @@ from typing import Literal
 import torch
 
 from colotride.defenses.anchor import anchor_objective
-from colotride.defenses.base import Diagnostics, Moment, Recipe, Triplets
 from colotride.defenses.candidate import candidate_objective
 from colotride.defenses.colo_tride import TrideSettings
 from colotride.defenses.hardness import hardness_objective
-from colotride.defenses.training_step import Moving, Plan, TripletDefense
+from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
+from colotride.defenses.triplets import DefenseContext, Diagnostics, StepInfo, Triplets
 from colotride.mining import shrinking_margin
 
 
@@ -28,31 +28,33 @@ class Assist(TripletDefense):
     with relu(C) it would be the same as assist-part, so it has no stop.
     """
 
-    def __init__(self, settings: AssistSettings, recipe: Recipe) -> None:
-        super().__init__(recipe)
+    def __init__(self, settings: AssistSettings, context: DefenseContext) -> None:
+        super().__init__(context)
         self.settings = settings
 
-    def band(self, moment: Moment) -> float:
+    def semi_hard_margin(self, info: StepInfo) -> float:
         """As in COLO-TRIDE, of which this is an ablation (Eq. 32)."""
-        return shrinking_margin(self.recipe.margin, moment.epoch, moment.epochs)
+        return shrinking_margin(self.context.margin, info.epoch, info.epochs)
 
-    def moving(self, moment: Moment) -> Moving:
+    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """The part whose turn it is."""
-        return self.settings.phase(moment.step)
+        return self.settings.phase(info.step)
 
-    def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
+    def perturbation(
+        self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
+    ) -> Perturbation:
         """Assist the part whose turn it is."""
         settings, collapseness = self.settings, diagnostics["collapseness"]
-        moving = settings.phase(moment.step)
+        moving = settings.phase(info.step)
         if settings.when == "always":
             objective, assisted = hardness_objective(triplets, moving, sigma=-1.0), torch.ones_like(collapseness)
         else:
             make = candidate_objective if moving == "candidates" else anchor_objective
-            objective = make(triplets, -torch.ones_like(collapseness), self.recipe.collapseness)
+            objective = make(triplets, -torch.ones_like(collapseness), self.context.collapseness)
             assisted = (collapseness > 0).to(collapseness.dtype)
         if moving == "candidates":
-            return Plan(objective, assist=assisted)
-        return Plan(
+            return Perturbation(objective, assist=assisted)
+        return Perturbation(
             objective,
             extra_loss=lambda embedded, _: settings.top_ranked_loss(embedded, triplets),
             assist=assisted,

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from colotride.defenses.base import CollapsenessSettings, Triplets
+from colotride.defenses.triplets import CollapsenessSettings, Triplets
 from colotride.pgd import Objective
 
 

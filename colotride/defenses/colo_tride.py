@@ -7,10 +7,10 @@ from pydantic import Field
 from torch import Tensor
 
 from colotride.defenses.anchor import HardnessTerm, anchor_objective
-from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Parts, Recipe, Triplets
 from colotride.defenses.candidate import candidate_objective
-from colotride.defenses.colo import assist_enabled, direction
-from colotride.defenses.training_step import Moving, Plan, TripletDefense
+from colotride.defenses.direction import assist_enabled, direction
+from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
+from colotride.defenses.triplets import DefenseContext, DefenseSettings, Diagnostics, Parts, StepInfo, Triplets
 from colotride.losses import top_ranked_triplet_loss
 from colotride.mining import shrinking_margin
 from colotride.settings import Fraction
@@ -49,7 +49,7 @@ class ColoTrideSettings(TrideSettings):
 
     name: Literal["colo-tride"] = "colo-tride"
     assist_disabled_fraction: Fraction = Field(default=1 / 3, ge=0, le=1)
-    """Share of the epochs, from the first on, in which every batch is attacked (Appendix C)."""
+    """Shard of the epochs, from the first on, in which every batch is attacked (Appendix C)."""
     anchor_hardness_term: HardnessTerm = "raise"
     """Sign of the first term of Eq. 11: as the paper says, as in the released code, or without it."""
     stop_at_zero: bool = True
@@ -62,29 +62,31 @@ class ColoTride(TripletDefense):
     Minimises L_T on the perturbed triplets, plus the top-ranked triplet in ANP batches (Eq. 9, 13).
     """
 
-    def __init__(self, settings: ColoTrideSettings, recipe: Recipe) -> None:
-        super().__init__(recipe)
+    def __init__(self, settings: ColoTrideSettings, context: DefenseContext) -> None:
+        super().__init__(context)
         self.settings = settings
 
-    def band(self, moment: Moment) -> float:
+    def semi_hard_margin(self, info: StepInfo) -> float:
         """The semi-hard band shrinks over the epochs (Eq. 32)."""
-        return shrinking_margin(self.recipe.margin, moment.epoch, moment.epochs)
+        return shrinking_margin(self.context.margin, info.epoch, info.epochs)
 
-    def moving(self, moment: Moment) -> Moving:
+    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """The part whose turn it is."""
-        return self.settings.phase(moment.step)
+        return self.settings.phase(info.step)
 
-    def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
+    def perturbation(
+        self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
+    ) -> Perturbation:
         """Attack a healthy batch, assist a collapsing one, on the part whose turn it is."""
-        settings, collapseness = self.settings, self.recipe.collapseness
-        assist = assist_enabled(moment, settings.assist_disabled_fraction)
+        settings, collapseness = self.settings, self.context.collapseness
+        assist = assist_enabled(info, settings.assist_disabled_fraction)
         sigma = direction(diagnostics["collapseness"], assist=assist)
         assisted = (sigma < 0).to(sigma.dtype)
-        if settings.phase(moment.step) == "candidates":
+        if settings.phase(info.step) == "candidates":
             objective = candidate_objective(triplets, sigma, collapseness, stop=settings.stop_at_zero)
-            return Plan(objective, assist=assisted)
+            return Perturbation(objective, assist=assisted)
         term, stop = settings.anchor_hardness_term, settings.stop_at_zero
-        return Plan(
+        return Perturbation(
             anchor_objective(triplets, sigma, collapseness, term, stop=stop),
             extra_loss=lambda embedded, _: settings.top_ranked_loss(embedded, triplets),
             assist=assisted,

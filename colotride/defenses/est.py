@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Triplets
 from colotride.defenses.hardness import random_start
-from colotride.defenses.training_step import Moving, Plan, TripletDefense
+from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
+from colotride.defenses.triplets import DefenseSettings, Diagnostics, StepInfo, Triplets
 
 
 class EstSettings(DefenseSettings):
@@ -21,11 +21,13 @@ class EstSettings(DefenseSettings):
 class Est(TripletDefense):
     """Moves every image of the triplets as far from its own clean embedding as it goes."""
 
-    def moving(self, moment: Moment) -> Moving:
+    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """All parts."""
         return "all"
 
-    def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
+    def perturbation(
+        self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
+    ) -> Perturbation:
         """Maximise the sum of d(f(x~), f(x)), from a random start: at the clean image its gradient is 0."""
         clean = torch.cat([triplets.anchor_embedding, triplets.positive_embedding, triplets.negative_embedding])
 
@@ -33,4 +35,4 @@ class Est(TripletDefense):
             shift: Tensor = triplets.distances(embeddings, clean)
             return -shift.sum()
 
-        return Plan(objective, start=random_start(triplets, self.recipe.pgd.step_size, generator))
+        return Perturbation(objective, start=random_start(triplets, self.context.pgd.step_size, generator))

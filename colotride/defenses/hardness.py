@@ -4,13 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from colotride.defenses.base import Parts, Triplets
-from colotride.defenses.training_step import Moving, clean_embeddings
+from colotride.defenses.step import PerturbedParts, clean_embeddings
+from colotride.defenses.triplets import Parts, Triplets
 from colotride.geometry import hardness
 from colotride.pgd import Objective
 
 
-def complete(triplets: Triplets, moving: Moving, embeddings: Float[Tensor, "images dim"]) -> Parts:
+def complete(triplets: Triplets, moving: PerturbedParts, embeddings: Float[Tensor, "images dim"]) -> Parts:
     """Embeddings of all parts: the moving ones as they are now, the others as they are without perturbation."""
     clean = clean_embeddings(triplets)
     if moving == "anchor":
@@ -26,7 +26,7 @@ def hardness_of(triplets: Triplets, parts: Parts) -> Float[Tensor, "triplets"]:
     return hardness(triplets.distances(parts.anchor, parts.positive), triplets.distances(parts.anchor, parts.negative))
 
 
-def hardness_objective(triplets: Triplets, moving: Moving, sigma: float) -> Objective:
+def hardness_objective(triplets: Triplets, moving: PerturbedParts, sigma: float) -> Objective:
     """-sigma mean H: raises the mean hardness for sigma = +1, lowers it for -1, and never stops.
 
     Args:
@@ -48,7 +48,7 @@ def random_start(
 
     The noise is drawn for the whole batch, so that it does not depend on how many processes share it.
     """
-    share = triplets.share
-    noise = torch.rand(3, share.pairs, *triplets.anchor.shape[1:], generator=generator)[:, share.own]
+    shard = triplets.shard
+    noise = torch.rand(3, shard.pairs, *triplets.anchor.shape[1:], generator=generator)[:, shard.own]
     images = torch.cat([triplets.anchor, triplets.positive, triplets.negative])
     return images + size * (2 * noise.flatten(0, 1).to(images.device) - 1)

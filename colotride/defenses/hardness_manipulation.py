@@ -7,9 +7,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Parts, Recipe, Triplets
 from colotride.defenses.hardness import complete, hardness_of
-from colotride.defenses.training_step import Moving, Plan, TripletDefense
+from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
+from colotride.defenses.triplets import DefenseContext, DefenseSettings, Diagnostics, Parts, StepInfo, Triplets
 
 
 class HardnessManipulationSettings(DefenseSettings):
@@ -18,7 +18,7 @@ class HardnessManipulationSettings(DefenseSettings):
     recommended: ClassVar[dict[str, Any]] = {
         "pgd.steps": 32,
         "pgd.ramp": "constant",
-        "optimisation.miner": "softhard",
+        "training.miner": "softhard",
     }
     name: Literal["hm"] = "hm"
     intra_class_coefficient: float = Field(default=0.5, ge=0)
@@ -33,21 +33,23 @@ def gradual_destination(previous_loss: Float[Tensor, ""], margin: float) -> Floa
 class HardnessManipulation(TripletDefense):
     """Moves all parts of softhard triplets until their hardness reaches a destination that grows with success."""
 
-    def __init__(self, settings: HardnessManipulationSettings, recipe: Recipe) -> None:
-        super().__init__(recipe)
+    def __init__(self, settings: HardnessManipulationSettings, context: DefenseContext) -> None:
+        super().__init__(context)
         self.settings = settings
         self.trains_clean_too = settings.intra_class_coefficient > 0
         # Before the first batch nothing has been learnt: the weakest adversary.
-        self._previous_loss = torch.tensor(recipe.margin)
+        self._previous_loss = torch.tensor(context.margin)
 
-    def moving(self, moment: Moment) -> Moving:
+    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """All parts."""
         return "all"
 
-    def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
+    def perturbation(
+        self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
+    ) -> Perturbation:
         """Minimise mean relu(H_dest - H)^2; a triplet that is hard enough stops moving."""
         previous = self._previous_loss.to(triplets.anchor_embedding.device)
-        destination = gradual_destination(previous, self.recipe.margin)
+        destination = gradual_destination(previous, self.context.margin)
 
         def objective(embeddings: Float[Tensor, "images dim"]) -> Float[Tensor, ""]:
             return (
@@ -55,8 +57,8 @@ class HardnessManipulation(TripletDefense):
             )
 
         if self.settings.intra_class_coefficient == 0:
-            return Plan(objective)
-        return Plan(
+            return Perturbation(objective)
+        return Perturbation(
             objective, extra_loss=lambda embedded, clean: self._intra_class_structure(triplets, embedded, clean)
         )
 

@@ -4,10 +4,10 @@ from typing import Literal
 
 import torch
 
-from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Recipe, Triplets
 from colotride.defenses.colo_tride import TrideSettings
 from colotride.defenses.hardness import hardness_objective
-from colotride.defenses.training_step import Moving, Plan, TripletDefense
+from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
+from colotride.defenses.triplets import DefenseContext, DefenseSettings, Diagnostics, StepInfo, Triplets
 
 
 class NaiveTrideSettings(TrideSettings):
@@ -19,21 +19,23 @@ class NaiveTrideSettings(TrideSettings):
 class NaiveTride(TripletDefense):
     """Maximises the mean hardness by moving candidates (CAP) or anchors (ANP), by turns or one alone."""
 
-    def __init__(self, settings: NaiveTrideSettings, recipe: Recipe) -> None:
-        super().__init__(recipe)
+    def __init__(self, settings: NaiveTrideSettings, context: DefenseContext) -> None:
+        super().__init__(context)
         self.settings = settings
 
-    def moving(self, moment: Moment) -> Moving:
+    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """The part whose turn it is."""
-        return self.settings.phase(moment.step)
+        return self.settings.phase(info.step)
 
-    def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
+    def perturbation(
+        self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
+    ) -> Perturbation:
         """Attack the part whose turn it is."""
-        moving = self.settings.phase(moment.step)
+        moving = self.settings.phase(info.step)
         objective = hardness_objective(triplets, moving, sigma=1.0)
         if moving == "candidates":
-            return Plan(objective)
-        return Plan(objective, extra_loss=lambda embedded, _: self.settings.top_ranked_loss(embedded, triplets))
+            return Perturbation(objective)
+        return Perturbation(objective, extra_loss=lambda embedded, _: self.settings.top_ranked_loss(embedded, triplets))
 
 
 class NaiveSettings(DefenseSettings):
@@ -45,10 +47,12 @@ class NaiveSettings(DefenseSettings):
 class Naive(TripletDefense):
     """Naive AT with simultaneous perturbation (SIP): A, P and N all move to maximise the mean hardness."""
 
-    def moving(self, moment: Moment) -> Moving:
+    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """All parts."""
         return "all"
 
-    def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
+    def perturbation(
+        self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
+    ) -> Perturbation:
         """Attack all parts at once."""
-        return Plan(hardness_objective(triplets, "all", sigma=1.0))
+        return Perturbation(hardness_objective(triplets, "all", sigma=1.0))

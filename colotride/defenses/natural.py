@@ -4,8 +4,8 @@ from typing import Literal
 
 import torch
 
-from colotride.defenses.base import DefenseSettings, Diagnostics, Moment, Triplets
-from colotride.defenses.training_step import Moving, Plan, TripletDefense
+from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
+from colotride.defenses.triplets import DefenseSettings, Diagnostics, StepInfo, Triplets
 
 
 class NaturalSettings(DefenseSettings):
@@ -17,10 +17,12 @@ class NaturalSettings(DefenseSettings):
 class Natural(TripletDefense):
     """Minimises L_T (Eq. 1) on clean triplets: the undefended baseline."""
 
-    def moving(self, moment: Moment) -> Moving:
+    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """Nothing."""
         return "nothing"
 
-    def plan(self, triplets: Triplets, diagnostics: Diagnostics, moment: Moment, generator: torch.Generator) -> Plan:
+    def perturbation(
+        self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
+    ) -> Perturbation:
         """Train on the triplets as they are."""
-        return Plan()
+        return Perturbation()

@@ -22,7 +22,7 @@ Measured = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Victims:
+class AttackBatch:
     """A batch under attack: which images move, and which image is each one's target."""
 
     gallery: Gallery
@@ -41,18 +41,18 @@ class Attack:
 
     name: str
     draw: DrawTargets
-    objective: Callable[[Victims], Objective]
-    measure: Callable[[Victims, Tensor], Measured]
+    objective: Callable[[AttackBatch], Objective]
+    measure: Callable[[AttackBatch, Tensor], Measured]
     """From the embeddings of the moving images, clean or perturbed, to the reported values of each image."""
-    strike: Callable[..., Measured]
-    """Perturbs and measures; see `strike`."""
+    run: Callable[..., Measured]
+    """Perturbs and measures; see `run_attack`."""
 
 
-def strike(
+def run_attack(
     attack: Attack,
     model: nn.Module,
     images: Float[Tensor, "batch channels height width"],
-    victims: Victims,
+    attacked: AttackBatch,
     budget: Budget,
 ) -> Measured:
     """Perturb a batch, and measure.
@@ -61,38 +61,42 @@ def strike(
         attack: what to minimise and to measure.
         model: maps pixels in [0, 1] to unit vectors.
         images: the moving images.
-        victims: their places and their targets.
+        attacked: their places and their targets.
         budget: radius, step size, steps.
     """
-    return attack.measure(victims, _embed(model, perturb(model, images, attack.objective(victims), budget)))
+    return attack.measure(attacked, _embed(model, perturb(model, images, attack.objective(attacked), budget)))
 
 
-def strike_and_report_late(
-    attack: Attack, model: nn.Module, images: Tensor, victims: Victims, budget: Budget
+def run_attack_reporting_last_forward(
+    attack: Attack, model: nn.Module, images: Tensor, attacked: AttackBatch, budget: Budget
 ) -> Measured:
     """ES as RobRank's code reports it: R@1 after the last step, but the shift from the forward pass before it."""
-    objective = attack.objective(victims)
+    objective = attack.objective(attacked)
     before = perturb(model, images, objective, replace(budget, steps=budget.steps - 1))
     after = perturb(model, images, objective, replace(budget, steps=1), start=before)
-    late = attack.measure(victims, _embed(model, before))
-    return attack.measure(victims, _embed(model, after)) | {"ES:D": late["ES:D"]}
+    late = attack.measure(attacked, _embed(model, before))
+    return attack.measure(attacked, _embed(model, after)) | {"ES:D": late["ES:D"]}
 
 
 def attacks(protocol: Protocol) -> list[Attack]:
     """The nine attacks behind the ten numbers, in the order of the paper's tables."""
     strict = protocol == "strict"
     return [
-        Attack("CA+", targets.random_others, _candidate_raised, _candidate_rank("CA+"), strike),
-        Attack("CA-", targets.random_among_nearest, _candidate_lowered, _candidate_rank("CA-"), strike),
-        Attack("QA+", targets.random_others, _query_raises, _query_rank("QA+"), strike),
-        Attack("QA-", targets.random_among_nearest, _query_lowers, _query_rank("QA-"), strike),
-        Attack("TMA", targets.random_others, _towards_target, _cosine, strike),
-        Attack("ES", _itself, _away, _shift, strike if strict else strike_and_report_late),
-        Attack("LTM", _itself, _mismatch if strict else _mismatch_with_itself, _hit("LTM"), strike),
+        Attack("CA+", targets.random_others, _candidate_raised, _candidate_rank("CA+"), run_attack),
+        Attack("CA-", targets.random_among_nearest, _candidate_lowered, _candidate_rank("CA-"), run_attack),
+        Attack("QA+", targets.random_others, _query_raises, _query_rank("QA+"), run_attack),
+        Attack("QA-", targets.random_among_nearest, _query_lowers, _query_rank("QA-"), run_attack),
+        Attack("TMA", targets.random_others, _towards_target, _cosine, run_attack),
+        Attack("ES", _itself, _away, _shift, run_attack if strict else run_attack_reporting_last_forward),
+        Attack("LTM", _itself, _mismatch if strict else _mismatch_with_itself, _hit("LTM"), run_attack),
         Attack(
-            "GTM", targets.nearest_of_other_class if strict else targets.published_unmatch, _meet, _hit("GTM"), strike
+            "GTM",
+            targets.nearest_of_other_class if strict else targets.published_unmatch,
+            _meet,
+            _hit("GTM"),
+            run_attack,
         ),
-        Attack("GTT", targets.nearest_others, _query_lowers, _still_in_top, strike),
+        Attack("GTT", targets.nearest_others, _query_lowers, _still_in_top, run_attack),
     ]
 
 
@@ -105,64 +109,64 @@ def _itself(gallery: Gallery, moving: Tensor, random: torch.Generator) -> Tensor
     return moving
 
 
-def _candidate_raised(victims: Victims) -> Objective:
+def _candidate_raised(attacked: AttackBatch) -> Objective:
     """CA+: mean relu(d(q, c~) - B(q)), B(q) the distances from q to the whole gallery."""
-    baseline = distance_matrix(victims.target_embedding, victims.gallery.embeddings)
-    return lambda moved: torch.relu(distances(victims.target_embedding, moved)[:, None] - baseline).mean(dim=1).sum()
+    baseline = distance_matrix(attacked.target_embedding, attacked.gallery.embeddings)
+    return lambda moved: torch.relu(distances(attacked.target_embedding, moved)[:, None] - baseline).mean(dim=1).sum()
 
 
-def _candidate_lowered(victims: Victims) -> Objective:
+def _candidate_lowered(attacked: AttackBatch) -> Objective:
     """CA-: mean relu(B(q) - d(q, c~))."""
-    baseline = distance_matrix(victims.target_embedding, victims.gallery.embeddings)
-    return lambda moved: torch.relu(baseline - distances(victims.target_embedding, moved)[:, None]).mean(dim=1).sum()
+    baseline = distance_matrix(attacked.target_embedding, attacked.gallery.embeddings)
+    return lambda moved: torch.relu(baseline - distances(attacked.target_embedding, moved)[:, None]).mean(dim=1).sum()
 
 
-def _query_raises(victims: Victims) -> Objective:
+def _query_raises(attacked: AttackBatch) -> Objective:
     """QA+: mean relu(d(q~, c) - B(q~)), B(q~) the distances from the perturbed query to the whole gallery."""
 
     def objective(moved: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
-        baseline = distance_matrix(moved, victims.gallery.embeddings)
-        return torch.relu(distances(moved, victims.target_embedding)[:, None] - baseline).mean(dim=1).sum()
+        baseline = distance_matrix(moved, attacked.gallery.embeddings)
+        return torch.relu(distances(moved, attacked.target_embedding)[:, None] - baseline).mean(dim=1).sum()
 
     return objective
 
 
-def _query_lowers(victims: Victims) -> Objective:
+def _query_lowers(attacked: AttackBatch) -> Objective:
     """QA-, GTT: mean relu(B(q~) - d(q~, c))."""
 
     def objective(moved: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
-        baseline = distance_matrix(moved, victims.gallery.embeddings)
-        return torch.relu(baseline - distances(moved, victims.target_embedding)[:, None]).mean(dim=1).sum()
+        baseline = distance_matrix(moved, attacked.gallery.embeddings)
+        return torch.relu(baseline - distances(moved, attacked.target_embedding)[:, None]).mean(dim=1).sum()
 
     return objective
 
 
-def _towards_target(victims: Victims) -> Objective:
+def _towards_target(attacked: AttackBatch) -> Objective:
     """TMA: 1 - cos(f(q~), t)."""
-    return lambda moved: (1 - (moved * victims.target_embedding).sum(dim=1)).sum()
+    return lambda moved: (1 - (moved * attacked.target_embedding).sum(dim=1)).sum()
 
 
-def _away(victims: Victims) -> Objective:
+def _away(attacked: AttackBatch) -> Objective:
     """ES: - d(f(q~), f(q)), the clean embedding shaken by 1e-7: the gradient at distance 0 has no direction.
 
     The noise has alternating signs instead of random ones, so that neither seeds nor batches change it.
     """
-    clean = victims.target_embedding
+    clean = attacked.target_embedding
     signs = torch.ones(clean.shape[1], device=clean.device)
     signs[1::2] = -1
     return lambda moved: -distances(moved, clean + 1e-7 * signs).sum()
 
 
-def _mismatch(victims: Victims) -> Objective:
+def _mismatch(attacked: AttackBatch) -> Objective:
     """LTM: relu(max d(q~, other class) - min d(q~, same class)), the query itself left out."""
-    same, other = ranking.same_and_other(victims.gallery, victims.moving)
-    return _mismatch_objective(victims.gallery, same, other)
+    same, other = ranking.same_and_other(attacked.gallery, attacked.moving)
+    return _mismatch_objective(attacked.gallery, same, other)
 
 
-def _mismatch_with_itself(victims: Victims) -> Objective:
+def _mismatch_with_itself(attacked: AttackBatch) -> Objective:
     """LTM as published: the query's own clean embedding counts as one of its matches."""
-    _, other = ranking.same_and_other(victims.gallery, victims.moving)
-    return _mismatch_objective(victims.gallery, ~other, other)
+    _, other = ranking.same_and_other(attacked.gallery, attacked.moving)
+    return _mismatch_objective(attacked.gallery, ~other, other)
 
 
 def _mismatch_objective(gallery: Gallery, same: Tensor, other: Tensor) -> Objective:
@@ -175,48 +179,48 @@ def _mismatch_objective(gallery: Gallery, same: Tensor, other: Tensor) -> Object
     return objective
 
 
-def _meet(victims: Victims) -> Objective:
+def _meet(attacked: AttackBatch) -> Objective:
     """GTM: d(q~, c), c of another class."""
-    return lambda moved: distances(moved, victims.target_embedding).sum()
+    return lambda moved: distances(moved, attacked.target_embedding).sum()
 
 
-def _candidate_rank(name: str) -> Callable[[Victims, Tensor], Measured]:
-    def measure(victims: Victims, embeddings: Float[Tensor, "batch dim"]) -> Measured:
+def _candidate_rank(name: str) -> Callable[[AttackBatch, Tensor], Measured]:
+    def measure(attacked: AttackBatch, embeddings: Float[Tensor, "batch dim"]) -> Measured:
         rank = ranking.percentile_rank(
-            victims.gallery, victims.target_embedding, embeddings, victims.target, victims.moving
+            attacked.gallery, attacked.target_embedding, embeddings, attacked.target, attacked.moving
         )
         return {name: rank}
 
     return measure
 
 
-def _query_rank(name: str) -> Callable[[Victims, Tensor], Measured]:
-    def measure(victims: Victims, embeddings: Float[Tensor, "batch dim"]) -> Measured:
+def _query_rank(name: str) -> Callable[[AttackBatch, Tensor], Measured]:
+    def measure(attacked: AttackBatch, embeddings: Float[Tensor, "batch dim"]) -> Measured:
         rank = ranking.percentile_rank(
-            victims.gallery, embeddings, victims.target_embedding, victims.moving, victims.target
+            attacked.gallery, embeddings, attacked.target_embedding, attacked.moving, attacked.target
         )
         return {name: rank}
 
     return measure
 
 
-def _cosine(victims: Victims, embeddings: Float[Tensor, "batch dim"]) -> Measured:
-    return {"TMA": (embeddings * victims.target_embedding).sum(dim=1)}
+def _cosine(attacked: AttackBatch, embeddings: Float[Tensor, "batch dim"]) -> Measured:
+    return {"TMA": (embeddings * attacked.target_embedding).sum(dim=1)}
 
 
-def _shift(victims: Victims, embeddings: Float[Tensor, "batch dim"]) -> Measured:
+def _shift(attacked: AttackBatch, embeddings: Float[Tensor, "batch dim"]) -> Measured:
     return {
-        "ES:D": ranking.embedding_shift(victims.gallery, embeddings, victims.moving),
-        "ES:R": ranking.first_result_is_match(victims.gallery, embeddings, victims.moving),
+        "ES:D": ranking.embedding_shift(attacked.gallery, embeddings, attacked.moving),
+        "ES:R": ranking.first_result_is_match(attacked.gallery, embeddings, attacked.moving),
     }
 
 
-def _hit(name: str) -> Callable[[Victims, Tensor], Measured]:
-    def measure(victims: Victims, embeddings: Float[Tensor, "batch dim"]) -> Measured:
-        return {name: ranking.first_result_is_match(victims.gallery, embeddings, victims.moving)}
+def _hit(name: str) -> Callable[[AttackBatch, Tensor], Measured]:
+    def measure(attacked: AttackBatch, embeddings: Float[Tensor, "batch dim"]) -> Measured:
+        return {name: ranking.first_result_is_match(attacked.gallery, embeddings, attacked.moving)}
 
     return measure
 
 
-def _still_in_top(victims: Victims, embeddings: Float[Tensor, "batch dim"]) -> Measured:
-    return {"GTT": ranking.in_first_results(victims.gallery, embeddings, victims.moving, victims.target, k=4)}
+def _still_in_top(attacked: AttackBatch, embeddings: Float[Tensor, "batch dim"]) -> Measured:
+    return {"GTT": ranking.in_first_results(attacked.gallery, embeddings, attacked.moving, attacked.target, k=4)}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from colotride.data.augmentation import evaluation_view
 from colotride.data.base import ImageSet
-from colotride.evaluation.attacks import Victims
+from colotride.evaluation.attacks import AttackBatch
 from colotride.evaluation.gallery import Gallery
 from colotride.evaluation.parts import Plan, attack_named
 from colotride.evaluation.retrieval import chunks
@@ -55,8 +55,8 @@ def find_cases(model: nn.Module, images: ImageSet, plan: Plan, count: int) -> li
     chosen = torch.linspace(0, len(plan.queries) - 1, min(count, len(plan.queries))).round().long()
     queries = plan.queries[chosen]
     clean = evaluation_view(images.pixels(queries).to(device), plan.image_size)
-    victims = Victims(gallery, queries.to(device), queries.to(device))
-    objective = attack_named("ES", settings).objective(victims)
+    attacked = AttackBatch(gallery, queries.to(device), queries.to(device))
+    objective = attack_named("ES", settings).objective(attacked)
     moved = perturb(model, clean, objective, Budget(settings.epsilon, settings.step_size, settings.steps))
     with frozen(model) as embed, torch.no_grad():
         attacked = embed(moved)

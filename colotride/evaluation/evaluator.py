@@ -78,7 +78,7 @@ def attack(
     progress: Progress | None = None,
     keep: Path | None = None,
     resume: bool = False,
-    elsewhere: RunParts | None = None,
+    executor: RunParts | None = None,
 ) -> Evaluation:
     """Run every attack of a prepared evaluation, and score it.
 
@@ -88,8 +88,8 @@ def attack(
     report = progress or (lambda what, share: None)
     plan, settings = prepared.plan, prepared.plan.settings
     counter = _Counter(len(plan.queries) * len(plan.targets), report)
-    run = elsewhere or pieces.locally(model, images, counter.add)
-    values = _attacked(plan, run, keep, resume, counter, tell=elsewhere is not None)
+    run = executor or pieces.locally(model, images, counter.add)
+    values = _attacked(plan, run, keep, resume, counter, tell=executor is not None)
     report("intervals", 1.0)
     scores = {name: float(value) for name, value in attack_scores(values.before, values.after).items()}
     return Evaluation(
@@ -123,7 +123,7 @@ def evaluate(
     progress: Progress | None = None,
     keep: Path | None = None,
     resume: bool = False,
-    elsewhere: RunParts | None = None,
+    executor: RunParts | None = None,
 ) -> Evaluation:
     """Evaluate a model on a gallery whose images are also the queries.
 
@@ -140,14 +140,14 @@ def evaluate(
         progress: told of every step.
         keep: folder for the parts that are finished, so that they survive an interruption; None keeps nothing.
         resume: whether to take over what `keep` holds of this very evaluation.
-        elsewhere: does the parts somewhere else (`colotride.distributed`); None does them here.
+        executor: does the parts somewhere else (`colotride.distributed.ray_cluster`); None does them here.
 
     Raises:
         ModelError: unusable embeddings.
         DataError: a class with a single image, a gallery too small to rank, or an image that cannot be read.
     """
     prepared = prepare(model, images, settings, image_size=image_size, seed=seed, device=device, progress=progress)
-    return attack(prepared, model, images, progress=progress, keep=keep, resume=resume, elsewhere=elsewhere)
+    return attack(prepared, model, images, progress=progress, keep=keep, resume=resume, executor=executor)
 
 
 class _Counter:

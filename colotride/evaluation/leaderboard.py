@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from colotride.atomic import write_atomically
 from colotride.errors import DataError
 from colotride.evaluation.results import Evaluation
+from colotride.io import write_atomically
 
 COLUMNS = ("R@1", "mAP", "ERS", "ARS")
 

@@ -17,13 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from colotride.atomic import write_atomically
 from colotride.data.augmentation import evaluation_view
 from colotride.data.base import ImageSet
-from colotride.evaluation.attacks import Attack, Victims, attacks
+from colotride.distributed.shards import ProcessGroup
+from colotride.evaluation.attacks import Attack, AttackBatch, attacks
 from colotride.evaluation.gallery import Gallery, in_batches
 from colotride.evaluation.settings import EvaluationSettings
-from colotride.group import Group
+from colotride.io import write_atomically
 from colotride.pgd import Budget
 from colotride.randomness import generator
 
@@ -124,9 +124,9 @@ def run_part(
     batches = [in_batches(one[chosen], settings.batch_size) for one in (plan.queries, plan.targets[part.attack])]
     for moving, target in zip(*batches, strict=True):
         view = evaluation_view(images.pixels(moving).to(device), plan.image_size)
-        victims = Victims(gallery, moving.to(device), target.to(device))
-        before.append(attack.measure(victims, gallery.embeddings[victims.moving]))
-        after.append(attack.strike(attack, model, view, victims, budget))
+        attacked = AttackBatch(gallery, moving.to(device), target.to(device))
+        before.append(attack.measure(attacked, gallery.embeddings[attacked.moving]))
+        after.append(attack.run(attack, model, view, attacked, budget))
         if on_batch:
             on_batch(len(moving))
     return Values(_joined(before), _joined(after))
@@ -205,7 +205,7 @@ def locally(model: nn.Module, images: ImageSet, on_batch: Callable[[str, int], N
     return run
 
 
-def in_group(group: Group, model: nn.Module, images: ImageSet) -> RunParts:
+def in_group(group: ProcessGroup, model: nn.Module, images: ImageSet) -> RunParts:
     """Divide parts among the processes of a group, each of which gets all values.
 
     Args:
@@ -216,7 +216,7 @@ def in_group(group: Group, model: nn.Module, images: ImageSet) -> RunParts:
 
     def run(plan: Plan, parts: Sequence[Part]) -> Iterator[tuple[Part, Values]]:
         own = [(part, run_part(plan, part, model, images)) for part in parts[group.rank :: group.size]]
-        for done in group.exchange(own):
+        for done in group.all_gather(own):
             yield from done
 
     return run

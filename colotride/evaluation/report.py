@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from colotride.atomic import write_atomically
 from colotride.evaluation.cases import Case
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.sanity import Check
 from colotride.evaluation.scores import ATTACK_COLUMNS, RANK_GOALS
+from colotride.io import write_atomically
 
 BEFORE, AFTER = "#3b6ea5", "#d1495b"
 

@@ -10,8 +10,8 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from colotride.atomic import write_atomically
 from colotride.evaluation.intervals import Interval
+from colotride.io import write_atomically
 
 ATTACKED, BENIGN, RESULT = "attacked.parquet", "benign.parquet", "evaluation.json"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from colotride.atomic import write_atomically
-from colotride.history import EpochRecord
+from colotride.io import write_atomically
+from colotride.training.records import EpochRecord
 
 Histories = Mapping[str, Sequence[Sequence[EpochRecord]]]
 """Per label the histories of its seeds."""

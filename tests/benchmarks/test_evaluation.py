@@ -2,8 +2,8 @@
 
 import torch
 
-from colotride.benchmarks.evaluation import measure_galleries, measure_whole, random_gallery
 from colotride.evaluation.retrieval import retrieval_values
+from scripts.benchmarks.evaluation import measure_galleries, measure_whole, random_gallery
 
 
 def test_every_size_has_a_row_and_the_smallest_is_compared_with_the_loop():

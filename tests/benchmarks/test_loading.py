@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from colotride.benchmarks.loading import _proportional, make_photographs, measure_loading
 from colotride.data.files import FileImages
 from colotride.data.store import stored
+from scripts.benchmarks.loading import _proportional, make_photographs, measure_loading
 
 
 @pytest.mark.slow

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from colotride.benchmarks.step import CYCLE, SETTINGS, UNITS, Case, bench, measure_steps
-from colotride.benchmarks.textbook import MARGIN, MINERS, TextbookStep
-from colotride.benchmarks.timing import Measured, ratio, side_by_side
-from colotride.defenses import CollapsenessSettings, Recipe, build_defense
-from colotride.defenses.base import Batch, Moment, clean_diagnostics, mine_triplets
-from colotride.defenses.training_step import perturb_parts
+from colotride.defenses import CollapsenessSettings, DefenseContext, build_defense
+from colotride.defenses.step import perturb_parts
+from colotride.defenses.triplets import Batch, StepInfo, clean_diagnostics, mine_triplets
 from colotride.pgd import Budget, PGDSettings
+from scripts.benchmarks.step import CYCLE, SETTINGS, UNITS, Case, bench, measure_steps
+from scripts.benchmarks.textbook import MARGIN, MINERS, TextbookStep
+from scripts.benchmarks.timing import Measured, ratio, side_by_side
 
 CPU = torch.device("cpu")
 CASES = [Case("two-convolutions", 28, 8, 4), Case("resnet18", 32, 8, 4)]
@@ -21,14 +21,14 @@ BUDGET = Budget(8 / 255, 0.2 / 255, 4)
 def test_the_textbook_gives_the_same_images(case, kind):
     one = bench(case, CPU, precision="float32", compile=False)
     pgd = PGDSettings(epsilon=BUDGET.epsilon, step_size=BUDGET.step_size, steps=BUDGET.steps, ramp="constant")
-    recipe = Recipe(pgd, MARGIN, MINERS[kind], CollapsenessSettings())
-    defense = build_defense(SETTINGS[kind], recipe)
+    context = DefenseContext(pgd, MARGIN, MINERS[kind], CollapsenessSettings())
+    defense = build_defense(SETTINGS[kind], context)
     defense.load_state_dict({"previous_loss": torch.zeros(())})
-    batch, moment = Batch(one.anchor, one.positive, one.labels), Moment(0, 1, 0)
+    batch, info = Batch(one.anchor, one.positive, one.labels), StepInfo(0, 1, 0)
     random = torch.Generator().manual_seed(0)
-    triplets = mine_triplets(one.model.eval(), batch, recipe, MARGIN, random)
-    plan = defense.plan(triplets, clean_diagnostics(triplets, recipe.collapseness), moment, random)
-    ours = torch.cat(perturb_parts(one.model, triplets, defense.moving(moment), plan, BUDGET))
+    triplets = mine_triplets(one.model.eval(), batch, context, MARGIN, random)
+    perturbation = defense.perturbation(triplets, clean_diagnostics(triplets, context.collapseness), info, random)
+    ours = torch.cat(perturb_parts(one.model, triplets, defense.perturbed_parts(info), perturbation, BUDGET))
     clean = (triplets.anchor, triplets.positive, triplets.negative)
     theirs = torch.cat(TextbookStep(kind, one.plain, BUDGET).perturbed(*clean))
     assert (ours - torch.cat(clean)).abs().max() > BUDGET.step_size, "the attack must not be saturated"

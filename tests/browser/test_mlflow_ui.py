@@ -13,14 +13,14 @@ import urllib.parse
 import pytest
 from mlflow import MlflowClient
 
-from colotride.delivery import EXPERIMENT
 from colotride.presets import preset
-from colotride.tracking import Tracker
+from colotride.tracking.delivery import EXPERIMENT
+from colotride.tracking.export import Tracker
+from colotride.tune.build import build_space
+from colotride.tune.memory import Memory
+from colotride.tune.plan import Plan
+from colotride.tune.record import SearchRecord
 from tests.browser.chromium import open_page
-from tune.build import build_space
-from tune.memory import Memory
-from tune.plan import Plan
-from tune.record import SearchRecord
 
 SCORES = {1: (91.5, 30.25), 2: (88.5, 41.75), 3: (76.5, 52.5)}
 """R@1 and ARS of three trials."""

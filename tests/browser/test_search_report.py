@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from colotride.tune.report import write_report
 from tests.browser.chromium import open_file
 from tests.tune.searches import EPOCHS, SPACE, search
-from tune.report import write_report
 
 FIGURES = ("history", "front", "importance", "slices", "contour", "parallel", "epochs")
 

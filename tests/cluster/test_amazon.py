@@ -7,9 +7,9 @@ import pytest
 from moto import mock_aws
 from ray.autoscaler._private.commands import _bootstrap_config
 
-from colotride.distributed import startable
+from colotride.distributed.ray_cluster import startable
+from colotride.tune.engine import Resources, capacity
 from tests.cluster.files import ROOT, read
-from tune.engine import Resources, capacity
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 

@@ -36,7 +36,7 @@ ray.init(logging_level="CRITICAL")
 @ray.remote(num_cpus=1)
 def where():
     import os, socket, time
-    import tune
+    import colotride.tune
     time.sleep(2)
     return socket.gethostname(), tune.__file__, os.environ["COLOTRIDE_DATA"]
 
@@ -93,7 +93,7 @@ def a_search_leaves_its_results_on_the_share(address, env, share):
     told = submit(
         address, "python", "tune/search.py", "--dataset", "digits", "--trials", "2", "--name", "first",
         "--results", share / "runs", "--no-verdict", "--cpus-per-trial", os.cpu_count(),
-        "--run.optimisation.epochs", "1", "--run.validation.queries", "16", "--run.validation.steps", "2",
+        "--run.training.epochs", "1", "--run.validation.queries", "16", "--run.validation.steps", "2",
         env=env,
     )  # fmt: skip
     assert "Best configuration" in told

@@ -7,9 +7,9 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
+from colotride.tune.engine import Resources, capacity
 from tests.cluster.files import CLUSTER, ROOT, documents, pinned
 from tests.cluster.kubernetes_fields import NETWORK_POLICY, RAY_JOB
-from tune.engine import Resources, capacity
 
 
 @pytest.fixture

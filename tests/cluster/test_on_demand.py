@@ -6,9 +6,9 @@ import pytest
 import ray
 
 from colotride import distributed
-from colotride.distributed import startable
+from colotride.distributed.ray_cluster import startable
 from colotride.errors import SearchError
-from tune.engine import Resources, capacity
+from colotride.tune.engine import Resources, capacity
 
 HEAD = {"CPU": 4.0}
 SMALL = {"CPU": 8, "GPU": 1}

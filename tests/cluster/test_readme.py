@@ -7,9 +7,9 @@ import boto3
 import pytest
 from ray.scripts.scripts import cli
 
-from colotride.command_line import base_config, parse
+from colotride.cli.options import base_config, parse
+from colotride.tune.search import Search
 from tests.cluster.files import CLUSTER, ROOT, read
-from tune.search import Search
 
 # Options of the AWS command line itself, and its short forms of one rule.
 OF_THE_COMMAND_LINE = {"query", "output"}

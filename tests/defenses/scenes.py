@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import torch
 
-from colotride.defenses import Batch, CollapsenessSettings, Moment, Recipe
-from colotride.defenses.base import Triplets, mine_triplets
-from colotride.group import Share
+from colotride.defenses import Batch, CollapsenessSettings, DefenseContext, StepInfo
+from colotride.defenses.triplets import Triplets, mine_triplets
+from colotride.distributed.shards import Shard
 from colotride.pgd import PGDSettings
 from tests.toys import FlatModel, on_circle, random_images
 
 PAIRS, MARGIN = 8, 0.2
 MEAN = CollapsenessSettings(attention_factor=0.0)
 PGD = PGDSettings(epsilon=0.1, step_size=0.02, steps=6, ramp="constant")
-RECIPE = Recipe(PGD, MARGIN, "random", MEAN)
+RECIPE = DefenseContext(PGD, MARGIN, "random", MEAN)
 STRONG = replace(RECIPE, pgd=PGDSettings(epsilon=0.5, step_size=0.02, steps=60, ramp="constant"))
-LATE, EARLY = Moment(epoch=9, epochs=10, step=0), Moment(epoch=0, epochs=10, step=0)
+LATE, EARLY = StepInfo(epoch=9, epochs=10, step=0), StepInfo(epoch=0, epochs=10, step=0)
 
 
 class Watched(FlatModel):
@@ -45,24 +45,24 @@ def collapsing():
     return Batch(random_images(PAIRS), random_images(PAIRS, seed=5), torch.arange(PAIRS) % 2)
 
 
-def step(batch, defense, moment=LATE, seed=0):
+def step(batch, defense, info=LATE, seed=0):
     """One step: its loss, its diagnostics, the images that were trained on (part by part), and the model."""
     model = Watched()
     model.train()
-    loss, diagnostics = defense(model, batch, moment, draw(seed))
+    loss, diagnostics = defense(model, batch, info, draw(seed))
     trained = [images for images, training in model.passes if training]
-    moving = defense.moving(moment)
+    moving = defense.perturbed_parts(info)
     if moving not in ("nothing", "anchor"):
         return loss, diagnostics, list(trained[-1].chunk(3)), model
     # The clean parts are trained on through the pass that mined.
     assert torch.equal(trained[0], torch.cat([batch.anchor, batch.positive]))
-    clean = triplets_of(batch, defense.recipe, seed)
+    clean = triplets_of(batch, defense.context, seed)
     anchor = trained[1] if moving == "anchor" else batch.anchor
     return loss, diagnostics, [anchor, clean.positive, clean.negative], model
 
 
-def triplets_of(batch, recipe=RECIPE, seed=0):
-    return mine_triplets(FlatModel(), batch, recipe, MARGIN, draw(seed))
+def triplets_of(batch, context=RECIPE, seed=0):
+    return mine_triplets(FlatModel(), batch, context, MARGIN, draw(seed))
 
 
 def distances_of(anchor, positive, negative):
@@ -76,4 +76,4 @@ def triplets_at(anchors, positives, negatives, metric="euclidean"):
     image = torch.zeros(len(anchors), 1, 1, 1)
     embeddings = on_circle(*anchors), on_circle(*positives), on_circle(*negatives)
     labels = torch.zeros(3 * len(anchors), dtype=torch.long)
-    return Triplets(image, image, image, *embeddings, torch.tensor(0.0), labels, Share(len(anchors)), metric)
+    return Triplets(image, image, image, *embeddings, torch.tensor(0.0), labels, Shard(len(anchors)), metric)

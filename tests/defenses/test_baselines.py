@@ -36,8 +36,8 @@ from tests.defenses.scenes import (
 from tests.toys import FlatModel, chord, on_circle
 
 
-def plan(defense, batch, moment=LATE):
-    return defense.plan(triplets_of(batch), {"collapseness": torch.tensor(-0.1)}, moment, draw())
+def perturbation(defense, batch, info=LATE):
+    return defense.perturbation(triplets_of(batch), {"collapseness": torch.tensor(-0.1)}, info, draw())
 
 
 def moved_parts(batch, images):
@@ -114,7 +114,7 @@ def test_naive_adversaries_attack_a_collapsing_batch_too():
 
 def test_est_shifts_every_image_from_a_random_start_because_its_gradient_vanishes_at_rest():
     batch = healthy()
-    chosen = plan(Est(RECIPE), batch)
+    chosen = perturbation(Est(RECIPE), batch)
     clean = triplets_of(batch)
     everything = torch.cat([clean.anchor_embedding, clean.positive_embedding, clean.negative_embedding])
     at_rest = everything.clone().requires_grad_()
@@ -134,7 +134,7 @@ def test_est_shifts_every_image_from_a_random_start_because_its_gradient_vanishe
 def test_act_pulls_positives_and_negatives_together():
     batch = healthy()
     clean = triplets_of(batch)
-    chosen = plan(Act(RECIPE), batch)
+    chosen = perturbation(Act(RECIPE), batch)
     candidates = torch.cat([clean.positive_embedding, clean.negative_embedding])
     before = (clean.positive_embedding - clean.negative_embedding).norm(dim=1).mean()
     assert chosen.objective(candidates).item() == pytest.approx(before.item(), rel=1e-5)
@@ -148,15 +148,15 @@ def test_the_destination_of_hardness_manipulation_rises_as_the_loss_falls():
     assert got == pytest.approx([-0.2, -0.2, -0.1, 0.0])
 
 
-def hm(coefficient=0.0, recipe=RECIPE):
-    return HardnessManipulation(HardnessManipulationSettings(intra_class_coefficient=coefficient), recipe)
+def hm(coefficient=0.0, context=RECIPE):
+    return HardnessManipulation(HardnessManipulationSettings(intra_class_coefficient=coefficient), context)
 
 
 def test_hardness_manipulation_minimises_the_squared_way_to_its_destination():
     defense = hm()
     defense.after(torch.tensor(0.05))
     triplets = triplets_at([0, 100], [20, 90], [60, 130])
-    objective = defense.plan(triplets, {}, LATE, draw()).objective
+    objective = defense.perturbation(triplets, {}, LATE, draw()).objective
     hardness = [chord(20) - chord(60), chord(10) - chord(30)]
     expected = sum(max(0.0, -0.05 - h) ** 2 for h in hardness) / 2
     assert objective(on_circle(0, 100, 20, 90, 60, 130)).item() == pytest.approx(expected, rel=1e-4)
@@ -209,8 +209,8 @@ def test_the_cosine_metric_is_half_the_squared_chord_everywhere():
     euclidean, cosine = (triplets_at([0, 0], [20, 40], [60, 90], metric) for metric in ("euclidean", "cosine"))
     torch.testing.assert_close(cosine.anchor_positive, euclidean.anchor_positive.square() / 2)
     batch = healthy()
-    recipe = replace(RECIPE, metric="cosine")
-    loss, told, images, _ = step(batch, ColoTride(ColoTrideSettings(phases="candidates"), recipe))
+    context = replace(RECIPE, metric="cosine")
+    loss, told, images, _ = step(batch, ColoTride(ColoTrideSettings(phases="candidates"), context))
     d_ap, d_an = (values.square() / 2 for values in distances_of(*images))
     torch.testing.assert_close(loss, (d_ap - d_an + MARGIN).clamp_min(0).mean(), atol=1e-5, rtol=1e-4)
     assert told["distance_anchor_negative"].item() == pytest.approx(
@@ -222,8 +222,8 @@ def test_multi_similarity_can_take_the_place_of_the_triplet_loss_under_colo_trid
     from colotride.losses import multi_similarity_loss
 
     batch = healthy()
-    recipe = replace(RECIPE, loss="multi-similarity")
-    loss, _, images, _ = step(batch, ColoTride(ColoTrideSettings(phases="candidates"), recipe))
+    context = replace(RECIPE, loss="multi-similarity")
+    loss, _, images, _ = step(batch, ColoTride(ColoTrideSettings(phases="candidates"), context))
     embeddings = FlatModel()(torch.cat(images))
     torch.testing.assert_close(loss, multi_similarity_loss(embeddings, triplets_of(batch).labels))
     assert len(embeddings) == 3 * PAIRS

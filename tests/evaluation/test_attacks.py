@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from colotride.evaluation import targets
-from colotride.evaluation.attacks import Victims, attacks
+from colotride.evaluation.attacks import AttackBatch, attacks
 from colotride.geometry import distances
 from colotride.pgd import Budget, perturb
 from tests.evaluation.galleries import d, others, ranked, shaken, toy_gallery
@@ -92,17 +92,17 @@ def test_every_loss_is_the_table_s(name):
     gallery, moving = toy_gallery(), torch.tensor([3, 8, 15, 22])
     target = STRICT[name].draw(gallery, moving, draw())
     moved = shaken(gallery, moving)
-    got = STRICT[name].objective(Victims(gallery, moving, target))(moved)
+    got = STRICT[name].objective(AttackBatch(gallery, moving, target))(moved)
     assert got.item() == pytest.approx(loss_by_hand(name, gallery, moving, target, moved), rel=1e-4)
 
 
 def test_the_published_ltm_counts_the_query_among_its_matches():
     gallery, moving = toy_gallery(), torch.tensor([3, 8, 15, 22])
     moved = shaken(gallery, moving, size=0.1)
-    victims = Victims(gallery, moving, moving)
-    got = PUBLISHED["LTM"].objective(victims)(moved).item()
+    attacked = AttackBatch(gallery, moving, moving)
+    got = PUBLISHED["LTM"].objective(attacked)(moved).item()
     assert got == pytest.approx(loss_by_hand("LTM", gallery, moving, moving, moved, published=True), rel=1e-4)
-    assert got > STRICT["LTM"].objective(victims)(moved).item()
+    assert got > STRICT["LTM"].objective(attacked)(moved).item()
 
 
 @pytest.mark.parametrize("name", STRICT)
@@ -110,7 +110,7 @@ def test_every_outcome_is_measured_as_the_table_says(name):
     gallery, moving = toy_gallery(), torch.tensor([3, 8, 15, 22, 27])
     target = STRICT[name].draw(gallery, moving, draw())
     moved = shaken(gallery, moving)
-    measured = STRICT[name].measure(Victims(gallery, moving, target), moved)
+    measured = STRICT[name].measure(AttackBatch(gallery, moving, target), moved)
     for row, (i, t) in enumerate(zip(moving.tolist(), target.tolist(), strict=True)):
         e, rest = moved[row], others(gallery, i, t)
         aim, near = gallery.embeddings[t], lambda a, j: d(a, gallery.embeddings[j])
@@ -132,7 +132,7 @@ def test_every_outcome_is_measured_as_the_table_says(name):
 
 
 def arena(name, table=STRICT):
-    """A fragile model, its own gallery of images, and the victims of one attack."""
+    """A fragile model, its own gallery of images, and the attacked of one attack."""
     from colotride.evaluation.gallery import Gallery
 
     model, images = FlatModel(), random_images(30)
@@ -141,7 +141,7 @@ def arena(name, table=STRICT):
     labels = 2 * (embeddings[:, 0] > 0).long() + (embeddings[:, 1] > 0).long()
     gallery = Gallery(embeddings, labels)
     attack = table[name]
-    return model, images, attack, Victims(gallery, ALL, attack.draw(gallery, ALL, draw()))
+    return model, images, attack, AttackBatch(gallery, ALL, attack.draw(gallery, ALL, draw()))
 
 
 BUDGET = Budget(0.2, 0.05, 10)
@@ -163,25 +163,25 @@ BUDGET = Budget(0.2, 0.05, 10)
     ],
 )
 def test_every_attack_moves_its_number_where_it_wants(name, number, wanted):
-    model, images, attack, victims = arena(name)
-    before = attack.measure(victims, victims.gallery.embeddings)[number].mean()
-    after = attack.strike(attack, model, images, victims, BUDGET)[number].mean()
+    model, images, attack, attacked = arena(name)
+    before = attack.measure(attacked, attacked.gallery.embeddings)[number].mean()
+    after = attack.run(attack, model, images, attacked, BUDGET)[number].mean()
     assert wanted * float(after - before) > 0
 
 
 def test_es_moves_although_the_shift_has_no_gradient_where_it_starts():
-    model, images, attack, victims = arena("ES")
-    still = perturb(model, images, lambda moved: -distances(moved, victims.target_embedding).sum(), BUDGET)
+    model, images, attack, attacked = arena("ES")
+    still = perturb(model, images, lambda moved: -distances(moved, attacked.target_embedding).sum(), BUDGET)
     assert torch.equal(still, images)
-    assert attack.strike(attack, model, images, victims, BUDGET)["ES:D"].min() > 0.05
+    assert attack.run(attack, model, images, attacked, BUDGET)["ES:D"].min() > 0.05
 
 
 def test_the_published_es_reports_the_shift_before_its_last_step():
-    model, images, attack, victims = arena("ES", PUBLISHED)
-    reported = attack.strike(attack, model, images, victims, BUDGET)
-    objective = attack.objective(victims)
+    model, images, attack, attacked = arena("ES", PUBLISHED)
+    reported = attack.run(attack, model, images, attacked, BUDGET)
+    objective = attack.objective(attacked)
     one_less = model(perturb(model, images, objective, Budget(0.2, 0.05, 9))).detach()
     whole = model(perturb(model, images, objective, BUDGET)).detach()
-    torch.testing.assert_close(reported["ES:D"], attack.measure(victims, one_less)["ES:D"])
-    torch.testing.assert_close(reported["ES:R"], attack.measure(victims, whole)["ES:R"])
-    assert not torch.allclose(reported["ES:D"], attack.measure(victims, whole)["ES:D"])
+    torch.testing.assert_close(reported["ES:D"], attack.measure(attacked, one_less)["ES:D"])
+    torch.testing.assert_close(reported["ES:R"], attack.measure(attacked, whole)["ES:R"])
+    assert not torch.allclose(reported["ES:D"], attack.measure(attacked, whole)["ES:D"])

@@ -59,7 +59,7 @@ def test_parts_in_another_order_and_place_give_the_same_numbers():
             seen.append(part)
             yield part, run_part(plan, part, model, images)
 
-    equal(run(elsewhere=backwards), run())
+    equal(run(executor=backwards), run())
     assert len(seen) == 9 * 4, "30 queries in parts of 8 for each of nine attacks"
 
 
@@ -76,7 +76,7 @@ def test_an_interrupted_evaluation_resumes_to_the_same_numbers_without_doing_par
         done.extend(parts)
         yield from locally(model, images, lambda attack, count: None)(plan, parts)
 
-    equal(run(keep=tmp_path, resume=True, elsewhere=counting), run())
+    equal(run(keep=tmp_path, resume=True, executor=counting), run())
     assert len(done) == 36 - kept
 
 
@@ -88,7 +88,7 @@ def test_without_resume_nothing_is_taken_over(tmp_path):
         done.extend(parts)
         yield from locally(FlatModel(), toy_images(), lambda attack, count: None)(plan, parts)
 
-    run(keep=tmp_path, elsewhere=counting)
+    run(keep=tmp_path, executor=counting)
     assert len(done) == 36
 
 

@@ -5,12 +5,12 @@ import pytest
 
 from colotride.config import RunConfig
 from colotride.errors import ConfigurationError
-from colotride.history import EpochRecord
 from colotride.presets import preset
 from colotride.reproduction.experiments import EXPERIMENTS, rows_of
 from colotride.reproduction.figures import draw_curves
 from colotride.reproduction.paper import paper_row
 from colotride.reproduction.results import SeedResult, comma_separated, markdown, summarise
+from colotride.training.records import EpochRecord
 
 RESULTS = [
     SeedResult("COLO-TRIDE", 0, "finished", 8, 10.0, {"R@1": 30.0, "ERS": 36.0, "ARS": 50.0}),
@@ -31,8 +31,8 @@ def test_every_row_of_every_experiment_is_a_valid_run_of_its_own(what, dataset):
 def test_rows_come_with_their_authors_settings():
     rows = {row.label: row.configure(preset("cub"), 0) for row in rows_of("table1")}
     assert rows["COLO-TRIDE"].pgd.steps == 16
-    assert (rows["ACT"].pgd.steps, rows["ACT"].optimisation.miner) == (32, "random")
-    assert (rows["HM"].pgd.steps, rows["HM"].optimisation.miner) == (32, "softhard")
+    assert (rows["ACT"].pgd.steps, rows["ACT"].training.miner) == (32, "random")
+    assert (rows["HM"].pgd.steps, rows["HM"].training.miner) == (32, "softhard")
 
 
 def test_an_unknown_experiment_is_one_line():

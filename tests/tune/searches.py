@@ -5,8 +5,8 @@ import math
 import optuna
 
 from colotride.presets import preset
-from tune.build import build_space
-from tune.trials import TrialRow
+from colotride.tune.build import build_space
+from colotride.tune.trials import TrialRow
 
 EPOCHS = 9
 SPACE = build_space(preset("digits"), groups=["weighting"])

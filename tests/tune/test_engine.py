@@ -3,9 +3,9 @@ import math
 import pytest
 
 from colotride.errors import SearchError
-from tune.engine import Resources, capacity
-from tune.plan import objectives_of
-from tune.trials import TrialRow, best_first, pareto_front
+from colotride.tune.engine import Resources, capacity
+from colotride.tune.plan import objectives_of
+from colotride.tune.trials import TrialRow, best_first, pareto_front
 
 SMALL, BIG = {"CPU": 2.0}, {"CPU": 16.0, "GPU": 2.0}
 

@@ -10,10 +10,10 @@ import pytest
 from optuna.trial import TrialState
 
 from colotride.presets import preset
+from colotride.tune.memory import JOURNAL, STUDY, Memory
+from colotride.tune.plan import Plan
+from colotride.tune.space import default_space
 from tests.commands import ROOT, environment
-from tune.memory import JOURNAL, STUDY, Memory
-from tune.plan import Plan
-from tune.space import default_space
 
 
 def plan(**changes):
@@ -247,7 +247,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from tests.tune.test_memory import epoch, plan
-from tune.memory import Memory
+from colotride.tune.memory import Memory
 
 memory = Memory(Path(sys.argv[1]), plan(trials=100, stopping="none"))
 print("ready", flush=True)

@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 
 from colotride.presets import preset
+from colotride.tune.build import build_space
+from colotride.tune.findings import findings_of, saved
+from colotride.tune.importance import importances
+from colotride.tune.plots import library
+from colotride.tune.points import finished_points, scaled
+from colotride.tune.report import write_report
+from colotride.tune.strands import strands
+from colotride.tune.surface import surface
+from colotride.tune.trials import TrialRow, best_first
 from tests.tune.searches import EPOCHS, REASON, SPACE, end, score, search
-from tune.build import build_space
-from tune.findings import findings_of, saved
-from tune.importance import importances
-from tune.plots import library
-from tune.points import finished_points, scaled
-from tune.report import write_report
-from tune.strands import strands
-from tune.surface import surface
-from tune.trials import TrialRow, best_first
 
 PNGS = ["history.png", "front.png", "importance.png", "slices.png", "contour.png", "parallel.png", "epochs.png"]
 
@@ -239,7 +239,7 @@ def test_trials_that_scored_alike_make_no_parameter_important(tmp_path):
 
 def test_choices_that_matter_most_are_shown_trial_by_trial(tmp_path):
     (tmp_path / "space.yaml").write_text(
-        "replace: true\nparameters: {ramp: {}, optimisation.miner: {values: [random, semi-hard]}}"
+        "replace: true\nparameters: {ramp: {}, training.miner: {values: [random, semi-hard]}}"
     )
     space = build_space(preset("digits"), file=tmp_path / "space.yaml")
     study, rows = search(0)

@@ -14,12 +14,12 @@ from mlflow import MlflowClient
 
 from colotride.config import load_config
 from colotride.errors import ColoTrideError
+from colotride.tune import search
 from tests.commands import ROOT, environment, refused, run
 from tests.layouts import make_cub
-from tune import search
 
 QUICK = (
-    "--run.optimisation.epochs", "2", "--run.validation.queries", "16", "--run.validation.steps", "2",
+    "--run.training.epochs", "2", "--run.validation.queries", "16", "--run.validation.steps", "2",
     "--run.evaluation.queries", "24", "--run.evaluation.steps", "2",
 )  # fmt: skip
 
@@ -163,7 +163,7 @@ def test_a_search_for_two_objectives_runs_on_a_small_folder_in_cubs_layout(tmp_p
         "tune/search.py", "--dataset", "cub", "--data-root", "photos", "--trials", "2", "--json", *QUICK,
         "--objective", "r1,ars", "--sampler", "nsga2", "--verdict-seeds", "1", "--max-cost", "1000",
         "--run.model.weights", "none", "--run.data.stored-size", "36", "--run.data.image-size", "32",
-        "--run.data.pairs-per-batch", "6", "--run.pgd.steps", "2", "--run.optimisation.learning-rate", "1e-4",
+        "--run.data.pairs-per-batch", "6", "--run.pgd.steps", "2", "--run.training.learning-rate", "1e-4",
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

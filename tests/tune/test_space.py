@@ -4,7 +4,7 @@ from pydantic import ValidationError
 
 from colotride.errors import ConfigurationError, SearchError
 from colotride.presets import preset
-from tune.space import Choice, Continuous, Integer, Space, default_space
+from colotride.tune.space import Choice, Continuous, Integer, Space, default_space
 
 PRESETS = ["digits", "fashion-mnist", "cub", "cars", "sop"]
 
@@ -64,7 +64,7 @@ def test_a_relative_parameter_counts_in_units_of_another_setting():
 @pytest.mark.parametrize(("low", "high"), [(2, 1), (1, 1)])
 def test_a_range_upside_down_is_refused_by_name(low, high):
     with pytest.raises(ValidationError, match=f"margin: low {low} is not below high {high}"):
-        Integer(name="margin", label="m", path="optimisation.margin", low=low, high=high)
+        Integer(name="margin", label="m", path="training.margin", low=low, high=high)
 
 
 def test_a_logarithmic_range_from_zero_is_refused():

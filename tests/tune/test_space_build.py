@@ -5,9 +5,9 @@ import pytest
 
 from colotride.errors import SearchError
 from colotride.presets import preset, with_defense
-from tune.build import build_space
-from tune.groups import optional_groups
-from tune.space import Choice, Continuous, Integer, Space, default_space
+from colotride.tune.build import build_space
+from colotride.tune.groups import optional_groups
+from colotride.tune.space import Choice, Continuous, Integer, Space, default_space
 
 DIGITS = preset("digits")
 
@@ -150,7 +150,7 @@ def test_a_file_takes_out_replaces_and_adds(tmp_path):
           ramp: null
           attention_factor: {values: [0, 2, 10]}
           pgd.step_size: {low: 1/255, high: 8/255}
-          optimisation.weight_decay: {low: 1e-8, high: 1e-3, log: true}
+          training.weight_decay: {low: 1e-8, high: 1e-3, log: true}
           far: {path: collapseness.weighting, label: w, values: [near, far], only_if: {attention_factor: [2, 10]}}
         """,
     )
@@ -204,7 +204,7 @@ def test_a_unit_that_is_varied_counts_with_its_drawn_value(tmp_path):
         ("parameters: {pgd_steps: {low: 9, high: 3}}", r"space\.yaml: pgd_steps: low 9 is not below high 3"),
         ("parameters: {pgd_steps: {low: 0}}", r"pgd_steps: pgd\.steps = 0\.0: Input should be greater than or equal to 1"),
         ("parameters: {pgd_steps: {low: 1.5}}", r"pgd\.steps = 1\.5: Input should be a valid integer"),
-        ("parameters: {margin: {high: 9}}", r"optimisation\.margin = 9\.0: Input should be less than or equal to 2"),
+        ("parameters: {margin: {high: 9}}", r"training\.margin = 9\.0: Input should be less than or equal to 2"),
         ("parameters: {ramp: {values: [linear, square]}}", r"pgd\.ramp = 'square'"),
         ("parameters: {ramp: {low: 1, high: 2}}", r"pgd\.ramp = 1\.0"),
         ("parameters: {ramp: {values: []}}", "ramp.values is empty"),

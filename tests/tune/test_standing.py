@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tune.standing import Standing, difference, differences, verdict_rows
+from colotride.tune.standing import Standing, difference, differences, verdict_rows
 
 
 def welch(one, other):

@@ -5,9 +5,9 @@ import pytest
 from colotride.config import save_config
 from colotride.errors import SearchError
 from colotride.presets import preset
-from tune.build import build_space
-from tune.space import default_space
-from tune.starts import start_points
+from colotride.tune.build import build_space
+from colotride.tune.space import default_space
+from colotride.tune.starts import start_points
 
 DIGITS = preset("digits")
 

@@ -5,18 +5,18 @@ import ray
 import torch
 
 from colotride.presets import preset
-from tune import objective
-from tune.build import build_space
-from tune.engine import Resources, capacity, run_search
-from tune.memory import Memory
-from tune.objective import Place, run_trial
-from tune.plan import Plan
+from colotride.tune import objective
+from colotride.tune.build import build_space
+from colotride.tune.engine import Resources, capacity, run_search
+from colotride.tune.memory import Memory
+from colotride.tune.objective import TrialResources, run_trial
+from colotride.tune.plan import Plan
 
 pytestmark = pytest.mark.slow
 
 BASE = preset("digits").with_values(
     {
-        "optimisation.epochs": 2,
+        "training.epochs": 2,
         "validation.queries": 16,
         "validation.steps": 2,
         "pgd.steps": 2,
@@ -68,7 +68,7 @@ def monkeypatch_module():
 def search(folder, made, resources, machine, train=None):
     memory, log = Memory(folder, made), Log()
     at_once = capacity(resources, machine)
-    place = Place(folder / "trials", "cpu", 1, resources.workers)
+    place = TrialResources(folder / "trials", "cpu", 1, resources.workers)
 
     def trial(given, *, plan, place):
         # In the trial's own process.
@@ -95,14 +95,14 @@ def test_a_trial_may_train_on_workers_of_its_own(machine, tmp_path):
 def test_a_trial_that_runs_out_of_gpu_memory_is_tried_again_alone_and_only_once(machine, tmp_path):
     here = objective._here
 
-    def crowded(config, folder, keeping, place, reporter, history):
+    def crowded(config, folder, checkpoint_policy, place, reporter, history):
         """Too little memory for the first trial beside others, for the second even alone."""
         with (folder.parent.parent / "tried").open("a") as log:
             log.write(f"{folder.name} {ray.get_runtime_context().get_assigned_resources()['GPU']}\n")
         alone = ray.get_runtime_context().get_assigned_resources()["GPU"] == 1
         if folder.name == "002" or not alone:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        here(config, folder, keeping, place, reporter, history)
+        here(config, folder, checkpoint_policy, place, reporter, history)
 
     memory, log = search(tmp_path, plan(trials=2), Resources(1, 0.25, None), machine, crowded)
     assert [row.status for row in memory.rows()] == ["finished", "out-of-memory"]
@@ -127,10 +127,10 @@ def test_a_trial_whose_cost_is_spent_is_finished_with_what_it_has(machine, tmp_p
 def test_a_trial_that_raises_is_an_error_with_its_reason_and_the_search_goes_on(machine, tmp_path):
     here = objective._here
 
-    def broken(config, folder, keeping, place, reporter, history):
+    def broken(config, folder, checkpoint_policy, place, reporter, history):
         if folder.name == "001":
             raise ValueError("this configuration is broken")
-        here(config, folder, keeping, place, reporter, history)
+        here(config, folder, checkpoint_policy, place, reporter, history)
 
     memory, log = search(tmp_path, plan(trials=2), Resources(1, 0.0, None), machine, broken)
     assert [row.status for row in memory.rows()] == ["error", "finished"]

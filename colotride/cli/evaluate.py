@@ -1,0 +1,289 @@
+"""Evaluate anybody's model: benign metrics, ten attack scores, ERS and ARS, with intervals and a report.
+
+Examples:
+    python scripts/evaluate.py --model runs/first
+    python scripts/evaluate.py --model runs/first --queries 500 --steps 32 --sanity
+    python scripts/evaluate.py --model net.pt --dataset cub --data-root ~/data --workers 4 --gpus-per-worker 1
+    python scripts/evaluate.py --model mypackage.models:net --dataset folder --data-root ~/photos
+    python scripts/evaluate.py --model runs/first --protocol published --json
+"""
+
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import torch
+import tyro
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import nn
+
+from colotride.cli.options import device_of, parse
+from colotride.config import RunConfig
+from colotride.data.base import ImageSet
+from colotride.data.settings import DatasetName, absolute_root
+from colotride.data.splits import load_test
+from colotride.distributed.ray_cluster import on_workers
+from colotride.errors import ColoTrideError, ConfigurationError
+from colotride.evaluation import leaderboard
+from colotride.evaluation.cases import find_cases
+from colotride.evaluation.evaluator import Prepared, attack, prepare
+from colotride.evaluation.report import write_report
+from colotride.evaluation.results import Evaluation, save_evaluation
+from colotride.evaluation.sanity import Check, make_bench, sanity_checks
+from colotride.evaluation.settings import EvaluationSettings
+from colotride.evaluation.table import table_of
+from colotride.external_models import ExternalModel, load_external_model
+from colotride.models import ModelSettings, build_model
+from colotride.pgd import Budget
+from colotride.presets import preset, with_data_root
+from colotride.reproduction.paper import paper_rows
+from colotride.tracking.export import RunRecord, default_uri
+from colotride.tracking.model_registry import load_registered
+from colotride.training.runs import load_run
+
+URI = re.compile(r"^(models|runs|mlflow-artifacts|s3|gs|dbfs|file):/")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Attack a model and print its table; scores, the values of every image and a report go into a folder."""
+
+    model: str | None = None
+    """A run's folder, an MLflow URI (models:/..., runs:/...), a TorchScript (.pt) or exported (.pt2) file, or
+    package.module:function that returns a torch.nn.Module (required)."""
+    dataset: DatasetName | None = None
+    """Image set (default: the run's; other models need one). folder and manifest are your own images."""
+    data_root: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder that holds the data sets; of folder and manifest, the folder or table itself (default: the run's)."""
+    image_size: int | None = None
+    """Side in pixels that the model sees (default: the run's, or the data set's)."""
+    queries: int | None = None
+    """Query budget: that many test images are attacked (default: the run's setting, or all)."""
+    steps: int | None = None
+    """Step budget: PGD steps per attack (default: the run's setting)."""
+    epsilon: float | None = None
+    """Radius of the perturbation in pixel units, as in 8/255 (default: the run's, or the data set's)."""
+    step_size: float | None = None
+    """Step size in pixel units (default: the run's, or the data set's)."""
+    batch_size: int | None = None
+    """Images per pass through the network (default: the run's, or the data set's)."""
+    protocol: Literal["strict", "published"] | None = None
+    """Attacks as defined (strict), or with the weaknesses of the code behind the papers' numbers (published)."""
+    seed: int = 0
+    """Which queries and targets are drawn."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    workers: int = 1
+    """Processes among which the queries are split, with Ray; the numbers are the same."""
+    gpus_per_worker: float = 0.0
+    """GPUs of each worker."""
+    sanity: bool = False
+    """Also check whether the attacks are to be believed (gradient masking)."""
+    surrogate: str | None = None
+    """Model for the transfer attack of --sanity, given as --model is (default: a random network)."""
+    cases: int = 6
+    """Queries shown with their results in the report; 0 for none."""
+    resume: bool = False
+    """Take over what an interrupted evaluation of the same model and settings has finished."""
+    track: bool = True
+    """Add the scores to the run's record in MLflow."""
+    name: str | None = None
+    """What to call the model in the report and on the leaderboard (default: as given)."""
+    leaderboard: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Append the result to this file (JSON lines); scripts/leaderboard.py makes a table of it."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where the results go (default: evaluation/ in the run's folder, or runs/evaluation/NAME)."""
+    json: bool = False
+    """Print the result as JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated on what."""
+
+    spec: str
+    run: Path | None
+    """The run's folder, where the model is one."""
+    config: RunConfig
+    """Data and evaluation settings."""
+    name: str
+
+    def load(self) -> tuple[nn.Module, ImageSet]:
+        """The model, on the CPU, and the images; called again by every worker."""
+        return load_model(self.spec), load_test(self.config.data)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate as the arguments say."""
+    command = parse(Evaluate, arguments, Evaluate())
+    subject = subject_of(command)
+    output = command.output or (subject.run or Path("runs/evaluation") / _slug(subject.name)) / (
+        "evaluation" if subject.run else subject.config.data.name
+    )
+    device = device_of("cpu" if command.workers > 1 and not command.gpus_per_worker else command.device)
+    model, images = subject.load()
+    if command.queries is not None and command.queries > len(images):
+        raise ConfigurationError(f"--queries {command.queries} is more than the {len(images)} images of {images.name}")
+    model.to(device)
+    settings = subject.config.evaluation
+    console = Console(stderr=True)
+    with _progress(console) as report:
+        prepared = prepare(
+            model,
+            images,
+            settings,
+            image_size=subject.config.data.image_size,
+            seed=command.seed,
+            device=device,
+            progress=report,
+        )
+        many = command.workers > 1
+        executor = on_workers(subject.load, command.workers, gpus=command.gpus_per_worker) if many else None
+        keep = output / "partial"
+        try:
+            result = attack(
+                prepared, model, images, progress=report, keep=keep, resume=command.resume, executor=executor
+            )
+        except ColoTrideError as error:
+            raise type(error)(f"{error}; what is finished is kept: mend it and add --resume") from error
+        checks = _sanity(command, prepared, model, images, report) if command.sanity else []
+        shown = find_cases(model, images, prepared.plan, command.cases) if command.cases else []
+    written = save_evaluation(result, output)
+    others = paper_rows(subject.config.data.name)
+    title = command.name or subject.name
+    write_report(
+        output / "report.html", result, title=title, dataset=images.name, others=others, cases=shown, checks=checks
+    )
+    shutil.rmtree(keep, ignore_errors=True)
+    if command.leaderboard:
+        leaderboard.append(command.leaderboard, result, model=title, dataset=images.name)
+    if command.track and subject.run and (record := RunRecord.existing(subject.run)):
+        record.evaluation(result.scores(), written, output / "report.html")
+    _print(command, result, checks, title, images.name)
+    console.print(f"written: {written}, attacked.parquet, benign.parquet, report.html", soft_wrap=True)
+    return 0
+
+
+def subject_of(command: Evaluate) -> Subject:
+    """The model's kind, and the settings of its evaluation.
+
+    Raises:
+        ConfigurationError: no model, no data set for a model that brings none, or a value out of range.
+    """
+    if command.model is None:
+        raise ConfigurationError("--model is missing: give the folder of a run that scripts/train.py made, or a file")
+    path = Path(command.model)
+    is_run = path.is_dir() and not (path / "MLmodel").is_file()
+    if is_run:
+        config = load_run(path)[0]
+        if command.dataset and command.dataset != config.data.name:
+            config = config.model_copy(update={"data": preset(command.dataset).data})
+    elif command.dataset:
+        config = preset(command.dataset)
+    else:
+        raise ConfigurationError(
+            f"--dataset is missing: {command.model} does not say what it was trained for; "
+            f"give one of {', '.join(get_args(DatasetName))}"
+        )
+    config = with_data_root(config, command.data_root)
+    data: dict[str, Any] = {"root": absolute_root(config.data.root)}
+    if command.image_size is not None:
+        stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else command.image_size
+        data |= {"image_size": command.image_size, "stored_size": max(stored, command.image_size)}
+    asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "step_size")}
+    asked |= {"batch_size": command.batch_size}
+    given = {name: value for name, value in asked.items() if value is not None}
+    try:
+        settings = EvaluationSettings.model_validate(config.evaluation.model_dump() | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise ConfigurationError(f"--{option} {first['input']!r}: {first['msg']}") from None
+    config = config.with_values({f"data.{name}": value for name, value in data.items()})
+    config = config.model_copy(update={"evaluation": settings})
+    name = config.defense.name if is_run else command.model
+    return Subject(str(path.absolute()) if path.exists() else command.model, path if is_run else None, config, name)
+
+
+def load_model(spec: str) -> nn.Module:
+    """Load a model of any kind, on the CPU.
+
+    Raises:
+        ModelError, CheckpointError: it cannot be loaded.
+    """
+    path = Path(spec)
+    if URI.match(spec) or (path / "MLmodel").is_file():
+        return ExternalModel(load_registered(spec, default_uri()), spec)
+    return load_run(path)[1] if path.is_dir() else load_external_model(spec)
+
+
+def _sanity(
+    command: Evaluate, prepared: Prepared, model: nn.Module, images: ImageSet, report: "_Report"
+) -> list[Check]:
+    plan = prepared.plan
+    settings, device = plan.settings, plan.gallery.embeddings.device
+    few = plan.queries[torch.linspace(0, len(plan.queries) - 1, min(64, len(plan.queries))).round().long()]
+    bench = make_bench(
+        model, images, plan.gallery, few, plan.image_size, Budget(settings.epsilon, settings.step_size, settings.steps)
+    )
+    channels = bench.images.shape[1]
+    architecture = "resnet18" if channels == 3 else "two-convolutions"
+    surrogate = (
+        load_model(command.surrogate)
+        if command.surrogate
+        else build_model(
+            ModelSettings(architecture=architecture, weights="none"),
+            channels=channels,
+            image_size=plan.image_size,
+            seed=command.seed,
+        )
+    )
+    return sanity_checks(bench, surrogate.to(device), command.seed, lambda name: report(f"sanity: {name}", 1.0))
+
+
+class _Report:
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._task = progress, progress.add_task("evaluation", total=1.0)
+
+    def __call__(self, what: str, share: float) -> None:
+        self._progress.update(self._task, completed=share, description=what)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[_Report]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield _Report(progress)
+
+
+def _print(command: Evaluate, result: Evaluation, checks: Sequence[Check], title: str, dataset: str) -> None:
+    if command.json:
+        print(json.dumps(result.to_dict() | {"sanity": [dataclasses.asdict(check) for check in checks]}))
+        return
+    console = Console()
+    console.print(table_of({title: result}, title=dataset))
+    if not checks:
+        return
+    table = Table("check", "verdict", "figures", title="Are the attacks to be believed?")
+    for check in checks:
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in check.figures.items())
+        table.add_row(check.name, "passed" if check.passed else "[bold red]FAILED[/]", figures)
+    console.print(table)
+    for check in checks:
+        if not check.passed:
+            console.print(
+                f'[bold red]GRADIENT MASKING SUSPECTED: "{check.name}" fails, {check.meaning}', soft_wrap=True
+            )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"

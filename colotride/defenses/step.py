@@ -1,0 +1,192 @@
+"""The step that all defenses share: mine triplets, perturb some of their parts, train on what came out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from colotride import geometry
+from colotride.defenses.triplets import (
+    Batch,
+    DefenseContext,
+    Diagnostics,
+    Parts,
+    StepInfo,
+    Triplets,
+    clean_diagnostics,
+    mine_triplets,
+)
+from colotride.losses import multi_similarity_loss, triplet_loss
+from colotride.pgd import Budget, Objective, perturb
+
+PerturbedParts = Literal["nothing", "candidates", "anchor", "all"]
+"""Which parts of the triplets a perturbation moves: none, P and N (CAP), A (ANP), or A, P and N (SIP)."""
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """What a defense does with one batch."""
+
+    objective: Objective | None = None
+    """A function of the embeddings of `cat(moving parts)`, to be minimised; see `perturb`. None moves nothing."""
+    start: Tensor | None = None
+    """Where the perturbation starts, if not at the clean images."""
+    extra_loss: Callable[[Parts, Parts], Tensor] | None = None
+    """Added to the base loss; takes the embeddings of the perturbed triplets and of the clean ones."""
+    assist: Tensor | None = None
+    """1 where this batch is assisted, 0 where it is attacked."""
+
+
+class TripletDefense(ABC):
+    """A defense that says, per batch, what moves and why; everything else is here.
+
+    Subclasses implement `moving` and `perturbation`; one that carries something from batch to batch also overrides `after`
+    and the two methods of its state.
+
+    Attributes:
+        trains_clean_too: whether the extra loss trains on the clean anchors and positives.
+    """
+
+    trains_clean_too = False
+
+    def __init__(self, context: DefenseContext) -> None:
+        self.context = context
+
+    @abstractmethod
+    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
+        """Which parts of the triplets move in the batch of this info."""
+
+    @abstractmethod
+    def perturbation(
+        self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
+    ) -> Perturbation:
+        """Decide what to do with a batch.
+
+        Args:
+            triplets: clean.
+            diagnostics: of the clean batch; `collapseness` is the C that COLO follows.
+            info: decides phases and early disabling.
+            generator: CPU generator of this batch.
+        """
+
+    def semi_hard_margin(self, info: StepInfo) -> float:
+        """Width of the semi-hard band; constant, unless a defense shrinks it."""
+        return self.context.margin
+
+    def after(self, loss: Float[Tensor, ""]) -> None:
+        """Take note of the base loss of the batch on its perturbed triplets."""
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, info: StepInfo, generator: torch.Generator
+    ) -> tuple[Float[Tensor, ""], Diagnostics]:
+        """See `Defense.__call__`."""
+        moving = self.perturbed_parts(info)
+        # The pass that mines also trains where whole clean parts are trained on. CAP trains on clean anchors alone:
+        # going back through the positives of that pass too would cost more than a pass of the anchors.
+        trains_clean = self.trains_clean_too or moving in ("nothing", "anchor")
+        triplets = mine_triplets(
+            model, batch, self.context, self.semi_hard_margin(info), generator, trains_clean=trains_clean
+        )
+        diagnostics = clean_diagnostics(triplets, self.context.collapseness)
+        perturbation = self.perturbation(triplets, diagnostics, info, generator)
+        budget = self.context.pgd.budget(info.epoch, info.epochs)
+        images = perturb_parts(model, triplets, moving, perturbation, budget)
+        embedded, clean = embed(model, images, triplets, moving, clean_too=self.trains_clean_too)
+        loss = self._base_loss(embedded, triplets)
+        self.after(loss.detach())
+        if perturbation.extra_loss is not None:
+            loss = loss + perturbation.extra_loss(embedded, clean)
+        if perturbation.assist is not None:
+            diagnostics["assist"] = perturbation.assist
+        return loss, diagnostics | self._perturbed_diagnostics(embedded, triplets, moving)
+
+    def _base_loss(self, embedded: Parts, triplets: Triplets) -> Float[Tensor, ""]:
+        if self.context.loss == "multi-similarity":
+            whole = [triplets.shard.join(part) for part in embedded]
+            return multi_similarity_loss(torch.cat(whole), triplets.labels)
+        to_positive = triplets.distances(embedded.anchor, embedded.positive)
+        to_negative = triplets.distances(embedded.anchor, embedded.negative)
+        return triplet_loss(to_positive, to_negative, self.context.margin)
+
+    def _perturbed_diagnostics(self, embedded: Parts, triplets: Triplets, moving: PerturbedParts) -> Diagnostics:
+        """Figure 4's embedding shift, named by what moved, and how hard the perturbed triplets are."""
+        if moving == "nothing":
+            return {}
+        with torch.no_grad():
+            moved = torch.cat(_chosen(embedded, moving))
+            start = torch.cat(_chosen(clean_embeddings(triplets), moving))
+            to_positive = triplets.distances(embedded.anchor, embedded.positive)
+            to_negative = triplets.distances(embedded.anchor, embedded.negative)
+            return {
+                f"shift_{moving}": geometry.relative_shift(triplets.distances(moved, start), triplets.anchor_positive),
+                "perturbed_hardness": geometry.hardness(to_positive, to_negative).mean(),
+                "perturbed_collapseness": self.context.collapseness(to_positive, to_negative),
+            }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing is carried from batch to batch, unless a defense says otherwise."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore, unless a defense says otherwise."""
+
+
+def perturb_parts(
+    model: nn.Module, triplets: Triplets, moving: PerturbedParts, perturbation: Perturbation, budget: Budget
+) -> Parts:
+    """The images of the triplets after the perturbation of the moving parts."""
+    images = Parts(triplets.anchor, triplets.positive, triplets.negative)
+    if perturbation.objective is None:
+        return images
+    clean = torch.cat(_chosen(images, moving))
+    moved = perturb(model, clean, perturbation.objective, budget, perturbation.start, triplets.shard.group)
+    if moving == "anchor":
+        return images._replace(anchor=moved)
+    if moving == "candidates":
+        positive, negative = moved.chunk(2)
+        return images._replace(positive=positive, negative=negative)
+    return Parts(*moved.chunk(3))
+
+
+def clean_embeddings(triplets: Triplets) -> Parts:
+    """Embeddings of the clean triplets by the model held still, without a graph."""
+    return Parts(triplets.anchor_embedding, triplets.positive_embedding, triplets.negative_embedding)
+
+
+def embed(
+    model: nn.Module, images: Parts, triplets: Triplets, moving: PerturbedParts, *, clean_too: bool
+) -> tuple[Parts, Parts]:
+    """Embed perturbed triplets with the graph that training needs: every image that has none yet, in one pass.
+
+    Args:
+        model: in training mode.
+        images: the triplets after the perturbation.
+        triplets: the clean ones.
+        moving: which parts the perturbation moved.
+        clean_too: whether the clean anchors and positives are trained on as well.
+
+    Returns:
+        Embeddings of the perturbed triplets, and of the clean ones; those without a graph are from the model held
+        still.
+    """
+    clean = triplets.trainable or clean_embeddings(triplets)
+    if triplets.trainable is not None:
+        if moving == "nothing":
+            return clean, clean
+        if moving == "anchor":
+            return clean._replace(anchor=model(images.anchor)), clean
+    elif clean_too:
+        everything = torch.cat([*images, triplets.anchor, triplets.positive])
+        anchor, positive, negative, clean_anchor, clean_positive = model(everything).chunk(5)
+        return Parts(anchor, positive, negative), clean._replace(anchor=clean_anchor, positive=clean_positive)
+    return Parts(*model(torch.cat(images)).chunk(3)), clean
+
+
+def _chosen(parts: Parts, moving: PerturbedParts) -> tuple[Tensor, ...]:
+    if moving == "anchor":
+        return (parts.anchor,)
+    return (parts.positive, parts.negative) if moving == "candidates" else tuple(parts)

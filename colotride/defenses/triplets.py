@@ -1,0 +1,236 @@
+"""What every defense shares: the batch, its clean triplets, the diagnostics, and the interface."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from colotride import geometry
+from colotride.distributed.shards import SINGLE_PROCESS, ProcessGroup, Shard
+from colotride.geometry import Metric, WeightGradient, Weighting
+from colotride.losses import LossName
+from colotride.mining import MinerName, mine
+from colotride.models import differs_in_training
+from colotride.pgd import PGDSettings, frozen
+from colotride.settings import Settings
+
+
+class CollapsenessSettings(Settings):
+    """How collapseness is measured (Eq. 5-7): COLO's guide, and a diagnostic of every other defense."""
+
+    attention_factor: float = Field(default=10.0, ge=0)
+    """lambda of Eq. 6-7; 0 makes collapseness the mean hardness."""
+    weighting: Weighting = "near"
+    """Which end of the distances gets the attention: the paper's words (near) or the released code (far)."""
+    weight_gradient: WeightGradient = "detached"
+    """Whether the gradient of an attack flows through the weights (the released code) or not."""
+
+    def __call__(
+        self, anchor_positive: Float[Tensor, "triplets"], anchor_negative: Float[Tensor, "triplets"]
+    ) -> Float[Tensor, ""]:
+        """Collapseness C of a batch; see `geometry.collapseness`."""
+        return geometry.collapseness(
+            anchor_positive, anchor_negative, self.attention_factor, self.weighting, self.weight_gradient
+        )
+
+
+class DefenseSettings(Settings):
+    """What a defense leaves open; subclasses add a literal `name` and their fields."""
+
+    recommended: ClassVar[dict[str, Any]] = {}
+    """Settings of the whole run, by dotted path, with which its authors use the defense."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Anchor-positive pairs as they come from the sampler (SPC-2): images in [0, 1] and the class of each pair.
+
+    Every process of a group holds the whole batch, because a triplet's negative may be any of its images.
+    """
+
+    anchor: Float[Tensor, "pairs channels height width"]
+    positive: Float[Tensor, "pairs channels height width"]
+    labels: Int[Tensor, "pairs"]
+    """On the CPU."""
+    group: ProcessGroup = SINGLE_PROCESS
+    """The processes that divide the passes through the network."""
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """When in a run a batch is trained."""
+
+    epoch: int
+    """Counted from 0."""
+    epochs: int
+    """Of the whole run."""
+    step: int
+    """Batches trained before this one, over all epochs."""
+
+
+@dataclass(frozen=True)
+class DefenseContext:
+    """What every defense needs, whatever it perturbs."""
+
+    pgd: PGDSettings
+    margin: float
+    """Of the triplet loss and, to start with, of the semi-hard band."""
+    miner: MinerName
+    collapseness: CollapsenessSettings
+    metric: Metric = "euclidean"
+    """Distance in losses, objectives, mining and diagnostics."""
+    loss: LossName = "triplet"
+    """The base loss that is minimised on the perturbed triplets."""
+
+
+class Parts(NamedTuple):
+    """Anchors, positives and negatives: images or embeddings, one row per triplet."""
+
+    anchor: Tensor
+    positive: Tensor
+    negative: Tensor
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """Clean triplets (A, P, N): their images, and their embeddings by the model held still.
+
+    Images and embeddings are those of this process's share ("own"); distances are always those of the whole batch
+    ("triplets"). In a process alone they are as many.
+    """
+
+    anchor: Float[Tensor, "own channels height width"]
+    positive: Float[Tensor, "own channels height width"]
+    negative: Float[Tensor, "own channels height width"]
+    anchor_embedding: Float[Tensor, "own dim"]
+    positive_embedding: Float[Tensor, "own dim"]
+    negative_embedding: Float[Tensor, "own dim"]
+    unqualified: Float[Tensor, ""]
+    """Shard of the anchors for which the miner found no negative that met its condition."""
+    labels: Int[Tensor, "images"]
+    """Classes of all anchors, then all positives, then all negatives of the batch, on the device."""
+    shard: Shard
+    metric: Metric = "euclidean"
+    trainable: Parts | None = None
+    """The same embeddings with the graph that training needs, where that costs no pass of its own."""
+
+    def distances(self, a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"]) -> Float[Tensor, "all_rows"]:
+        """Distances of matching rows in the metric of the training, of the whole batch: see `Shard.join`.
+
+        Args:
+            a: embeddings of own images, a whole number per triplet.
+            b: what they are compared with.
+        """
+        return self.shard.join(geometry.distances(a, b, self.metric))
+
+    @cached_property
+    def anchor_positive(self) -> Float[Tensor, "triplets"]:
+        """Clean d(A, P)."""
+        return self.distances(self.anchor_embedding, self.positive_embedding)
+
+    @cached_property
+    def anchor_negative(self) -> Float[Tensor, "triplets"]:
+        """Clean d(A, N)."""
+        return self.distances(self.anchor_embedding, self.negative_embedding)
+
+
+Diagnostics = dict[str, Tensor]
+"""Named scalars of one batch, left on the device; the trainer averages them over an epoch."""
+
+
+@runtime_checkable
+class Defense(Protocol):
+    """Turns a batch into the loss that training minimises, and into diagnostics."""
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, info: StepInfo, generator: torch.Generator
+    ) -> tuple[Float[Tensor, ""], Diagnostics]:
+        """Mine, perturb, and compute the loss with its graph.
+
+        Args:
+            model: the embedding model, in training mode; it is so again on return.
+            batch: anchor-positive pairs.
+            info: decides ramps and phases.
+            generator: CPU generator of this batch.
+
+        Raises:
+            DataError: an anchor of the batch has no negative.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold for the next batch to be the same."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        ...
+
+
+def mine_triplets(
+    model: nn.Module,
+    batch: Batch,
+    context: DefenseContext,
+    margin: float,
+    generator: torch.Generator,
+    *,
+    trains_clean: bool = False,
+) -> Triplets:
+    """Embed a clean batch once, with the model held still, and make its triplets from its own images.
+
+    Each process embeds its share; all mine the same triplets from the embeddings of all.
+
+    Args:
+        model: the embedding model.
+        batch: anchor-positive pairs.
+        context: miner and metric.
+        margin: of the semi-hard band in this epoch.
+        generator: CPU generator of this batch.
+        trains_clean: whether the clean images are trained on, so that the one pass had better keep its graph. It can
+            where the model does the same in training as held still.
+    """
+    images = torch.cat([batch.anchor, batch.positive])
+    shard = Shard(len(batch.anchor), batch.group)
+    own = shard.own
+    own_images = images if batch.group.size == 1 else torch.cat([batch.anchor[own], batch.positive[own]])
+    graph = None
+    if trains_clean and not differs_in_training(model):
+        graph = torch.cat([shard.collect(half) for half in model(own_images).chunk(2)])
+        embeddings = graph.detach()
+    else:
+        with frozen(model) as embed, torch.no_grad():
+            embeddings = torch.cat([shard.collect(half) for half in embed(own_images).chunk(2)])
+    anchor, positive = embeddings.chunk(2)
+    mined = mine(context.miner, anchor, positive, batch.labels, margin, generator, context.metric)
+    labels = batch.labels.to(images.device)
+    positives, negatives = mined.positives[own], mined.negatives[own]
+    return Triplets(
+        anchor=batch.anchor[own],
+        positive=images[positives],
+        negative=images[negatives],
+        anchor_embedding=anchor[own],
+        positive_embedding=embeddings[positives],
+        negative_embedding=embeddings[negatives],
+        unqualified=mined.unqualified,
+        labels=torch.cat([labels, labels, labels.repeat(2)[mined.negatives]]),
+        shard=shard,
+        metric=context.metric,
+        trainable=None if graph is None else Parts(graph[own], graph[positives], graph[negatives]),
+    )
+
+
+def clean_diagnostics(triplets: Triplets, collapseness: CollapsenessSettings) -> Diagnostics:
+    """The numbers of Figure 3, from the clean embeddings of a batch."""
+    anchor_positive, anchor_negative = triplets.anchor_positive, triplets.anchor_negative
+    return {
+        "distance_anchor_positive": anchor_positive.mean(),
+        "distance_anchor_negative": anchor_negative.mean(),
+        "separability": geometry.separability(anchor_positive, anchor_negative),
+        "hardness": geometry.hardness(anchor_positive, anchor_negative).mean(),
+        "collapseness": collapseness(anchor_positive, anchor_negative),
+        "unqualified_negatives": triplets.unqualified,
+    }

@@ -1,0 +1,297 @@
+"""The trainer under Ray Train: several workers train one run, and start again from its checkpoints after a fault.
+
+The workers are one group of torch.distributed (gloo on CPUs, NCCL on GPUs) which Ray Train sets up. Gradients are
+summed over them in one all_gather per batch, after sixteen or more passes through the network that need none.
+"""
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+import ray.train
+import torch
+from ray.train import FailureConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from colotride.config import RunConfig
+from colotride.data.splits import load_splits
+from colotride.distributed.ray_cluster import machines, start_ray
+from colotride.distributed.shards import ProcessGroup
+from colotride.errors import ColoTrideError, ConfigurationError, WorkerError
+from colotride.training.records import EpochRecord, Outcome
+from colotride.training.run_directory import CheckpointPolicy
+from colotride.training.trainer import Trainer
+
+POLL_SECONDS = 0.2
+"""How often the driver looks for news of its workers."""
+
+CONTROLLER_FAILURES = 3
+"""Attempts to get the workers' places; Ray's own default retries without end."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many processes train a run, and what each has."""
+
+    least: int
+    most: int
+    """As many as there is room for, between the two; a run grows and shrinks with its cluster."""
+    gpu: bool
+    """One GPU each."""
+    cpus: int
+    """CPU cores of each; also its threads."""
+
+    @classmethod
+    def parse(cls, text: str, *, gpu: bool, cpus: int | None) -> "Workers":
+        """Read "4" or "2:8".
+
+        Args:
+            text: how many, or from how few to how many.
+            gpu: whether each has a GPU.
+            cpus: of each; None for an equal share of this machine's.
+
+        Raises:
+            ConfigurationError: neither a number of workers nor a pair of them.
+        """
+        found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+        least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not 1 <= least <= most:
+            raise ConfigurationError(
+                f"--workers {text} is no number of workers; give one such as 4, or a range such as 2:8"
+            )
+        if cpus is not None and cpus < 1:
+            raise ConfigurationError(f"--cpus-per-worker {cpus} is too few; give 1 or more")
+        return cls(least, most, gpu, cpus or max(1, (os.cpu_count() or 1) // most))
+
+    def check(self) -> None:
+        """Refuse what the cluster can never hold: Ray would wait for it without end.
+
+        Raises:
+            ConfigurationError: with what is asked for and what there is.
+        """
+        room = sum(self.room(machine) for machine in machines())
+        if room < self.least:
+            each = f"{self.cpus} CPUs" + (" and a GPU" if self.gpu else "")
+            raise ConfigurationError(
+                f"--workers {self.least} with {each} each do not fit: the machines here hold {room}; "
+                "ask for fewer, or add machines with ray up"
+            )
+
+    def room(self, machine: Mapping[str, float]) -> int:
+        """How many of them one machine holds; see `machines`."""
+        by_cpu = machine.get("CPU", 0) // self.cpus
+        return int(min(by_cpu, machine.get("GPU", 0)) if self.gpu else by_cpu)
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Of one worker, by Ray's names."""
+        return {"CPU": float(self.cpus), "GPU": 1.0} if self.gpu else {"CPU": float(self.cpus)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is given."""
+
+    config: RunConfig
+    directory: Path
+    checkpoint_policy: CheckpointPolicy
+    threads: int
+    desk: Any
+    """Handle of the run's `EventQueue`."""
+
+
+def train_on_workers(
+    config: RunConfig,
+    workers: Workers,
+    directory: Path,
+    *,
+    checkpoint_policy: CheckpointPolicy,
+    max_failures: int = 3,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_step: Callable[[int, int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Outcome:
+    """Train a run on Ray's workers, from its newest checkpoint where there is one.
+
+    Args:
+        config: everything that decides the numbers; `data.pairs_per_batch` is divided among the workers.
+        workers: how many, and what each has.
+        directory: the run's folder, visible from every machine that may hold rank 0; else give `checkpoint_policy.storage` too.
+        checkpoint_policy: how checkpoints are kept.
+        max_failures: how many times the workers are started again after a fault; -1 for any number of times. A machine
+            that its cloud takes away with notice does not count.
+        on_epoch: told of every epoch once, those of before a resume included.
+        on_step: told (epoch, batches done, batches).
+        should_stop: asked again and again; the workers then write a checkpoint and end.
+
+    Raises:
+        ConfigurationError: the cluster can never hold so many workers.
+        ColoTrideError: whatever the trainer raises.
+        WorkerError: the workers failed more than `max_failures` times.
+    """
+    start_ray()
+    workers.check()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    desk = ray.remote(num_cpus=0)(EventQueue).options(scheduling_strategy=here).remote()
+    job = Job(config, directory.absolute(), checkpoint_policy, workers.cpus, desk)
+    trainer = _torch_trainer(job, workers, max_failures)
+    failed: list[BaseException] = []
+    fitting = threading.Thread(target=_fit, args=(trainer, failed), name="ray-train", daemon=True)
+    fitting.start()
+    told = _EventRelay(on_epoch, on_step)
+    asked = False
+    while fitting.is_alive():
+        fitting.join(POLL_SECONDS)
+        told.tell(ray.get(desk.take.remote()))
+        if should_stop is not None and not asked and should_stop():
+            asked = True
+            ray.get(desk.ask_to_stop.remote())
+    told.tell(ray.get(desk.take.remote()))
+    outcome: Outcome | None = ray.get(desk.outcome.remote())
+    ray.kill(desk)
+    if outcome is None:
+        raise (
+            cause_of(failed[0])
+            if failed
+            else WorkerError(f"the workers of {directory} ended without a word; see ray logs")
+        )
+    return outcome
+
+
+def _torch_trainer(job: Job, workers: Workers, max_failures: int) -> TorchTrainer:
+    return TorchTrainer(
+        work,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if workers.gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers.most if workers.least == workers.most else (workers.least, workers.most),
+            use_gpu=workers.gpu,
+            resources_per_worker=workers.resources,
+        ),
+        run_config=ray.train.RunConfig(
+            name=job.directory.name,
+            storage_path=str(job.directory / "ray"),
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=CONTROLLER_FAILURES),
+        ),
+    )
+
+
+def _fit(trainer: TorchTrainer, failed: list[BaseException]) -> None:
+    try:
+        trainer.fit()
+    except Exception as error:
+        failed.append(error)
+
+
+class EventQueue:
+    """Where the workers leave news for the driver, and the driver its wish to stop. An actor on the driver's machine."""
+
+    def __init__(self) -> None:
+        self._news: list[tuple[str, Any]] = []
+        self._stop, self._outcome = False, None
+
+    def put(self, kind: Literal["epoch", "step"], value: Any) -> None:
+        """Leave a piece of news."""
+        self._news.append((kind, value))
+
+    def take(self) -> list[tuple[str, Any]]:
+        """Hand over what came in since the last time."""
+        news, self._news = self._news, []
+        return news
+
+    def ask_to_stop(self) -> None:
+        """Make the workers write a checkpoint and end."""
+        self._stop = True
+
+    def stopped(self) -> bool:
+        """Whether the driver wants to stop."""
+        return self._stop
+
+    def end(self, outcome: Any) -> None:
+        """Leave how the run ended."""
+        self._outcome = outcome
+
+    def outcome(self) -> Any:
+        """How the run ended; None while it goes on."""
+        return self._outcome
+
+
+class _EventRelay:
+    """Hands news on, each epoch once: workers that start again tell of everything that came before."""
+
+    def __init__(
+        self, on_epoch: Callable[[EpochRecord], None] | None, on_step: Callable[[int, int, int], None] | None
+    ) -> None:
+        self._on_epoch, self._on_step, self._epochs = on_epoch, on_step, 0
+
+    def tell(self, news: list[tuple[str, Any]]) -> None:
+        for kind, value in news:
+            if kind == "step" and self._on_step:
+                self._on_step(*value)
+            elif kind == "epoch" and value.epoch > self._epochs:
+                self._epochs = value.epoch
+                if self._on_epoch:
+                    self._on_epoch(value)
+
+
+def work(given: dict[str, Job]) -> None:
+    """What each worker does: the same trainer, as one process of a group."""
+    job, group = given["job"], ProcessGroup.of_this_process()
+    torch.set_num_threads(job.threads)
+    splits = load_splits(job.config.data)
+    trainer = Trainer(
+        job.config,
+        splits.train,
+        splits.validation,
+        device=get_device(),
+        directory=job.directory,
+        checkpoint_policy=job.checkpoint_policy,
+        group=group,
+    )
+    if group.rank > 0:
+        trainer.run()
+        return
+    desk = job.desk
+    for record in trainer.history:
+        desk.put.remote("epoch", record)
+    outcome = trainer.run(
+        on_epoch=lambda record: desk.put.remote("epoch", record),
+        on_step=lambda *counts: desk.put.remote("step", counts),
+        should_stop=_StopSignal(desk),
+    )
+    ray.get(desk.end.remote(outcome))
+
+
+class _StopSignal:
+    """Whether the driver wants to stop; asked without waiting for the answer."""
+
+    def __init__(self, desk: Any) -> None:
+        self._desk, self._answer, self._wanted = desk, desk.stopped.remote(), False
+
+    def __call__(self) -> bool:
+        ready, _ = ray.wait([self._answer], timeout=0)
+        if ready:
+            self._wanted = self._wanted or bool(ray.get(self._answer))
+            self._answer = self._desk.stopped.remote()
+        return self._wanted
+
+
+def cause_of(error: BaseException) -> ColoTrideError:
+    """The trainer's own error behind one of Ray Train's, or one line of what Ray says."""
+    causes = [error]
+    while causes:
+        one = causes.pop()
+        if isinstance(one, ColoTrideError):
+            return one
+        with contextlib.suppress(AttributeError):
+            causes += getattr(one, "worker_failures", {}).values()
+        causes += [inner for inner in (getattr(one, "cause", None), one.__cause__) if isinstance(inner, BaseException)]
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return WorkerError(f"the workers failed for good ({lines[-1].strip() if lines else type(error).__name__})")

@@ -1,0 +1,97 @@
+"""Models in MLflow: put there with everything that belongs to them, and fetched from there."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow
+import mlflow.pytorch
+import numpy as np
+import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+from torch import nn
+
+from colotride.data.augmentation import evaluation_view
+from colotride.data.splits import load_splits
+from colotride.errors import ModelError
+from colotride.external_models import modules_of_working_directory
+from colotride.tracking.names import metric_name
+from colotride.training.runs import load_run
+
+EXAMPLES = 2
+"""Images of the input example."""
+
+
+def register(client: MlflowClient, uri: str, run: str, folder: Path, name: str, scores: Mapping[str, float]) -> None:
+    """Log the model of a run's folder with signature, input example and configuration, and register it.
+
+    A model that this run registered already is left as it is.
+
+    Args:
+        client: of the store.
+        uri: of the store.
+        run: MLflow's id of the run that the model belongs to.
+        folder: of the run, as the trainer left it.
+        name: of the registered model; made where it is new.
+        scores: become tags of its version.
+
+    Raises:
+        ColoTrideError: the folder holds no run, or its images cannot be read.
+    """
+    known = client.search_model_versions(f"run_id = '{run}'")
+    if known:
+        return
+    config, model = load_run(folder)
+    pixels = load_splits(config.data).test.pixels(torch.arange(EXAMPLES))
+    example = evaluation_view(pixels, config.data.image_size)
+    with torch.no_grad():
+        embeddings = model(example)
+    mlflow.set_tracking_uri(uri)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), mlflow.start_run(run_id=run, log_system_metrics=False):
+        warnings.simplefilter("ignore")
+        mlflow.log_artifact(str(folder / "config.yaml"))
+        logged = mlflow.pytorch.log_model(
+            model,
+            name="model",
+            signature=infer_signature(example.numpy(), embeddings.numpy()),
+            input_example=example.numpy().astype(np.float32),
+            # Inferring them would start a process that imports everything once more.
+            pip_requirements=["colotride", f"torch=={torch.__version__.partition('+')[0]}"],
+            serialization_format="pickle",
+        )
+    with contextlib.suppress(MlflowException):
+        client.create_registered_model(name)
+    tags = {metric_name(score): f"{value:.4g}" for score, value in scores.items()}
+    # MLflow's own registering prints to the terminal, in the middle of whatever is drawn there.
+    client.create_model_version(
+        name,
+        source=f"models:/{logged.model_id}",
+        run_id=run,
+        model_id=logged.model_id,
+        tags={**tags, "defense": config.defense.name, "dataset": config.data.name},
+    )
+
+
+def load_registered(uri: str, tracking_uri: str) -> nn.Module:
+    """The PyTorch model behind an MLflow URI, on the CPU.
+
+    Args:
+        uri: `models:/name/version`, `runs:/id/path`, or another place that MLflow reads models from.
+        tracking_uri: of the store.
+
+    Raises:
+        ModelError: MLflow finds no such model, or cannot load it as a PyTorch one.
+    """
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        with modules_of_working_directory():
+            model: nn.Module = mlflow.pytorch.load_model(uri, map_location="cpu")
+    except (MlflowException, OSError, ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"model {uri} cannot be loaded from MLflow ({reason}); see it with make ui") from None
+    return model

@@ -1,0 +1,1 @@
+"""Training: the trainer, its run directory, checkpoints and records."""

@@ -1,0 +1,37 @@
+"""What a run's folder gives back: its configuration, and its model as it was last saved."""
+
+from pathlib import Path
+
+import torch
+
+from colotride.config import RunConfig, load_config
+from colotride.errors import CheckpointError
+from colotride.models import TWO_CONVOLUTIONS, EmbeddingModel, build_model
+from colotride.training.checkpoint import load_newest
+
+
+def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
+    """Read a run's configuration and its newest whole model, on the CPU and in evaluation mode.
+
+    Raises:
+        CheckpointError: the folder holds no run, or no whole checkpoint.
+        ConfigurationError: its configuration is not readable.
+    """
+    if not (directory / "config.yaml").is_file():
+        raise CheckpointError(
+            f"{directory} is not a run: it holds no config.yaml; give a folder that scripts/train.py made"
+        )
+    config = load_config(directory / "config.yaml")
+    checkpoint = load_newest(directory / "checkpoints")
+    if checkpoint is None:
+        raise CheckpointError(f"run {directory} has no checkpoint yet; train it first with scripts/train.py")
+    two_convolutions = config.model.architecture == TWO_CONVOLUTIONS
+    channels = checkpoint.weights["backbone.0.weight"].shape[1] if two_convolutions else 3
+    # Every weight is overwritten: starting from downloaded ones would only ask for the network. Results that are
+    # compared are made in float32, whatever a run was trained in.
+    settings = config.model.model_copy(update={"weights": "none", "precision": "float32", "compile": False})
+    model = build_model(settings, channels=channels, image_size=config.data.image_size, seed=config.seed)
+    with torch.no_grad():
+        model.load_state_dict(checkpoint.weights)
+    model.eval()
+    return config, model

@@ -1,0 +1,251 @@
+"""The trainer: epochs of batches, validation, health checks, and exact resume. Pure PyTorch."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from colotride.config import RunConfig
+from colotride.data.augmentation import training_view
+from colotride.data.base import ImageSet
+from colotride.data.prefetch import prefetched
+from colotride.data.sampling import pair_batches
+from colotride.defenses import Batch, DefenseContext, StepInfo, build_defense
+from colotride.distributed.shards import SINGLE_PROCESS, ProcessGroup
+from colotride.errors import ConfigurationError
+from colotride.evaluation.evaluator import evaluate
+from colotride.evaluation.parts import in_group
+from colotride.models import build_model
+from colotride.randomness import derive_seed, generator
+from colotride.training.checkpoint import Checkpoint
+from colotride.training.health import FailureKind, failure_of
+from colotride.training.optimizer import build_optimizer
+from colotride.training.records import EpochRecord, Outcome, RunningMeans, Status
+from colotride.training.run_directory import CheckpointPolicy, RunFolder, config_digest
+
+ONCE_PER_EPOCH = CheckpointPolicy()
+
+
+class Trainer:
+    """One run: its model, optimiser and defense, and where it stands.
+
+    Attributes:
+        model: the embedding model, on the device.
+        epoch: epochs completed.
+        step: batches trained.
+        history: one record per completed epoch.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        train: ImageSet,
+        validation: ImageSet | None,
+        *,
+        device: torch.device,
+        directory: Path | None = None,
+        checkpoint_policy: CheckpointPolicy = ONCE_PER_EPOCH,
+        group: ProcessGroup = SINGLE_PROCESS,
+    ) -> None:
+        """Build a run, and continue from its newest whole checkpoint where there is one.
+
+        Args:
+            config: everything that decides the numbers.
+            train: images to train on.
+            validation: held-out images, evaluated while training, or None.
+            device: where to compute.
+            directory: the run's folder; None keeps nothing. Only the process of rank 0 of a group looks into it.
+            checkpoint_policy: how often it is written.
+            group: the processes that train together, each of which builds the same run.
+
+        Raises:
+            CheckpointError: the folder belongs to another configuration, or none of its checkpoints is whole.
+            ConfigurationError: a batch has fewer pairs than the group processes.
+            ModelError, DataError: the model or the batches cannot be built.
+        """
+        pairs = min(config.data.pairs_per_batch, config.data.pairs_per_epoch or config.data.pairs_per_batch)
+        if pairs < group.size:
+            raise ConfigurationError(
+                f"{group.size} workers cannot share a batch of {pairs} pairs; use fewer, or raise data.pairs_per_batch"
+            )
+        self.config, self.device, self._group = config, device, group
+        self._train, self._validation = train, validation
+        self._folder = None if directory is None or group.rank > 0 else RunFolder(directory, config, checkpoint_policy)
+        checkpoint = group.broadcast(None if self._folder is None else self._folder.open())
+        # A checkpoint overwrites every weight: starting from downloaded ones would only ask for the network.
+        start = config.model if checkpoint is None else config.model.model_copy(update={"weights": "none"})
+        self.model = build_model(
+            start,
+            channels=train.pixels(torch.zeros(1, dtype=torch.int64)).shape[1],
+            image_size=config.data.image_size,
+            seed=derive_seed(config.seed, "model"),
+        ).to(device)
+        self._optimizer = build_optimizer(self.model, config.training)
+        self._defense = build_defense(config.defense, defense_context(config))
+        self.epoch, self.step, self.history = 0, 0, list[EpochRecord]()
+        self._steps_into_epoch, self._running = 0, RunningMeans()
+        if checkpoint is not None:
+            self._resume(checkpoint)
+
+    def run(
+        self,
+        on_epoch: Callable[[EpochRecord], None] | None = None,
+        on_step: Callable[[int, int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Outcome:
+        """Train until the last epoch, until the model is lost, or until asked to stop.
+
+        A checkpoint is written after every epoch and when asked to stop; the batch that comes next is the same as
+        if the run had never stopped.
+
+        Args:
+            on_epoch: told of every completed epoch.
+            on_step: told (epoch, batches done, batches) after every batch; the first epoch is 1.
+            should_stop: asked before every batch.
+        """
+        config = self.config
+        lost = self._failure()
+        while lost is None and self.epoch < config.training.epochs:
+            started = time.perf_counter()
+            if not self._train_epoch(on_step, should_stop):
+                self._save()
+                return self._end("interrupted", f"stopped in epoch {self.epoch + 1}")
+            self.epoch += 1
+            diagnostics = self._running.means()
+            passes = sum(self._group.all_gather(self._running.passes))
+            self._steps_into_epoch, self._running = 0, RunningMeans()
+            lost = self._failure(diagnostics)
+            validation = {} if lost else self._validate()
+            seconds = time.perf_counter() - started
+            record = EpochRecord(self.epoch, self.step, seconds, diagnostics, validation, passes)
+            self.history.append(record)
+            self._save()
+            if on_epoch:
+                on_epoch(record)
+        return self._end(*(lost or ("finished", "")))
+
+    def _end(self, status: Status, reason: str) -> Outcome:
+        outcome = Outcome(status, reason, self.history)
+        if self._folder is not None:
+            self._folder.finish(outcome)
+        return outcome
+
+    def _train_epoch(
+        self, on_step: Callable[[int, int, int], None] | None, should_stop: Callable[[], bool] | None
+    ) -> bool:
+        config, data = self.config, self.config.data
+        batches = pair_batches(self._train.labels, data.pairs_per_batch, data.pairs_per_epoch, config.seed, self.epoch)
+        self.model.train()
+        cuda = [self.device] if self.device.type == "cuda" else []
+        coming = batches[self._steps_into_epoch :]
+        pixels = prefetched(self._train, [pairs.T.flatten() for pairs in coming], self.device)
+        with torch.random.fork_rng(devices=cuda), closing(pixels):
+            for pairs in coming:
+                if self._group.any(should_stop is not None and should_stop(), self.device):
+                    return False
+                if self._folder is not None and self._folder.due():
+                    self._save()
+                position = (self.epoch, self._steps_into_epoch)
+                # Layers that draw from torch's global generator (dropout) must draw the same after a resume.
+                torch.manual_seed(derive_seed(config.seed, "network", *position))
+                self._train_batch(next(pixels), self._train.labels[pairs[:, 0]], position)
+                self._steps_into_epoch += 1
+                self.step += 1
+                if on_step:
+                    on_step(self.epoch + 1, self._steps_into_epoch, len(batches))
+        return True
+
+    def _train_batch(self, pixels: Tensor, labels: Tensor, position: tuple[int, int]) -> None:
+        seed, data, passes_before = self.config.seed, self.config.data, self.model.passes
+        augmentation = generator(seed, "augmentation", *position)
+        images = training_view(pixels, data.image_size, data.flip, augmentation)
+        anchor, positive = images.chunk(2)
+        batch = Batch(anchor, positive, labels, self._group)
+        info = StepInfo(self.epoch, self.config.training.epochs, self.step)
+        loss, diagnostics = self._defense(self.model, batch, info, generator(seed, "mining", *position))
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self._group.all_reduce_sum(gradients)
+        norm = get_total_norm(gradients)
+        self._optimizer.step()
+        self._share_statistics()
+        self._running.add({"loss": loss, **diagnostics}, norm, self.model.passes - passes_before)
+
+    def _share_statistics(self) -> None:
+        """Make BatchNorm's running statistics the mean over the processes, where they are not frozen."""
+        if self._group.size > 1 and not self.config.model.freeze_batchnorm:
+            statistics = [one for one in self.model.buffers() if one.is_floating_point()]
+            self._group.all_reduce_sum(statistics)
+            for one in statistics:
+                one.div_(self._group.size)
+
+    def _validate(self) -> dict[str, float]:
+        config, budget = self.config, self.config.validation
+        last = self.epoch == config.training.epochs
+        if self._validation is None or (self.epoch % budget.every and not last):
+            return {}
+        queries, steps = budget.at(self.epoch, config.training.epochs, len(self._validation))
+        settings = config.evaluation.model_copy(update={"queries": queries, "steps": steps, "bootstrap": 0})
+        result = evaluate(
+            self.model,
+            self._validation,
+            settings,
+            image_size=config.data.image_size,
+            seed=config.seed,
+            device=self.device,
+            executor=None if self._group.size == 1 else in_group(self._group, self.model, self._validation),
+        )
+        return result.scores()
+
+    def _failure(self, *latest: dict[str, float]) -> tuple[FailureKind, str] | None:
+        epochs = [*(record.diagnostics for record in self.history), *latest]
+        return failure_of(self.config.health, epochs, self.config.training.margin) if epochs else None
+
+    def _save(self) -> None:
+        if self._folder is None:
+            return
+        progress: dict[str, Any] = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "steps_into_epoch": self._steps_into_epoch,
+            "running": asdict(self._running),
+            "history": [asdict(record) for record in self.history],
+        }
+        checkpoint = Checkpoint(
+            weights=self.model.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+            defense=self._defense.state_dict(),
+            progress=progress,
+            config_digest=config_digest(self.config),
+        )
+        self._folder.save(checkpoint, self.history)
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        self.model.load_state_dict(checkpoint.weights)
+        self._optimizer.load_state_dict(checkpoint.optimizer)
+        self._defense.load_state_dict(checkpoint.defense)
+        progress = checkpoint.progress
+        self.epoch, self.step = progress["epoch"], progress["step"]
+        self._steps_into_epoch = progress["steps_into_epoch"]
+        self._running = RunningMeans(**progress["running"]).to(self.device)
+        self.history = [EpochRecord(**record) for record in progress["history"]]
+
+
+def defense_context(config: RunConfig) -> DefenseContext:
+    """What a defense needs of a run's configuration."""
+    training = config.training
+    return DefenseContext(
+        pgd=config.pgd,
+        margin=training.margin,
+        miner=training.miner,
+        collapseness=config.collapseness,
+        metric=training.metric,
+        loss=training.loss,
+    )

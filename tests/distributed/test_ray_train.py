@@ -1,0 +1,203 @@
+"""The trainer under Ray Train, with real workers, and what is left when they are really killed."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import ray
+import torch
+from ray.cluster_utils import Cluster
+from ray.train import WorkerGroupError
+from safetensors.torch import load_file
+
+from colotride.config import save_config
+from colotride.data.splits import load_splits
+from colotride.distributed.ray_train import Workers, cause_of, train_on_workers
+from colotride.errors import ColoTrideError, ConfigurationError, ModelError
+from colotride.presets import preset
+from colotride.training.checkpoint import CHECKPOINTS, WEIGHTS, checkpoints_in
+from colotride.training.run_directory import CheckpointPolicy
+from colotride.training.trainer import Trainer
+from tests.commands import ROOT, environment
+from tests.process_groups import in_processes
+
+pytestmark = pytest.mark.slow
+
+CONFIG = preset("digits").with_values(
+    {
+        "data.pairs_per_batch": 16,
+        "data.pairs_per_epoch": 96,
+        "pgd.steps": 2,
+        "training.epochs": 4,
+        "model.embedding_dim": 16,
+    }
+)
+OFTEN = CheckpointPolicy(minutes=1e-6)
+"""A checkpoint before every batch."""
+
+
+@pytest.fixture(scope="module")
+def one_machine():
+    os.environ.pop("RAY_ADDRESS", None)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def final_weights(directory):
+    newest = checkpoints_in(directory / CHECKPOINTS)[0]
+    return torch.cat([one.flatten() for _, one in sorted(load_file(newest / WEIGHTS).items())])
+
+
+def train(directory, workers="2", **options):
+    wanted = Workers.parse(workers, gpu=False, cpus=1)
+    return train_on_workers(
+        CONFIG, wanted, directory, checkpoint_policy=options.pop("checkpoint_policy", CheckpointPolicy()), **options
+    )
+
+
+def kill_a_worker():
+    """SIGKILL one of the processes that train, here and not in another test; none where they have not come up."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any("RayTrainWorker" in part for part in process.cmdline()):
+                process.kill()
+                return True
+    return False
+
+
+def trained_by(group, directory):
+    """What a run of two workers comes to when nothing happens; without Ray, which has no part in the numbers."""
+    splits = load_splits(CONFIG.data)
+    outcome = Trainer(CONFIG, splits.train, None, device=torch.device("cpu"), directory=directory, group=group).run()
+    return [record.diagnostics for record in outcome.history]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    course, _ = in_processes(trained_by, 2, folder, folder / "run")
+    return final_weights(folder / "run"), course
+
+
+def test_one_worker_gives_the_numbers_of_a_plain_run(one_machine, tmp_path):
+    splits = load_splits(CONFIG.data)
+    plain = Trainer(CONFIG, splits.train, None, device=torch.device("cpu"), directory=tmp_path / "plain")
+    expected = plain.run()
+    told = []
+    outcome = train(tmp_path / "ray", "1", on_epoch=told.append)
+    assert outcome.status == "finished"
+    assert [record.diagnostics for record in told] == [record.diagnostics for record in expected.history]
+    assert torch.equal(final_weights(tmp_path / "ray"), final_weights(tmp_path / "plain"))
+
+
+def test_a_worker_killed_in_the_middle_of_an_epoch_and_a_wish_to_stop_change_no_bit(one_machine, undisturbed, tmp_path):
+    weights, course = undisturbed
+    killed, told, late = [], [], []
+
+    def on_step(epoch, done, total):
+        if epoch == 2 and done == 3 and not killed:
+            killed.append(kill_a_worker())
+        if epoch == 3:
+            late.append(done)
+
+    stopped = train(tmp_path, on_step=on_step, on_epoch=told.append, should_stop=lambda: len(late) > 1)
+    assert killed == [True]
+    assert stopped.status == "interrupted"
+    assert [record.epoch for record in told][:2] == [1, 2], "every epoch is told of once"
+    outcome = train(tmp_path)
+    assert outcome.status == "finished"
+    assert [one.diagnostics for one in outcome.history] == course
+    assert torch.equal(final_weights(tmp_path), weights)
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ({0: ModelError("no such model")}, "no such model"),
+        ({1: RuntimeError("gloo: peer is gone")}, "the workers failed for good \\(.*gloo: peer is gone.*\\)"),
+    ],
+)
+def test_workers_that_failed_for_good_end_in_one_line(errors, expected):
+    text = "\n".join(f"[rank {rank}] {error!r}" for rank, error in errors.items())
+    error = cause_of(WorkerGroupError(text, errors))
+    assert isinstance(error, ColoTrideError)
+    assert re.fullmatch(expected, str(error))
+
+
+def test_what_the_trainer_refuses_is_said_in_its_own_words(one_machine, tmp_path):
+    wanted, few = Workers.parse("2", gpu=False, cpus=1), CONFIG.with_values({"data.pairs_per_epoch": 1})
+    with pytest.raises(ConfigurationError, match="2 workers cannot share a batch of 1 pairs"):
+        train_on_workers(few, wanted, tmp_path, checkpoint_policy=CheckpointPolicy(), max_failures=0)
+
+
+def test_more_workers_than_the_machines_hold_are_refused_at_the_start(one_machine, tmp_path):
+    for workers, line in (("3", "--workers 3 with 1 CPUs each do not fit: the machines here hold 2"),):
+        with pytest.raises(ConfigurationError, match=line):
+            train(tmp_path, workers)
+    with pytest.raises(ConfigurationError, match="1 CPUs and a GPU each do not fit"):
+        train_on_workers(CONFIG, Workers.parse("1", gpu=True, cpus=1), tmp_path, checkpoint_policy=CheckpointPolicy())
+
+
+@pytest.mark.parametrize("text", ["0", "3:2", "many", "2:", "-1"])
+def test_a_number_of_workers_that_is_none_is_refused(text):
+    with pytest.raises(ConfigurationError, match="is no number of workers"):
+        Workers.parse(text, gpu=False, cpus=None)
+
+
+def test_the_driver_killed_and_started_again_ends_with_the_same_weights(one_machine, undisturbed, tmp_path):
+    weights, _ = undisturbed
+    save_config(CONFIG, tmp_path / "config.yaml")
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/train.py"),
+        "--config",
+        str(tmp_path / "config.yaml"),
+        "--workers",
+        "2",
+    ]
+    command += ["--cpus-per-worker", "1", "--directory", str(tmp_path / "run"), "--no-track"]
+    command += ["--checkpoint-minutes", "1e-6"]
+    first = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while len(checkpoints_in(tmp_path / "run" / CHECKPOINTS)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not (tmp_path / "run" / "summary.json").exists(), "killed too late to show anything"
+    assert train(tmp_path / "run").status == "finished"
+    assert torch.equal(final_weights(tmp_path / "run"), weights)
+
+
+def test_a_machine_that_goes_away_costs_no_epoch(tmp_path, monkeypatch):
+    # How long Ray waits for two workers where there is room for one only.
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        removed, told = [], []
+
+        def on_step(epoch, done, total):
+            if epoch == 2 and done == 2 and not removed:
+                removed.append(len(checkpoints_in(tmp_path / CHECKPOINTS)))
+                cluster.remove_node(second, allow_graceful=False)
+
+        outcome = train(tmp_path, "1:2", on_step=on_step, on_epoch=told.append, checkpoint_policy=OFTEN)
+        assert removed
+        assert outcome.status == "finished"
+        assert [record.epoch for record in told] == [1, 2, 3, 4]
+        assert outcome.history[-1].step == 4 * 96 // 16
+    finally:
+        ray.shutdown()
+        cluster.shutdown()

@@ -1,0 +1,325 @@
+"""The record, read back from real MLflow stores: SQLite files, and servers that are killed, late or dead."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from colotride.data.splits import load_splits
+from colotride.errors import ConfigurationError
+from colotride.presets import preset
+from colotride.tracking.delivery import EXPERIMENT
+from colotride.tracking.export import RunRecord, Tracker
+from colotride.tracking.model_registry import load_registered
+from colotride.tracking.names import flat_parameters, metric_name
+from colotride.training.records import EpochRecord, Outcome
+from colotride.training.trainer import Trainer
+from scripts import sync
+from tests.commands import ROOT, environment
+
+
+@pytest.fixture
+def uri(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def runs(uri):
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+
+
+def curve(uri, run, name):
+    return [(point.step, point.value) for point in MlflowClient(uri).get_metric_history(run.info.run_id, name)]
+
+
+@pytest.mark.parametrize(
+    ("name", "spelled"),
+    [
+        ("R@1", "R_at_1"),
+        ("mAP@R", "mAP_at_R"),
+        ("CA+", "CA_plus"),
+        ("QA-", "QA_minus"),
+        ("ES:D", "ES_D"),
+        ("ARS CA-", "ARS_CA_minus"),
+        ("ERS", "ERS"),
+    ],
+)
+def test_scores_are_spelled_so_that_mlflow_takes_them(name, spelled):
+    assert metric_name(name) == spelled
+
+
+def test_settings_are_flat_under_their_dotted_names():
+    flat = flat_parameters(preset("cub"))
+    assert flat["pgd.steps"] == "16"
+    assert flat["collapseness.attention_factor"] == "10"
+    assert flat["defense.name"] == "colo-tride"
+
+
+def test_a_run_with_a_child_its_curves_tags_files_and_data_set_come_back(uri, tmp_path):
+    tracker = Tracker(uri, tmp_path / "search")
+    dataset = {"name": "digits", "digest": "abc", "source": "data", "profile": {"image_size": 8}}
+    tracker.start("search", "search", parameters={"trials": "2"}, tags={"kind": "search"}, dataset=dataset)
+    tracker.start("one", "trial 1", parameters={"a": "1"}, tags={"kind": "trial"}, parent="search")
+    for epoch, value in ((1, 20.0), (2, 30.0)):
+        tracker.metrics("one", {"validation/ARS": value, "train/loss": 1 / epoch}, epoch)
+    (tmp_path / "best.yaml").write_text("x: 1\n")
+    tracker.artifact("search", tmp_path / "best.yaml")
+    tracker.artifact("search", tmp_path / "best.yaml", "figures")
+    tracker.end("one", failed=True)
+    tracker.end("search")
+    assert tracker.close() == 0
+    found = {run.info.run_name: run for run in runs(uri)}
+    parent, child = found["search"], found["trial 1"]
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (child.info.status, parent.info.status) == ("FAILED", "FINISHED")
+    assert child.data.params == {"a": "1"}
+    assert child.data.tags["git_commit"]
+    assert curve(uri, child, "validation/ARS") == [(1, 20.0), (2, 30.0)]
+    client = MlflowClient(uri)
+    assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["best.yaml", "figures"]
+    (used,) = parent.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("digits", "abc")
+
+
+def test_an_address_that_is_none_is_one_line(tmp_path):
+    with pytest.raises(ConfigurationError, match="tracking URI 'nowhere://x'"):
+        Tracker("nowhere://x", tmp_path)
+
+
+def test_a_store_out_of_reach_is_said_once_stops_nothing_and_gets_everything_later(tmp_path):
+    said = []
+    (tmp_path / "place").write_text("in the way")
+    uri = f"sqlite:///{tmp_path}/place/mlflow.db"
+    tracker = Tracker(uri, tmp_path / "run", warn=said.append)
+    tracker.start("run", "run", parameters={"a": "1"}, tags={})
+    tracker.metrics("run", {"a": 1.0}, 3)
+    tracker.end("run")
+    assert tracker.close(1.0) == 3
+    assert len(said) == 2
+    assert "out of reach" in said[0]
+    assert "python scripts/sync.py" in said[1]
+    assert not any("\n" in line for line in said)
+    (tmp_path / "place").unlink()
+    (tmp_path / "place").mkdir()
+    assert sync.main([str(tmp_path / "run")]) == 0
+    (run,) = runs(uri)
+    assert curve(uri, run, "a") == [(3, 1.0)]
+    assert run.info.status == "FINISHED"
+
+
+def test_a_folder_without_a_record_cannot_be_sent(tmp_path):
+    with pytest.raises(ConfigurationError, match="holds no record"):
+        sync.main([str(tmp_path)])
+
+
+def test_a_resumed_run_is_continued_not_doubled(uri, tmp_path):
+    config, folder = preset("digits"), tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("seed: 0\n")
+    epochs = [EpochRecord(n, 10 * n, 0.5, {"loss": 1.0 / n}, {"ARS": 10.0 * n, "R@1": 50.0}) for n in (1, 2)]
+    first = RunRecord.open(folder, config, uri)
+    first.epoch(epochs[0])
+    first.end(Outcome("interrupted", "stopped", epochs[:1]))
+    again = RunRecord.open(folder, config, None)
+    again.epoch(epochs[0])
+    again.epoch(epochs[1])
+    again.end(Outcome("finished", "", epochs))
+    (before,) = runs(uri)
+    assert before.data.metrics["ARS"] == 20.0, "of the last validation, until the test side is evaluated"
+    RunRecord.existing(folder).evaluation({"ARS": 33.0, "R@1": 90.0}, folder / "config.yaml")
+    (run,) = runs(uri)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["kind"] == "train"
+    assert run.data.metrics["test/ARS"] == run.data.metrics["ARS"] == 33.0
+    assert run.data.metrics["test/R_at_1"] == 90.0
+    assert curve(uri, run, "validation/ARS") == [(1, 10.0), (2, 20.0)]
+    assert len(run.inputs.dataset_inputs) == 1
+
+
+def test_a_folder_that_was_never_tracked_has_no_record(tmp_path):
+    assert RunRecord.existing(tmp_path) is None
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from colotride.tracking.export import Tracker
+
+tracker = Tracker(sys.argv[1], Path(sys.argv[2]))
+tracker.start("run", "run", parameters={"a": "1"}, tags={})
+print("ready", flush=True)
+for step in range(100_000):
+    tracker.metrics("run", {"value": float(step), "other": 1.0}, step)
+"""
+
+
+@pytest.mark.slow
+def test_a_writer_killed_at_any_moment_doubles_nothing_and_leaves_no_hole(uri, tmp_path):
+    for delay in (0.0, 0.4, 1.5):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, uri, str(tmp_path / "run")],
+            cwd=ROOT,
+            env=environment(PYTHONPATH=str(ROOT)),
+            stdout=subprocess.PIPE,
+        )
+        writer.stdout.readline()
+        time.sleep(delay)
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+    tracker = Tracker(uri, tmp_path / "run")
+    kept = sum(1 for entry in tracker._outbox.every() if entry["do"] == "metrics")
+    assert tracker.close(60.0) == 0
+    (run,) = runs(uri)
+    assert curve(uri, run, "value") == [(step, float(step)) for step in range(kept)]
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def served(folder, port):
+    """A real MLflow server that answers."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/server.db",
+        "--artifacts-destination",
+        f"{folder}/artifacts",
+    ]
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process
+        time.sleep(0.1)
+    raise AssertionError("the server never came up")
+
+
+def stop(process):
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_and_comes_back_gets_everything_once(tmp_path, port):
+    said = []
+    server = served(tmp_path, port)
+    tracker = Tracker(f"http://127.0.0.1:{port}", tmp_path / "run", warn=said.append)
+    tracker.start("run", "run", parameters={}, tags={})
+    for step in range(50):
+        tracker.metrics("run", {"value": float(step)}, step)
+    deadline = time.monotonic() + 60
+    while tracker._outbox.left and time.monotonic() < deadline:
+        time.sleep(0.05)
+    stop(server)
+    for step in range(50, 100):
+        began = time.perf_counter()
+        tracker.metrics("run", {"value": float(step)}, step)
+        assert time.perf_counter() - began < 0.5, "training never waits for the store"
+    deadline = time.monotonic() + 60
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.05)
+    server = served(tmp_path, port)
+    try:
+        tracker.end("run")
+        assert tracker.close(60.0) == 0
+        (run,) = runs(f"sqlite:///{tmp_path}/server.db")
+        assert curve(f"sqlite:///{tmp_path}/server.db", run, "value") == [(step, float(step)) for step in range(100)]
+        assert len([line for line in said if "out of reach" in line]) == 1
+    finally:
+        stop(server)
+
+
+@pytest.mark.slow
+def test_a_server_that_accepts_and_never_answers_holds_nothing_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        accepted = []
+
+        def accept():
+            with contextlib.suppress(OSError):
+                while True:
+                    accepted.append(silent.accept()[0])
+
+        accepting = threading.Thread(target=accept, daemon=True)
+        accepting.start()
+        said = []
+        tracker = Tracker(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path / "run", warn=said.append)
+        began = time.perf_counter()
+        tracker.start("run", "run", parameters={}, tags={})
+        for step in range(1000):
+            tracker.metrics("run", {"value": float(step)}, step)
+        assert time.perf_counter() - began < 5
+        deadline = time.monotonic() + 60
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert tracker.close(0.1) == 1001
+        assert "out of reach" in said[0]
+        # The listener's own threads end with it; what they hold is closed here.
+        silent.shutdown(socket.SHUT_RDWR)
+        accepting.join(5)
+        for connection in accepted:
+            connection.close()
+
+
+@pytest.mark.slow
+def test_a_registered_model_brings_its_signature_example_configuration_and_scores(uri, tmp_path):
+    config = preset("digits").with_values(
+        {"training.epochs": 1, "pgd.steps": 1, "data.pairs_per_batch": 8, "data.pairs_per_epoch": 16}
+    )
+    folder = tmp_path / "run"
+    trainer = Trainer(config, load_splits(config.data).train, None, device=torch.device("cpu"), directory=folder)
+    trainer.run()
+    tracker = Tracker(uri, tmp_path / "search")
+    tracker.start("winner", "winner", parameters={}, tags={})
+    for _ in range(2):
+        tracker.register("winner", folder, "colotride-digits", {"ARS": 31.25, "R@1": 90.0})
+    assert tracker.close(60.0) == 0
+    (version,) = MlflowClient(uri).search_model_versions("name = 'colotride-digits'")
+    assert version.tags == {"ARS": "31.25", "R_at_1": "90", "defense": "colo-tride", "dataset": "digits"}
+    images = load_splits(config.data).test.pixels(torch.arange(4)).float() / 255
+    model = load_registered("models:/colotride-digits/1", uri)
+    with torch.no_grad():
+        assert torch.equal(model(images), trainer.model.eval()(images))
+    import mlflow
+
+    info = mlflow.models.get_model_info("models:/colotride-digits/1")
+    assert info.signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
+    assert info.signature.outputs.inputs[0].shape == (-1, config.model.embedding_dim)
+    loaded = mlflow.pyfunc.load_model("models:/colotride-digits/1")
+    assert np.asarray(loaded.input_example).shape == (2, 1, 8, 8)
+    (run,) = runs(uri)
+    assert "config.yaml" in [item.path for item in MlflowClient(uri).list_artifacts(run.info.run_id)]
+
+
+def test_the_machine_is_watched_under_mlflows_names(uri, tmp_path):
+    from colotride.tracking.system_metrics import SystemMetrics
+
+    samples = []
+    system = SystemMetrics(samples.append, seconds=0.05)
+    deadline = time.monotonic() + 10
+    while not samples and time.monotonic() < deadline:
+        time.sleep(0.02)
+    system.stop()
+    assert 0 <= samples[0]["system/cpu_utilization_percentage"] <= 100
+    assert samples[0]["system/system_memory_usage_megabytes"] > 0
