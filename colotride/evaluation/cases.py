@@ -6,14 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from colotride.data.augmentation import evaluation_view
 from colotride.data.base import ImageSet
-from colotride.evaluation.attacks import AttackBatch
-from colotride.evaluation.gallery import Gallery
-from colotride.evaluation.parts import Plan, attack_named
-from colotride.evaluation.retrieval import chunks
-from colotride.geometry import distance_matrix
-from colotride.pgd import Budget, frozen, perturb
+from colotride.evaluation.attacks import AttackBatch, attack_named
+from colotride.evaluation.gallery import Gallery, read_views
+from colotride.evaluation.chunks import EvaluationPlan
+from colotride.evaluation.retrieval import query_blocks
+from colotride.pgd import frozen, perturb
 
 RESULTS = 5
 
@@ -41,7 +39,7 @@ class Case:
     shift: float
 
 
-def find_cases(model: nn.Module, images: ImageSet, plan: Plan, count: int) -> list[Case]:
+def find_cases(model: nn.Module, images: ImageSet, plan: EvaluationPlan, count: int) -> list[Case]:
     """Attack some of the queries, evenly chosen, with ES, and look up their first results.
 
     Args:
@@ -54,17 +52,17 @@ def find_cases(model: nn.Module, images: ImageSet, plan: Plan, count: int) -> li
     device = gallery.embeddings.device
     chosen = torch.linspace(0, len(plan.queries) - 1, min(count, len(plan.queries))).round().long()
     queries = plan.queries[chosen]
-    clean = evaluation_view(images.pixels(queries).to(device), plan.image_size)
+    clean = read_views(images, queries, plan.image_size, model, device)
     attacked = AttackBatch(gallery, queries.to(device), queries.to(device))
-    objective = attack_named("ES", settings).objective(attacked)
-    moved = perturb(model, clean, objective, Budget(settings.epsilon, settings.step_size, settings.steps))
+    objective = attack_named("ES", settings.protocol).objective(attacked)
+    moved = perturb(model, clean, objective, settings.budget(settings.epsilon))
     with frozen(model) as embed, torch.no_grad():
         attacked = embed(moved)
     start = gallery.embeddings[queries.to(device)]
     before, after = (_first_results(gallery, one, queries) for one in (start, attacked))
     shifts = (attacked - start).norm(dim=1)
     wanted = torch.cat([before, after]).flatten().unique()
-    views = evaluation_view(images.pixels(wanted.cpu()).to(device), plan.image_size).cpu()
+    views = read_views(images, wanted.cpu(), plan.image_size, model, device).cpu()
     shown = dict(zip(wanted.tolist(), views, strict=True))
 
     def results(row: Tensor, label: int) -> list[Result]:
@@ -93,8 +91,8 @@ def find_cases(model: nn.Module, images: ImageSet, plan: Plan, count: int) -> li
 def _first_results(gallery: Gallery, embeddings: Tensor, queries: Int[Tensor, "queries"]) -> Tensor:
     rows = queries.to(embeddings.device)
     found = []
-    for chunk in chunks(torch.arange(len(queries)), len(gallery)):
-        to_gallery = distance_matrix(embeddings[chunk], gallery.embeddings)
-        to_gallery[torch.arange(len(chunk)), rows[chunk]] = torch.inf
+    for chunk in query_blocks(torch.arange(len(queries)), len(gallery)):
+        to_gallery = gallery.exact.squares(gallery.exact.place(embeddings[chunk]))
+        to_gallery[torch.arange(len(chunk)), rows[chunk].to(to_gallery.device)] = torch.inf
         found.append(to_gallery.topk(min(RESULTS, len(gallery) - 1), largest=False).indices)
     return torch.cat(found)

@@ -6,9 +6,8 @@ from typing import Any
 
 from colotride.errors import DataError
 from colotride.evaluation.results import Evaluation
+from colotride.evaluation.scores import HEADLINE_SCORES
 from colotride.io import write_atomically
-
-COLUMNS = ("R@1", "mAP", "ERS", "ARS")
 
 
 def append(path: Path, evaluation: Evaluation, *, model: str, dataset: str) -> None:
@@ -51,13 +50,18 @@ def markdown(entries: list[dict[str, Any]]) -> str:
     groups: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
         size = round(entry["epsilon"] * 255, 1)
-        heading = f"{entry['dataset']}, {entry['protocol']} protocol, epsilon {size:g}/255, {entry['steps']} steps"
+        norm = entry.get("norm", "linf")
+        radius = f"epsilon {size:g}/255" if norm == "linf" else f"{norm} epsilon {entry['epsilon']:g}"
+        definition = entry.get("resistance_definition", "mean of ratios")
+        heading = (
+            f"{entry['dataset']}, {entry['protocol']} protocol, {radius}, {entry['steps']} steps, ARS as a {definition}"
+        )
         groups.setdefault(heading, []).append(entry)
     blocks = []
     for heading, rows in groups.items():
-        lines = [f"### {heading}", "", f"| model | {' | '.join(COLUMNS)} | queries |", "|---" + "|---:" * 5 + "|"]
+        lines = [f"### {heading}", "", f"| model | {' | '.join(HEADLINE_SCORES)} | queries |", "|---" + "|---:" * 5 + "|"]
         for entry in sorted(rows, key=lambda one: -one["ARS"]):
-            cells = [_cell(entry, name) for name in COLUMNS]
+            cells = [_cell(entry, name) for name in HEADLINE_SCORES]
             lines.append(f"| {entry['model']} | {' | '.join(cells)} | {entry['queries']} |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"

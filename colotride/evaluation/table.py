@@ -22,7 +22,10 @@ def table_of(evaluations: Mapping[str, Evaluation], title: str = "") -> Table:
         ConfigurationError: evaluations of different protocols, which are not comparable.
     """
     first = _of_one_protocol(evaluations)
-    caption = f"{first.protocol} protocol, {first.queries} of {first.images} images attacked with {first.steps} steps"
+    caption = (
+        f"{first.protocol} protocol, {first.queries} of {first.images} images attacked with {first.steps} steps; "
+        f"ARS is a {first.resistance_definition}"
+    )
     table = Table(title=title or None, caption=caption)
     table.add_column("")
     for name in evaluations:
@@ -42,6 +45,11 @@ def _of_one_protocol(evaluations: Mapping[str, Evaluation]) -> Evaluation:
     protocols = {one.protocol for one in evaluations.values()}
     if len(protocols) > 1:
         raise ConfigurationError(f"protocols {sorted(protocols)} cannot stand in one table; evaluate again with one")
+    definitions = {one.resistance_definition for one in evaluations.values()}
+    if len(definitions) > 1:
+        raise ConfigurationError(
+            f"ARS as a {' and as a '.join(sorted(definitions))} cannot stand in one table; evaluate the older model again"
+        )
     return next(iter(evaluations.values()))
 
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from colotride.config import RunConfig
+from colotride.evaluation.scores import HEADLINE_SCORES
 from colotride.training.records import EpochRecord
 
-FINAL = ("R@1", "mAP", "ERS", "ARS")
+FINAL = HEADLINE_SCORES
 """Scores that stand under their plain names in every run that has them, so that Compare puts them side by side."""
 
 
