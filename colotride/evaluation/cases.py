@@ -57,10 +57,10 @@ def find_cases(model: nn.Module, images: ImageSet, plan: EvaluationPlan, count: 
     objective = attack_named("ES", settings.protocol).objective(attacked)
     moved = perturb(model, clean, objective, settings.budget(settings.epsilon))
     with frozen(model) as embed, torch.no_grad():
-        attacked = embed(moved)
+        perturbed = embed(moved)
     start = gallery.embeddings[queries.to(device)]
-    before, after = (_first_results(gallery, one, queries) for one in (start, attacked))
-    shifts = (attacked - start).norm(dim=1)
+    before, after = (_first_results(gallery, one, queries) for one in (start, perturbed))
+    shifts = (perturbed - start).norm(dim=1)
     wanted = torch.cat([before, after]).flatten().unique()
     views = read_views(images, wanted.cpu(), plan.image_size, model, device).cpu()
     shown = dict(zip(wanted.tolist(), views, strict=True))
