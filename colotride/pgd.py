@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -139,7 +139,7 @@ class PGDSettings(Settings):
     """Share of the epochs after which the step size is at full strength."""
 
     @model_validator(mode="after")
-    def _sizes_fit_the_norm(self) -> Self:
+    def _sizes_fit_the_norm(self) -> "PGDSettings":
         check_sizes(self.norm, epsilon=self.epsilon, step_size=self.step_size)
         return self
 

@@ -35,15 +35,14 @@ from colotride.distributed.ray_cluster import on_workers
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
 from colotride.evaluation.cases import find_cases
-from colotride.evaluation.evaluator import Prepared, attack, prepare
+from colotride.evaluation.evaluator import CleanEvaluation, evaluate_attacks, evaluate_clean
 from colotride.evaluation.report import write_report
 from colotride.evaluation.results import Evaluation, save_evaluation
-from colotride.evaluation.sanity import Check, make_bench, sanity_checks
+from colotride.evaluation.sanity import Check, sanity_checks, sanity_context
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.evaluation.table import table_of
 from colotride.external_models import ExternalModel, load_external_model
 from colotride.models import ModelSettings, build_model
-from colotride.pgd import Budget
 from colotride.presets import preset, with_data_root
 from colotride.registry import DATASETS
 from colotride.reproduction.paper import paper_rows
@@ -71,14 +70,18 @@ class Evaluate:
     """Query budget: that many test images are attacked (default: the run's setting, or all)."""
     steps: int | None = None
     """Step budget: PGD steps per attack (default: the run's setting)."""
-    epsilon: float | None = None
-    """Radius of the perturbation in pixel units, as in 8/255 (default: the run's, or the data set's)."""
+    epsilon: tuple[float, ...] | None = None
+    """Radius of the perturbation in pixel units, as in 8/255; several draw a robustness curve (default: the run's, or the
+    data set's)."""
+    norm: Literal["linf", "l2"] | None = None
+    """How the radius is measured: linf (the largest change of a value) or l2 (the length over all pixels)."""
     step_size: float | None = None
     """Step size in pixel units (default: the run's, or the data set's)."""
     batch_size: int | None = None
     """Images per pass through the network (default: the run's, or the data set's)."""
-    protocol: Literal["strict", "published"] | None = None
-    """Attacks as defined (strict), or with the weaknesses of the code behind the papers' numbers (published)."""
+    protocol: Literal["strict", "published", "strong"] | None = None
+    """Attacks as defined (strict), with the weaknesses of the code behind the papers' numbers (published), or the worst
+    case over an ensemble of parameter-free attacks at twice the passes (strong)."""
     seed: int = 0
     """Which queries and targets are drawn."""
     device: str = "auto"
@@ -138,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = subject.config.evaluation
     console = Console(stderr=True)
     with _progress(console) as report:
-        prepared = prepare(
+        clean = evaluate_clean(
             model,
             images,
             settings,
@@ -149,22 +152,28 @@ def main(arguments: Sequence[str]) -> int:
         )
         many = command.workers > 1
         executor = on_workers(subject.load, command.workers, gpus=command.gpus_per_worker) if many else None
-        keep = output / "partial"
+        partial_results = output / "partial"
         try:
-            result = attack(
-                prepared, model, images, progress=report, keep=keep, resume=command.resume, executor=executor
+            result = evaluate_attacks(
+                clean,
+                model,
+                images,
+                progress=report,
+                partial_results=partial_results,
+                resume=command.resume,
+                executor=executor,
             )
         except ColoTrideError as error:
             raise type(error)(f"{error}; what is finished is kept: mend it and add --resume") from error
-        checks = _sanity(command, prepared, model, images, report) if command.sanity else []
-        shown = find_cases(model, images, prepared.plan, command.cases) if command.cases else []
+        checks = _sanity(command, clean, model, images, report) if command.sanity else []
+        shown = find_cases(model, images, clean.plan, command.cases) if command.cases else []
     written = save_evaluation(result, output)
     others = paper_rows(subject.config.data.name)
     title = command.name or subject.name
     write_report(
         output / "report.html", result, title=title, dataset=images.name, others=others, cases=shown, checks=checks
     )
-    shutil.rmtree(keep, ignore_errors=True)
+    shutil.rmtree(partial_results, ignore_errors=True)
     if command.leaderboard:
         leaderboard.append(command.leaderboard, result, model=title, dataset=images.name)
     if command.track and subject.run and (record := RunRecord.existing(subject.run)):
@@ -200,15 +209,18 @@ def subject_of(command: Evaluate) -> Subject:
     if command.image_size is not None:
         stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else command.image_size
         data |= {"image_size": command.image_size, "stored_size": max(stored, command.image_size)}
-    asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "step_size")}
-    asked |= {"batch_size": command.batch_size}
+    asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "norm", "step_size")}
+    asked |= {"batch_size": command.batch_size, "radii": () if command.epsilon is not None else None}
     given = {name: value for name, value in asked.items() if value is not None}
     try:
         settings = EvaluationSettings.model_validate(config.evaluation.model_dump() | given)
     except ValidationError as error:
         first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise ConfigurationError(f"--{message}") from None
         option = str(first["loc"][0]).replace("_", "-")
-        raise ConfigurationError(f"--{option} {first['input']!r}: {first['msg']}") from None
+        raise ConfigurationError(f"--{option} {first['input']!r}: {message}") from None
     config = config.with_values({f"data.{name}": value for name, value in data.items()})
     config = config.model_copy(update={"evaluation": settings})
     name = config.defense.name if is_run else command.model
@@ -228,15 +240,15 @@ def load_model(spec: str) -> nn.Module:
 
 
 def _sanity(
-    command: Evaluate, prepared: Prepared, model: nn.Module, images: ImageSet, report: "_Report"
+    command: Evaluate, clean: CleanEvaluation, model: nn.Module, images: ImageSet, report: "_Report"
 ) -> list[Check]:
-    plan = prepared.plan
+    plan = clean.plan
     settings, device = plan.settings, plan.gallery.embeddings.device
     few = plan.queries[torch.linspace(0, len(plan.queries) - 1, min(64, len(plan.queries))).round().long()]
-    bench = make_bench(
-        model, images, plan.gallery, few, plan.image_size, Budget(settings.epsilon, settings.step_size, settings.steps)
+    context = sanity_context(
+        model, images, plan.gallery, few, plan.image_size, settings.budget(settings.epsilon)
     )
-    channels = bench.images.shape[1]
+    channels = context.images.shape[1]
     architecture = "resnet18" if channels == 3 else "two-convolutions"
     surrogate = (
         load_model(command.surrogate)
@@ -248,7 +260,7 @@ def _sanity(
             seed=command.seed,
         )
     )
-    return sanity_checks(bench, surrogate.to(device), command.seed, lambda name: report(f"sanity: {name}", 1.0))
+    return sanity_checks(context, surrogate.to(device), command.seed, lambda name: report(f"sanity: {name}", 1.0))
 
 
 class _Report:

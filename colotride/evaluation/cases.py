@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from colotride.data.base import ImageSet
 from colotride.evaluation.attacks import AttackBatch, attack_named
-from colotride.evaluation.gallery import Gallery, read_views
 from colotride.evaluation.chunks import EvaluationPlan
+from colotride.evaluation.gallery import Gallery, read_views
 from colotride.evaluation.retrieval import query_blocks
 from colotride.pgd import frozen, perturb
 

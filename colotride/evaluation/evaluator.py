@@ -151,9 +151,7 @@ def evaluate(
         ModelError: unusable embeddings.
         DataError: a class with a single image, a gallery too small to rank, or an image that cannot be read.
     """
-    clean = evaluate_clean(
-        model, images, settings, image_size=image_size, seed=seed, device=device, progress=progress
-    )
+    clean = evaluate_clean(model, images, settings, image_size=image_size, seed=seed, device=device, progress=progress)
     return evaluate_attacks(
         clean, model, images, progress=progress, partial_results=partial_results, resume=resume, executor=executor
     )

@@ -61,13 +61,15 @@ def difference_intervals(
         samples: how often to draw as many queries, with repetition.
         random: CPU generator.
     """
-    both = {f"{which} {name}": values for which, each in (("0", one), ("1", other)) for name, values in moments(*each).items()}
+    both = {
+        f"{which} {name}": values
+        for which, each in (("0", one), ("1", other))
+        for name, values in moments(*each).items()
+    }
 
     def difference(means: Means) -> dict[str, Tensor]:
         first, second = (
-            attack_scores(
-                {name[2:]: value for name, value in means.items() if name.startswith(which)}, resistance
-            )
+            attack_scores({name[2:]: value for name, value in means.items() if name.startswith(which)}, resistance)
             for which in "01"
         )
         return {name: first[name] - second[name] for name in first}
@@ -112,7 +114,9 @@ def bca_intervals(
 
 def _counts(drawn: Int[Tensor, "samples images"]) -> Float[Tensor, "samples images"]:
     """How often each image is in each sample."""
-    return torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(1, drawn, torch.ones((), dtype=torch.float64).expand(drawn.shape))
+    return torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones((), dtype=torch.float64).expand(drawn.shape)
+    )
 
 
 def _bca(estimate: Tensor, found: Float[Tensor, "samples"], left_out: Float[Tensor, "images"]) -> Interval:
@@ -144,7 +148,9 @@ def nmi_interval(labels: Int[Tensor, "images"], clusterings: Int[Tensor, "starts
         labels: classes.
         clusterings: the cluster of every image, by start.
     """
-    scores, left_out = (torch.stack(each) for each in zip(*(_nmi_and_jackknife(labels, one) for one in clusterings), strict=True))
+    scores, left_out = (
+        torch.stack(each) for each in zip(*(_nmi_and_jackknife(labels, one) for one in clusterings), strict=True)
+    )
     images, starts = len(labels), len(clusterings)
     without_one = left_out.mean(dim=0)
     variance = (images - 1) / images * (without_one - without_one.mean()).square().sum()
@@ -158,7 +164,9 @@ def nmi_interval(labels: Int[Tensor, "images"], clusterings: Int[Tensor, "starts
 def _nmi_and_jackknife(labels: Tensor, assigned: Tensor) -> tuple[Float[Tensor, ""], Float[Tensor, "images"]]:
     """NMI in percent (2 I / (H + H)), and what it is without each image."""
     classes, clusters = (one.unique(return_inverse=True)[1] for one in (labels, assigned))
-    cell, cell_counts = (classes * (int(clusters.max()) + 1) + clusters).unique(return_inverse=True, return_counts=True)[1:]
+    cell, cell_counts = (classes * (int(clusters.max()) + 1) + clusters).unique(
+        return_inverse=True, return_counts=True
+    )[1:]
     images = torch.tensor(float(len(labels)), dtype=torch.float64)
     cells, rows, columns = cell_counts.double(), classes.bincount().double(), clusters.bincount().double()
     sums = [torch.xlogy(one, one).sum() for one in (cells, rows, columns)]

@@ -59,7 +59,12 @@ def markdown(entries: list[dict[str, Any]]) -> str:
         groups.setdefault(heading, []).append(entry)
     blocks = []
     for heading, rows in groups.items():
-        lines = [f"### {heading}", "", f"| model | {' | '.join(HEADLINE_SCORES)} | queries |", "|---" + "|---:" * 5 + "|"]
+        lines = [
+            f"### {heading}",
+            "",
+            f"| model | {' | '.join(HEADLINE_SCORES)} | queries |",
+            "|---" + "|---:" * 5 + "|",
+        ]
         for entry in sorted(rows, key=lambda one: -one["ARS"]):
             cells = [_cell(entry, name) for name in HEADLINE_SCORES]
             lines.append(f"| {entry['model']} | {' | '.join(cells)} | {entry['queries']} |")

@@ -14,7 +14,7 @@ from torch import Tensor
 RANK_GOALS = {"CA+": 0.0, "CA-": 100.0, "QA+": 0.0, "QA-": 100.0}
 """The percentile rank that each rank attack wants to reach."""
 
-RECALL_ATTACK_NAMES = ("ES:R", "LTM", "GTM", "GTT")
+RECALL_ATTACKS = ("ES:R", "LTM", "GTM", "GTT")
 """Attacks that want to lower a share to 0."""
 
 ATTACK_NAMES = ("CA+", "CA-", "QA+", "QA-", "TMA", "ES", "LTM", "GTM", "GTT")
@@ -128,9 +128,7 @@ def attack_scores(means: Mapping[str, Float[Tensor, "*samples"]], resistance: Re
         means: of the moments, over all queries or over samples of them.
         resistance: how ARS averages the ranks' resistances.
     """
-    attacked = {
-        name.removeprefix("after "): value for name, value in means.items() if name.startswith("after ")
-    }
+    attacked = {name.removeprefix("after "): value for name, value in means.items() if name.startswith("after ")}
     resisted = {name: _resistance(name, goal, means, resistance) for name, goal in RANK_GOALS.items()}
     resisted |= {name: recall_resistance(means[f"before {name}"], means[f"after {name}"]) for name in RECALL_ATTACKS}
     return {

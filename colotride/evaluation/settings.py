@@ -1,6 +1,6 @@
 """What an evaluation may spend, and by which protocol it attacks."""
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,7 +52,7 @@ class EvaluationSettings(Settings):
         return values | {"epsilon": radii[-1], "radii": radii if len(radii) > 1 else ()}
 
     @model_validator(mode="after")
-    def _sizes_are_possible(self) -> Self:
+    def _sizes_are_possible(self) -> "EvaluationSettings":
         check_sizes(self.norm, epsilon=self.epsilon, step_size=self.step_size)
         if self.norm == "l2" and self.epsilon == 0:
             raise ValueError("epsilon 0 in the l2 norm leaves nothing to attack; give a radius such as 0.5")

@@ -157,4 +157,3 @@ class _Worst:
     def _note(self) -> None:
         for name, values in self.trace.items():
             values.append(self.outcomes[name])
-

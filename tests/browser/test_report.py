@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from colotride.evaluation.cases import find_cases
-from colotride.evaluation.evaluator import attack, prepare
+from colotride.evaluation.evaluator import evaluate_attacks, evaluate_clean
 from colotride.evaluation.report import write_report
 from colotride.evaluation.sanity import Check
 from colotride.evaluation.settings import EvaluationSettings
@@ -24,9 +24,9 @@ CHECKS = [
 def report(tmp_path_factory):
     model, images = FlatModel(), toy_images()
     settings = EvaluationSettings(steps=4, epsilon=0.2, step_size=0.1, bootstrap=50)
-    prepared = prepare(model, images, settings, image_size=2, seed=0, device=torch.device("cpu"))
-    evaluation = attack(prepared, model, images)
-    cases = find_cases(model, images, prepared.plan, 3)
+    clean = evaluate_clean(model, images, settings, image_size=2, seed=0, device=torch.device("cpu"))
+    evaluation = evaluate_attacks(clean, model, images)
+    cases = find_cases(model, images, clean.plan, 3)
     path = tmp_path_factory.mktemp("report") / "report.html"
     others = {"theirs <b>": {"R@1": 12.3, "ERS": 45.6}}
     write_report(path, evaluation, title="ours & <co>", dataset="toy", others=others, cases=cases, checks=CHECKS)

@@ -1,11 +1,14 @@
 """TMA and ES: an embedding is moved towards another one, or away from itself."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from colotride.evaluation import ranking, targets
-from colotride.evaluation.attacks.base import Attack, AttackBatch, Outcomes
+from colotride.evaluation.attacks.base import Attack, AttackBatch, Direction, Outcomes
 from colotride.evaluation.attacks.matches import match_margin
 from colotride.geometry import distances
 from colotride.pgd import Objective
@@ -19,7 +22,7 @@ START_NOISE = 1e-7
 class TargetedMatch(Attack):
     """TMA: move a query's embedding to a random one t; 1 - cos(f(q~), t)."""
 
-    numbers = {"TMA": "raised"}
+    numbers: ClassVar[Mapping[str, Direction]] = {"TMA": "raised"}
     draw = staticmethod(targets.random_others)
 
     def objective(self, attacked: AttackBatch) -> Objective:
@@ -39,7 +42,7 @@ class EmbeddingShift(Attack):
     batches change it.
     """
 
-    numbers = {"ES:D": "raised", "ES:R": "lowered"}
+    numbers: ClassVar[Mapping[str, Direction]] = {"ES:D": "raised", "ES:R": "lowered"}
 
     def objective(self, attacked: AttackBatch) -> Objective:
         """See `Attack`."""

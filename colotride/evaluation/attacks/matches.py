@@ -1,11 +1,14 @@
 """LTM, GTM and GTT: a query loses its matches, meets an image of another class, or loses its first result."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from colotride.evaluation import ranking, targets
-from colotride.evaluation.attacks.base import Attack, AttackBatch, Outcomes
+from colotride.evaluation.attacks.base import Attack, AttackBatch, Direction, Outcomes
 from colotride.evaluation.attacks.ranks import lower_target
 from colotride.geometry import distances
 from colotride.pgd import Objective
@@ -22,7 +25,7 @@ class LearningToMismatch(Attack):
     relu(max d(q~, other class) - min d(q~, same class)), the query itself left out.
     """
 
-    numbers = {"LTM": "lowered"}
+    numbers: ClassVar[Mapping[str, Direction]] = {"LTM": "lowered"}
 
     def objective(self, attacked: AttackBatch) -> Objective:
         """See `Attack`."""
@@ -42,7 +45,7 @@ class LearningToMismatch(Attack):
 class GreedyMismatch(Attack):
     """GTM: meet the nearest candidate c of another class; d(q~, c)."""
 
-    numbers = {"GTM": "lowered"}
+    numbers: ClassVar[Mapping[str, Direction]] = {"GTM": "lowered"}
     draw = staticmethod(targets.nearest_of_other_class)
 
     def objective(self, attacked: AttackBatch) -> Objective:
@@ -62,7 +65,7 @@ class GreedyMismatch(Attack):
 class GreedyTopShift(Attack):
     """GTT: lose the first result, with the loss of QA- on it."""
 
-    numbers = {"GTT": "lowered"}
+    numbers: ClassVar[Mapping[str, Direction]] = {"GTT": "lowered"}
     draw = staticmethod(targets.nearest_others)
 
     def objective(self, attacked: AttackBatch) -> Objective:
@@ -75,9 +78,7 @@ class GreedyTopShift(Attack):
 
     def measure(self, attacked: AttackBatch, embeddings: Float[Tensor, "batch dim"]) -> Outcomes:
         """100 while the old first result is among the first `KEPT_RESULTS`."""
-        kept = ranking.in_first_results(
-            attacked.gallery, embeddings, attacked.moving, attacked.target, k=KEPT_RESULTS
-        )
+        kept = ranking.in_first_results(attacked.gallery, embeddings, attacked.moving, attacked.target, k=KEPT_RESULTS)
         return {"GTT": kept}
 
 

@@ -3,7 +3,6 @@
 Where a paper's number rests on a weakness of that code, the weakness is kept here, and only here.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional

@@ -3,12 +3,15 @@
 B(q) are the distances from a query q to the whole gallery. A rank is the percentile of the gallery, 0 the best place.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from colotride.evaluation import ranking, targets
-from colotride.evaluation.attacks.base import Attack, AttackBatch, Outcomes
+from colotride.evaluation.attacks.base import Attack, AttackBatch, Direction, Outcomes
 from colotride.geometry import distances
 from colotride.pgd import Objective
 from colotride.registry import register_attack
@@ -48,7 +51,7 @@ def _baseline(attacked: AttackBatch) -> Float[Tensor, "batch images"]:
 class CandidateRaised(_CandidateAttack):
     """CA+: raise the rank of a candidate c for a random query q; mean relu(d(q, c~) - B(q))."""
 
-    numbers = {"CA+": "lowered"}
+    numbers: ClassVar[Mapping[str, Direction]] = {"CA+": "lowered"}
     draw = staticmethod(targets.random_others)
 
     def objective(self, attacked: AttackBatch) -> Objective:
@@ -61,7 +64,7 @@ class CandidateRaised(_CandidateAttack):
 class CandidateLowered(_CandidateAttack):
     """CA-: lower the rank of a candidate c for a query near it; mean relu(B(q) - d(q, c~))."""
 
-    numbers = {"CA-": "raised"}
+    numbers: ClassVar[Mapping[str, Direction]] = {"CA-": "raised"}
     draw = staticmethod(targets.random_among_nearest)
 
     def objective(self, attacked: AttackBatch) -> Objective:
@@ -74,7 +77,7 @@ class CandidateLowered(_CandidateAttack):
 class QueryRaises(_QueryAttack):
     """QA+: make a query q raise a random candidate c; mean relu(d(q~, c) - B(q~))."""
 
-    numbers = {"QA+": "lowered"}
+    numbers: ClassVar[Mapping[str, Direction]] = {"QA+": "lowered"}
     draw = staticmethod(targets.random_others)
 
     def objective(self, attacked: AttackBatch) -> Objective:
@@ -95,7 +98,7 @@ class QueryRaises(_QueryAttack):
 class QueryLowers(_QueryAttack):
     """QA-: make a query q lower a candidate c near it; mean relu(B(q~) - d(q~, c))."""
 
-    numbers = {"QA-": "raised"}
+    numbers: ClassVar[Mapping[str, Direction]] = {"QA-": "raised"}
     draw = staticmethod(targets.random_among_nearest)
 
     def objective(self, attacked: AttackBatch) -> Objective:
