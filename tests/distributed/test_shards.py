@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tests.training.test_trainer import CPU, images, small, weights
 
 from colotride.defenses import DEFENSES, Batch, StepInfo, build_defense
 from colotride.distributed.shards import ProcessGroup, Shard
@@ -9,7 +10,6 @@ from colotride.randomness import generator
 from colotride.training.trainer import Trainer, defense_context
 from tests.process_groups import in_processes
 from tests.toys import FlatModel, random_images
-from tests.training.test_trainer import CPU, images, small, weights
 
 PAIRS = 11
 """Not a multiple of two or three: one process has more than another."""
