@@ -34,8 +34,8 @@ from colotride.data.splits import load_test
 from colotride.distributed.ray_cluster import on_workers
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
-from colotride.evaluation.cases import find_cases
 from colotride.evaluation.evaluator import Prepared, attack, prepare
+from colotride.evaluation.examples import retrieval_examples
 from colotride.evaluation.report import write_report
 from colotride.evaluation.results import Evaluation, save_evaluation
 from colotride.evaluation.sanity import Check, make_bench, sanity_checks
@@ -87,10 +87,10 @@ class Evaluate:
     gpus_per_worker: float = 0.0
     """GPUs of each worker."""
     sanity: bool = False
-    """Also check whether the attacks are to be believed (gradient masking)."""
+    """Also check whether the attacks can be trusted (gradient masking)."""
     surrogate: str | None = None
     """Model for the transfer attack of --sanity, given as --model is (default: a random network)."""
-    cases: int = 6
+    examples: int = 6
     """Queries shown with their results in the report; 0 for none."""
     resume: bool = False
     """Take over what an interrupted evaluation of the same model and settings has finished."""
@@ -156,12 +156,18 @@ def main(arguments: Sequence[str]) -> int:
         except ColoTrideError as error:
             raise type(error)(f"{error}; what is finished is kept: mend it and add --resume") from error
         checks = _sanity(command, prepared, model, images, report) if command.sanity else []
-        shown = find_cases(model, images, prepared.plan, command.cases) if command.cases else []
+        examples = retrieval_examples(model, images, prepared.plan, command.examples) if command.examples else []
     written = save_evaluation(result, output)
     others = paper_rows(subject.config.data.name)
     title = command.name or subject.name
     write_report(
-        output / "report.html", result, title=title, dataset=images.name, others=others, cases=shown, checks=checks
+        output / "report.html",
+        result,
+        title=title,
+        dataset=images.name,
+        others=others,
+        examples=examples,
+        checks=checks,
     )
     shutil.rmtree(keep, ignore_errors=True)
     if command.leaderboard:
@@ -169,7 +175,7 @@ def main(arguments: Sequence[str]) -> int:
     if command.track and subject.run and (record := RunRecord.existing(subject.run)):
         record.evaluation(result.scores(), written, output / "report.html")
     _print(command, result, checks, title, images.name)
-    console.print(f"written: {written}, attacked.parquet, benign.parquet, report.html", soft_wrap=True)
+    console.print(f"written: {written}, attacked.parquet, benign.parquet, report.html", soft_wrap=True, markup=False)
     return 0
 
 
@@ -273,7 +279,7 @@ def _print(command: Evaluate, result: Evaluation, checks: Sequence[Check], title
     console.print(table_of({title: result}, title=dataset))
     if not checks:
         return
-    table = Table("check", "verdict", "figures", title="Are the attacks to be believed?")
+    table = Table("check", "verdict", "figures", title="Can the attacks be trusted?")
     for check in checks:
         figures = ", ".join(f"{name} {value:.3g}" for name, value in check.figures.items())
         table.add_row(check.name, "passed" if check.passed else "[bold red]FAILED[/]", figures)
