@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from colotride.cli.options import parse
-from colotride.evaluation.leaderboard import markdown, read
+from colotride.evaluation.leaderboard import read, tables
 
 
 @dataclass(frozen=True)
@@ -26,5 +26,5 @@ class Leaderboard:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the tables."""
-    print(markdown(read(parse(Leaderboard, arguments, Leaderboard()).file)), end="")
+    print(tables(read(parse(Leaderboard, arguments, Leaderboard()).file)), end="")
     return 0
