@@ -13,7 +13,8 @@ from colotride.cli.options.search import Search
 from colotride.cli.options.train import Train
 from colotride.config import RunConfig, load_config
 from colotride.errors import ConfigurationError
-from colotride.presets import preset, with_data_root, with_defense
+from colotride.presets import preset, quick, with_data_root, with_defense
+from colotride.registry import load_plugin
 
 NOTHING = ("none", "null")
 """Words that stand for no value where a setting may have none."""
@@ -30,10 +31,16 @@ def run_config(options: Train | Search) -> RunConfig:
     """
     if options.config and "dataset" in options.model_fields_set:
         raise ConfigurationError(f"--config {options.config} names its data set; leave --dataset away")
+    for module in options.plugin:
+        load_plugin(module)
     config = load_config(options.config) if options.config else preset(options.dataset)
     if options.defense and options.defense != config.defense.name:
         config = with_defense(config, options.defense)
     config = with_data_root(config, options.data_root or os.environ.get("COLOTRIDE_DATA") or None)
+    if options.quick:
+        config = quick(config)
+    if options.plugin:
+        config = config.with_values({"plugins": tuple(dict.fromkeys((*config.plugins, *options.plugin)))})
     return with_settings(config, options.settings)
 
 

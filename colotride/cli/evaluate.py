@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -28,7 +28,7 @@ from torch import nn
 from colotride.cli.options.evaluate import Evaluate
 from colotride.config import RunConfig
 from colotride.data.base import ImageSet
-from colotride.data.settings import DatasetName, absolute_root
+from colotride.data.settings import absolute_root
 from colotride.data.splits import load_test
 from colotride.devices import device_of
 from colotride.distributed.ray_cluster import on_workers
@@ -45,6 +45,7 @@ from colotride.external_models import ExternalModel, load_external_model
 from colotride.models import ModelSettings, build_model
 from colotride.pgd import Budget
 from colotride.presets import preset, with_data_root
+from colotride.registry import DATASETS, load_plugin
 from colotride.reproduction.paper import paper_rows
 from colotride.tracking.export import RunRecord, default_uri
 from colotride.tracking.model_registry import load_registered
@@ -125,6 +126,8 @@ def subject_of(command: Evaluate) -> Subject:
     Raises:
         ConfigurationError: no model, no data set for a model that brings none, or a value out of range.
     """
+    for module in command.plugin:
+        load_plugin(module)
     path = Path(command.model)
     is_run = path.is_dir() and not (path / "MLmodel").is_file()
     if is_run:
@@ -136,7 +139,7 @@ def subject_of(command: Evaluate) -> Subject:
     else:
         raise ConfigurationError(
             f"--dataset is missing: {command.model} does not say what it was trained for; "
-            f"give one of {', '.join(get_args(DatasetName))}"
+            f"give one of {', '.join(DATASETS)}"
         )
     config = with_data_root(config, command.data_root)
     data: dict[str, Any] = {"root": absolute_root(config.data.root)}

@@ -23,6 +23,7 @@ from colotride.distributed.ray_cluster import machines, start_ray
 from colotride.errors import ConfigurationError
 from colotride.io import write_atomically
 from colotride.presets import preset, with_data_root
+from colotride.registry import load_plugin
 from colotride.reproduction.appendix_a import draw_ratios, shifts_at
 from colotride.reproduction.experiments import Row, rows_of
 from colotride.reproduction.figures import PANELS, draw_curves
@@ -48,6 +49,8 @@ def main(command: Reproduce) -> int:
     """Reproduce what the arguments ask for."""
     if command.what == "appendix-a":
         return appendix_a(command)
+    for module in command.plugin:
+        load_plugin(module)
     rows = rows_of(command.what)
     jobs = plan_jobs(command, rows)
     load_splits(jobs[0].config.data)

@@ -34,6 +34,8 @@ from colotride.training.trainer import Trainer
 def main(command: Train) -> int:
     """Train as the arguments say; the exit code is 0 when the run finished, 1 when the model was lost."""
     config = run_config(command)
+    given = {"training.epochs": command.epochs, "seed": command.seed}
+    config = config.with_values({name: value for name, value in given.items() if value is not None})
     directory = command.directory or Path("runs") / time.strftime(
         f"{config.data.name}-{config.defense.name}-%Y%m%d-%H%M%S"
     )
