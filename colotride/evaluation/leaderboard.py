@@ -15,9 +15,9 @@ COLUMNS = ("R@1", "mAP", "ERS", "ARS")
 
 
 class Entry(BaseModel):
-    """What a leaderboard shows of an evaluation; a line may hold more."""
+    """An evaluation on a leaderboard: the fields that the table needs, and whatever else the line holds."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 
     model: str
     dataset: str

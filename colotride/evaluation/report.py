@@ -29,11 +29,13 @@ HEADLINE = {
     "R@1": ("recall at 1, without attack", "Queries whose first result is of their own class when nobody attacks."),
 }
 
+PERCENT = (0.0, 100.0)
+
 AXES: Mapping[Unit, tuple[tuple[float, float], tuple[str, str]]] = {
-    "rank": ((0, 100), ("0 %, first", "100 %, last")),
-    "share": ((0, 100), ("0 % of the queries", "100 %")),
-    "cosine": ((-1, 1), ("−1, opposite", "1, the same")),
-    "distance": ((0, 2), ("0, not moved", "2, opposite")),
+    "rank": ((0.0, 100.0), ("0 %, first", "100 %, last")),
+    "share": ((0.0, 100.0), ("0 % of the queries", "100 %")),
+    "cosine": ((-1.0, 1.0), ("−1, opposite", "1, the same")),
+    "distance": ((0.0, 2.0), ("0, not moved", "2, opposite")),
 }
 """Both ends of the axis of each unit, and what to call them."""
 
@@ -130,8 +132,8 @@ def _headline(evaluation: Evaluation) -> list[dict[str, Any]]:
             "full_name": full_name,
             "value": f"{scores[name]:.1f}",
             "interval": _interval(evaluation, name),
-            "band": _band(evaluation, name, (0, 100)),
-            "position": _position(scores[name], (0, 100)),
+            "band": _band(evaluation, name, PERCENT),
+            "position": _position(scores[name], PERCENT),
             "meaning": meaning,
         }
         for name, (full_name, meaning) in HEADLINE.items()
@@ -198,4 +200,4 @@ def _band(evaluation: Evaluation, name: str, limits: tuple[float, float]) -> tup
 
 def _position(value: float, limits: tuple[float, float]) -> float:
     low, high = limits
-    return round(100 * min(1, max(0, (value - low) / (high - low))), 2)
+    return round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 2)
