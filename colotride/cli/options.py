@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-import torch
 import tyro
 
 from colotride.config import RunConfig, load_config
+from colotride.devices import device_of as device_of
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.presets import preset, with_data_root, with_defense
 from colotride.settings import fraction
@@ -93,22 +93,6 @@ def one_line(box: str) -> str:
     text = re.sub(r"\[type=[^\]]*input_value=(.*?), input_type=[^\]]*\]", r"(given: \1)", text)
     text = re.sub(r"For further information visit \S+", "", text)
     return " ".join(text.split()) + "; see --help"
-
-
-def device_of(name: str) -> torch.device:
-    """The device that a user named; `auto` is the first GPU, or the CPU where there is none.
-
-    Raises:
-        ConfigurationError: torch knows no such device, or this machine has none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"device {name!r} cannot be used ({reason}); try --device cpu") from None
-    return torch.device(name)
 
 
 def _fraction_rule(
