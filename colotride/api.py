@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from colotride import presets
 from colotride.config import RunConfig, load_config
 from colotride.data.base import ImageSet, InMemoryImages
 from colotride.data.splits import load_splits, load_test
@@ -27,7 +28,7 @@ from colotride.external_models import load_external_model
 from colotride.index import Index
 from colotride.models import EmbeddingModel, UnitEmbeddings
 from colotride.pgd import Budget, perturb
-from colotride.presets import preset, quick_look, with_data_root, with_defense
+from colotride.presets import preset, with_data_root, with_defense
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.runs import load_run
@@ -68,7 +69,7 @@ def train(
         defense: another defense than the configuration's, as its authors use it ("natural", "act", ...).
         directory: where the run is kept; None makes runs/<data set>-<defense>-<date>.
         epochs: another length of the run.
-        quick: scale the run down to minutes, for a first look; see `presets.quick_look`.
+        quick: scale the run down to minutes, for a first look; see `presets.quick`.
         overrides: other values by dotted path, such as {"pgd.steps": 8}.
         data_root: folder that holds the data sets.
         device: "auto" (a GPU where there is one), "cpu", "cuda:1", "mps", ...
@@ -84,7 +85,7 @@ def train(
         config = with_defense(config, defense)
     config = with_data_root(config, None if data_root is None else str(data_root))
     if quick:
-        config = quick_look(config)
+        config = presets.quick(config)
     changes = {**({} if epochs is None else {"training.epochs": epochs}), **(overrides or {})}
     config = config.with_values(changes)
     folder = Path(directory) if directory is not None else default_directory(config)

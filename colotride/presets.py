@@ -104,7 +104,7 @@ def with_defense(config: RunConfig, name: str) -> RunConfig:
     return config.with_values({"defense": {"name": name}, **DEFENSES[name].Settings.recommended})
 
 
-def quick_look(config: RunConfig) -> RunConfig:
+def quick(config: RunConfig) -> RunConfig:
     """The same run scaled down to minutes on a CPU, for a first look; its scores mean nothing.
 
     At most three epochs of twenty batches of sixteen pairs, eight PGD steps at full strength from the first epoch on,
