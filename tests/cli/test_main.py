@@ -14,7 +14,19 @@ from colotride.errors import ConfigurationError
 from colotride.registry import DATASETS
 from tests.commands import ROOT, refused, run
 
-HEAVY = ("torch", "torchvision", "numpy", "ray", "mlflow", "optuna", "plotly", "matplotlib", "pyarrow", "pandas", "rich")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "ray",
+    "mlflow",
+    "optuna",
+    "plotly",
+    "matplotlib",
+    "pyarrow",
+    "pandas",
+    "rich",
+)
 
 SHIMS = {name: ROOT / f"scripts/{name}.py" for name in COMMANDS} | {"search": ROOT / "tune/search.py"}
 
