@@ -1,5 +1,6 @@
 """A search from its plan to its result: what `colotride search` and `colotride.search` both call."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.console import Console
 
-from colotride.cli.options import device_of
 from colotride.config import RunConfig, load_config, questionable_settings, save_config
 from colotride.data.splits import load_splits
+from colotride.devices import device_of
 from colotride.distributed.ray_cluster import machines, start_ray
 from colotride.errors import SearchError
+from colotride.io import write_atomically
 from colotride.models import build_model
 from colotride.presets import preset, with_data_root, with_defense
 from colotride.tracking.export import Tracker, default_uri
@@ -34,7 +36,6 @@ from colotride.tune.report import write_report
 from colotride.tune.resources import TrialFolders, TrialResources, capacity
 from colotride.tune.seed_statistics import DEFAULT
 from colotride.tune.study import SearchStudy
-from colotride.tune.summary import save_trials
 
 if TYPE_CHECKING:
     import pandas
@@ -246,6 +247,11 @@ def mlflow_link(tracker: Tracker) -> str:
     server = tracker.uri.rstrip("/") if tracker.uri.startswith("http") else "http://127.0.0.1:5000"
     run = tracker.run_id(SEARCH)
     return server if run is None else f"{server}/#/search?searchFilter=tags.mlflow.parentRunId%20%3D%20%22{run}%22"
+
+
+def save_trials(records: Sequence[TrialRecord], path: Path) -> None:
+    """Write all trials with their values, curves, costs and ends as JSON, atomically."""
+    write_atomically(path, (json.dumps([record.plain() for record in records], indent=2) + "\n").encode())
 
 
 def _write_results(

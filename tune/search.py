@@ -1,7 +1,6 @@
 """The command `colotride search` in a checkout: python tune/search.py --help."""
 
-from colotride.cli.options import run
-from colotride.cli.search import main
+from colotride.cli.main import run
 
 if __name__ == "__main__":
-    run(main)
+    run("search")

@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails
 
 from colotride.config import RunConfig
 from colotride.errors import ConfigurationError, SearchError
+from colotride.registry import MINERS
 from colotride.settings import Fraction, Settings, fraction
 from colotride.tune.parameters import (
     Above,
@@ -44,7 +45,7 @@ from colotride.tune.parameters import (
 )
 
 SHARED = (
-    "evaluation", "validation", "health", "seed", "training.epochs", "defense.name",
+    "evaluation", "validation", "health", "seed", "plugins", "training.epochs", "defense.name",
     "data.name", "data.root", "data.hold_out_validation", "data.validation_fraction",
 )  # fmt: skip
 """What all trials have in common: with another data set, other attacks or more epochs they could not be compared."""
@@ -106,7 +107,9 @@ class DefaultSpace(Settings):
 def default_space() -> DefaultSpace:
     """What a search varies unless told otherwise, and the groups that may be added."""
     text = files("colotride.tune").joinpath("default_space.yaml").read_text(encoding="utf-8")
-    return DefaultSpace.model_validate(yaml.safe_load(text))
+    tree = yaml.safe_load(text)
+    tree["groups"]["mining"]["miner"]["values"] = MINERS.names()
+    return DefaultSpace.model_validate(tree)
 
 
 def build_space(base: RunConfig, *, groups: Sequence[str] = (), file: Path | None = None) -> Space:

@@ -1,91 +1,64 @@
 """What a search ends with: tables for a person, JSON for a program, and how to go on."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from colotride.evaluation.table import table_of
-from colotride.io import write_atomically
 from colotride.tracking.export import DEFAULT_URI, absolute
+from colotride.tune.api import SearchResult
 from colotride.tune.final_evaluation import BEST, Finalist
 from colotride.tune.plan import SearchPlan
 from colotride.tune.progress import trial_table, value_text
-from colotride.tune.records import TrialRecord, pareto_front
 from colotride.tune.seed_statistics import DEFAULT, difference_lines, verdict_rows, verdict_table
 
 
-def save_trials(records: Sequence[TrialRecord], path: Path) -> None:
-    """Write all trials with their values, curves, costs and ends as JSON, atomically."""
-    write_atomically(path, (json.dumps([record.plain() for record in records], indent=2) + "\n").encode())
-
-
-def show_interrupted(console: Console, plan: SearchPlan, folder: Path, records: Sequence[TrialRecord]) -> None:
+def show_interrupted(console: Console, result: SearchResult) -> None:
     """Show what there is so far, and how to go on."""
-    console.print(trial_table(records, plan.space, plan.objectives[0], title="Interrupted; trials so far"))
+    plan, folder = result.plan, result.directory
+    console.print(trial_table(result.trials, plan.space, plan.objectives[0], title="Interrupted; trials so far"))
     console.print(
-        f"Nothing is lost. Go on with:\n  python tune/search.py --results {folder.parent} --resume {folder.name}",
+        f"Nothing is lost. Go on with:\n  colotride search --results {folder.parent} --resume {folder.name}",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def show_summary(
-    console: Console,
-    plan: SearchPlan,
-    folder: Path,
-    records: Sequence[TrialRecord],
-    ranked: Sequence[TrialRecord],
-    finalists: Sequence[Finalist],
-    tracking_uri: str,
-    model: str | None,
-) -> None:
-    """Tell a person what was found, and where it is.
-
-    Args:
-        console: where.
-        plan: of the search.
-        folder: of the search.
-        records: all trials.
-        ranked: the finished ones, from the best to the worst.
-        finalists: of the final evaluation; may be empty.
-        tracking_uri: MLflow's store.
-        model: name of the winner's model in MLflow, where there is one.
-    """
-    best, objective = ranked[0], plan.objectives[0]
+def show_summary(console: Console, result: SearchResult) -> None:
+    """Tell a person what was found, and where it is."""
+    plan, folder, best = result.plan, result.directory, result.best_trial
+    objective = plan.objectives[0]
     title = "Trials, scores in % on the held-out training classes (in brackets: earlier, with less)"
-    console.print(trial_table(records, plan.space, objective, title=title))
+    console.print(trial_table(result.trials, plan.space, objective, title=title))
     if len(plan.objectives) > 1:
         title = f"Pareto front of {' and '.join(plan.objectives)}"
-        console.print(trial_table(pareto_front(records, plan.objectives), plan.space, objective, title=title))
+        console.print(trial_table(result.front, plan.space, objective, title=title))
     console.print(f"\n[bold]Best configuration[/bold] (trial {best.number}):")
     for name, value in best.values.items():
-        default = value_text(records[0].values.get(name))
+        default = value_text(result.trials[0].values.get(name))
         console.print(f"  {name.replace('_', ' '):<26}{value_text(value):>9}   (default {default})")
-    _show_verdict(console, plan, finalists)
-    files = "report.html, figures/, best.yaml, trials.json" + (", verdict/" if finalists else "")
+    _show_verdict(console, plan, result.finalists)
+    files = "report.html, figures/, best.yaml, trials.json" + (", verdict/" if result.finalists else "")
     console.print(f"\nResults     {folder}  ({files})", soft_wrap=True)
-    console.print(f"Train it    python scripts/train.py --config {folder / 'best.yaml'}", soft_wrap=True)
-    if model is not None:
-        console.print(f"Use it      models:/{model}/latest, the winner's model in MLflow", highlight=False)
-    opened = "make ui" if tracking_uri == absolute(DEFAULT_URI) else f"mlflow ui --backend-store-uri {tracking_uri}"
+    console.print(f"Train it    colotride train --config {folder / 'best.yaml'}", soft_wrap=True)
+    if result.model is not None:
+        console.print(f"Use it      models:/{result.model}/latest, the winner's model in MLflow", highlight=False)
+    local = result.tracking_uri == absolute(DEFAULT_URI)
+    opened = "make ui" if local else f"mlflow ui --backend-store-uri {result.tracking_uri}"
     console.print(f"Compare     {opened}, then http://127.0.0.1:5000", soft_wrap=True)
 
 
-def as_json(
-    plan: SearchPlan, folder: Path, ranked: Sequence[TrialRecord], finalists: Sequence[Finalist]
-) -> dict[str, Any]:
+def as_json(result: SearchResult) -> dict[str, Any]:
     """The same for a program."""
     return {
-        "folder": str(folder),
-        "best": ranked[0].plain(),
-        "front": [record.number for record in pareto_front(ranked, plan.objectives)],
+        "folder": str(result.directory),
+        "best": result.best_trial.plain(),
+        "front": [record.number for record in result.front],
         "verdict": {
-            one.name: {"scores": one.statistics.scores, "lost": list(one.statistics.lost)} for one in finalists
+            one.name: {"scores": one.statistics.scores, "lost": list(one.statistics.lost)} for one in result.finalists
         },
-        "table": _rows(plan, finalists),
+        "table": _rows(result.plan, result.finalists),
     }
 
 

@@ -5,8 +5,8 @@ import dataclasses
 import torch
 from ray import tune
 
-from colotride.cli.options import device_of
 from colotride.data.splits import load_splits
+from colotride.devices import device_of
 from colotride.distributed.ray_train import train_on_workers
 from colotride.errors import WorkerError
 from colotride.training.records import EpochRecord, Outcome
