@@ -24,7 +24,7 @@ from optuna.trial import TrialState, create_trial
 from colotride.evaluation.scores import RESISTANCE_COLUMNS
 from colotride.io import write_atomically
 from colotride.tune.final_evaluation import Finalist
-from colotride.tune.importance import ENOUGH, SearchedScaleFanova
+from colotride.tune.importance import ENOUGH, SearchedScaleFanova, quiet
 from colotride.tune.parameters import AnyParameter, Choice, Integer, Space
 from colotride.tune.records import TrialRecord
 
@@ -143,9 +143,7 @@ def study_of(records: Sequence[TrialRecord], space: Space, objectives: Sequence[
     What a trial that was stopped had reached is not among its values: it was measured with less, against which a model
     looks more robust than it is.
     """
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
+    with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(directions=["maximize"] * len(objectives))
         study.set_metric_names([f"{name}, %" for name in objectives])
@@ -163,7 +161,6 @@ def study_of(records: Sequence[TrialRecord], space: Space, objectives: Sequence[
                 intermediate_values=record.curve(objectives[0]),
             )
         )
-    optuna.logging.set_verbosity(before)
     return study
 
 

@@ -5,7 +5,8 @@ the logarithm only what lies above 5 would count; and it leaves out parameters t
 parameter lies on its searched scale, and one fit sees them all, so that the shares add up to 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import optuna
@@ -45,7 +46,8 @@ class SearchedScaleFanova(BaseImportanceEvaluator):
             return dict.fromkeys(names, 0.0)
         columns = {name: _column(trials, name, ranges[name], seed) for seed, name in enumerate(names)}
         scales = {name: _scale(ranges[name]) for name in names}
-        scaled = optuna.create_study(direction="maximize")
+        with quiet():
+            scaled = optuna.create_study(direction="maximize")
         scaled.add_trials(
             create_trial(
                 params={name: column[row] for name, column in columns.items()}, distributions=scales, value=goal(trial)
@@ -53,6 +55,17 @@ class SearchedScaleFanova(BaseImportanceEvaluator):
             for row, trial in enumerate(trials)
         )
         return FanovaImportanceEvaluator(seed=0).evaluate(scaled, names)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No line on standard error for a study in memory."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def position(distribution: BaseDistribution, value: float) -> float:
@@ -75,7 +88,7 @@ def _column(trials: Sequence[FrozenTrial], name: str, range_: BaseDistribution, 
         if choices is not None:
             column.append(choices[int(spread[row] * len(choices))] if row in spread else trial.params[name])
         else:
-            column.append(float(spread[row]) if row in spread else position(range_, trial.params[name]))
+            column.append(float(spread[row]) if row in spread else position(range_, float(trial.params[name])))
     return column
 
 

@@ -5,9 +5,8 @@ import pytest
 
 from colotride.errors import SearchError
 from colotride.presets import preset, with_defense
-from colotride.tune.space import build_space, default_space
-
 from colotride.tune.parameters import Choice, Continuous, Integer, Space
+from colotride.tune.space import build_space, default_space
 
 DIGITS = preset("digits")
 SPACE = build_space(DIGITS)
