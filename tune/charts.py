@@ -54,6 +54,10 @@ class Chart:
     """In `optuna.visualization` and in `optuna.visualization.matplotlib`."""
     study: optuna.Study
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    titles: tuple[str, str] | None = None
+    """Of the two axes, where Optuna's own say too little."""
+    colours: Mapping[str, str] = field(default_factory=dict)
+    """Of lines by Optuna's name for them ("Trial3")."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Bars:
     """One of our own charts: several series of bars."""
 
     x: Sequence[int | str]
-    series: Mapping[str, Sequence[float]]
+    series: Mapping[str, Sequence[int | float]]
     """By name, which also says the colour."""
     x_title: str
     y_title: str
@@ -116,7 +120,9 @@ def charts_of(
     if finished:
         charts["history"] = Chart("plot_optimization_history", first, named)
     if any(len(record.curve(objectives[0])) > 1 for record in records):
-        charts["curves"] = Chart("plot_intermediate_values", first)
+        ends = {f"Trial{record.number}": COLOURS.get(record.status, COLOURS["error"]) for record in records}
+        titles = ("epoch", f"validation {objectives[0]}, %")
+        charts["curves"] = Chart("plot_intermediate_values", first, titles=titles, colours=ends)
     if finished:
         pairs = list(combinations(objectives, 2)) or [("R@1", "ARS")]
         for x, y in pairs:
@@ -124,16 +130,20 @@ def charts_of(
             name = "front" if len(pairs) == 1 else f"front {x} {y}"
             charts[name] = Chart("plot_pareto_front", study_of(records, space, (x, y)), label)
     if found.shares:
-        charts["importance"] = Chart("plot_param_importances", study, {"evaluator": SearchedScaleFanova()})
+        charts["importance"] = Chart(
+            "plot_param_importances", study, {"evaluator": SearchedScaleFanova()}, ("share of the variance", "")
+        )
         charts["slices"] = Chart("plot_slice", study, {"params": found.leaders, **target})
     if len(found.leaders) == 2:
         charts["contour"] = Chart("plot_contour", study, {"params": found.leaders, **target})
     if finished:
         charts["parallel"] = Chart("plot_parallel_coordinate", study, named if len(objectives) == 1 else {})
-    ends = [status for status in COLOURS if any(record.status == status for record in records)]
-    series = {end: [record.epoch if record.status == end else 0 for record in records] for end in ends}
-    series["not trained"] = [max(0, epochs - record.epoch) for record in records]
-    charts["epochs"] = Bars([record.number for record in records], series, "trial", "epochs", stacked=True)
+    statuses = [status for status in COLOURS if any(record.status == status for record in records)]
+    trained: dict[str, list[int | float]] = {
+        status: [record.epoch if record.status == status else 0 for record in records] for status in statuses
+    }
+    trained["not trained"] = [max(0, epochs - record.epoch) for record in records]
+    charts["epochs"] = Bars([record.number for record in records], trained, "trial", "epochs", stacked=True)
     return charts, found
 
 
@@ -198,6 +208,18 @@ def _optuna_figure(chart: Chart) -> Figure:
         axes = np.ravel(getattr(drawn, chart.function)(chart.study, **chart.arguments))
     figure = axes[0].figure
     assert isinstance(figure, Figure)
+    for one in axes:
+        one.set_title("")
+        if chart.titles is not None:
+            one.set(xlabel=chart.titles[0], ylabel=chart.titles[1])
+        for line in one.lines:
+            line.set_color(chart.colours.get(str(line.get_label()), line.get_color()))
+    legend = axes[0].get_legend()
+    if chart.colours and legend is not None:
+        # A name per trial would fill the picture.
+        legend.remove()
+    if figure.get_suptitle():
+        figure.suptitle("")
     return figure
 
 

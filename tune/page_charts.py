@@ -10,8 +10,8 @@ from plotly.offline import get_plotlyjs
 
 from colotride.tune.charts import COLOURS, Bars, Chart
 
-BUTTONS = ["toImage", "zoom2d", "pan2d", "resetScale2d"]
-"""The others would offer what makes no sense here, or send the figure to a server."""
+MARKS = [digit * 10.0**power for power in range(-8, 9) for digit in (1, 2, 5)]
+"""Round values for logarithmic axes; plotly shows those that lie on an axis."""
 
 AXIS_HEIGHT = 54
 """Pixels from one of the parallel axes to the next."""
@@ -26,12 +26,12 @@ def page_charts(charts: Mapping[str, Chart | Bars]) -> dict[str, str]:
     """Every chart as a piece of HTML, by name."""
     return {
         name: to_html(
-            figure := _styled(name, plotly_figure(chart)),
+            figure := _styled(plotly_figure(chart)),
             full_html=False,
             include_plotlyjs=False,
             div_id=f"plot-{name.replace(' ', '-').replace('@', '-at-')}",
             default_height=f"{figure.layout.height}px",
-            config={"displaylogo": False, "responsive": True, "modeBarButtons": [BUTTONS]},
+            config={"displaylogo": False, "responsive": True, "displayModeBar": False},
         )
         for name, chart in charts.items()
     }
@@ -40,8 +40,7 @@ def page_charts(charts: Mapping[str, Chart | Bars]) -> dict[str, str]:
 def plotly_figure(chart: Chart | Bars) -> go.Figure:
     """A chart as plotly draws it."""
     if isinstance(chart, Chart):
-        figure = getattr(optuna.visualization, chart.function)(chart.study, **chart.arguments)
-        return _transposed(figure, chart.study) if chart.function == "plot_parallel_coordinate" else figure
+        return _optuna_figure(chart)
     figure = go.Figure()
     for name, values in chart.series.items():
         figure.add_bar(x=list(chart.x), y=list(values), name=name, marker_color=COLOURS.get(name))
@@ -51,7 +50,27 @@ def plotly_figure(chart: Chart | Bars) -> go.Figure:
     return figure
 
 
-def _styled(name: str, figure: go.Figure) -> go.Figure:
+def _optuna_figure(chart: Chart) -> go.Figure:
+    figure = getattr(optuna.visualization, chart.function)(chart.study, **chart.arguments)
+    for trace in figure.data:
+        if trace.name in chart.colours:
+            trace.line.color = trace.marker.color = chart.colours[trace.name]
+    if chart.colours:
+        # A name per trial would fill the page; the pointer shows it.
+        figure.update_layout(showlegend=False)
+    if chart.titles is not None:
+        figure.update_xaxes(title=chart.titles[0])
+        figure.update_yaxes(title=chart.titles[1])
+    if chart.function in ("plot_pareto_front", "plot_slice"):
+        # Optuna colours by the number of the trial; the two scales would take half of a narrow screen.
+        names = ("finished", "best") if chart.function == "plot_pareto_front" else ("finished",) * len(figure.data)
+        for trace, name in zip(figure.data, names, strict=False):
+            trace.marker.update(color=COLOURS[name], showscale=False, size=8)
+        figure.update_layout(showlegend=False)
+    return _transposed(figure, chart.study) if chart.function == "plot_parallel_coordinate" else figure
+
+
+def _styled(figure: go.Figure) -> go.Figure:
     """The look of the report, which must also fit a telephone's screen."""
     figure.update_layout(
         template="simple_white",
@@ -59,16 +78,21 @@ def _styled(name: str, figure: go.Figure) -> go.Figure:
         height=figure.layout.height or 360,
         margin={"l": 10, "r": 10, "t": 30, "b": 40},
         font={"family": "system-ui, sans-serif", "size": 12, "color": "#1d2733"},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
         hoverlabel={"align": "left"},
         autosize=True,
     )
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
-    # Ten trials or more would fill the page with their names.
-    if name == "curves":
-        figure.update_layout(showlegend=False)
-    figure.update_coloraxes(colorbar_thickness=12)
+    texts = [f"{mark:g}" for mark in MARKS]
+    for update in (figure.for_each_xaxis, figure.for_each_yaxis):
+        update(lambda axis: axis.update(tickvals=MARKS, ticktext=texts) if axis.type == "log" else None)
+    for trace in figure.data:
+        if trace.type == "bar" and trace.orientation == "h":
+            # The number beside the longest bar needs room too.
+            figure.update_xaxes(range=[0, 1.2 * max(trace.x)])
+        if trace.type == "contour":
+            trace.colorbar.update(thickness=10, title={"side": "right"})
     return figure
 
 
@@ -93,8 +117,11 @@ def _transposed(figure: go.Figure, study: optuna.Study) -> go.Figure:
         for row, name in enumerate(names)
     ]  # fmt: skip
     figure.layout.shapes, figure.layout.annotations = turned, notes
+    figure.data[-1].marker.colorbar.update(
+        orientation="h", thickness=10, x=0.5, y=0, yanchor="top", title={"side": "bottom"}
+    )
     count = len(figure.layout.shapes)
-    figure.update_layout(height=AXIS_HEIGHT * count + 90)
+    figure.update_layout(height=AXIS_HEIGHT * count + 130)
     figure.update_xaxes(range=[-0.06, 1.06], visible=False, tickvals=None, ticktext=None)
     figure.update_yaxes(range=[count - 0.5, -0.6], visible=False, fixedrange=True)
     return figure

@@ -26,7 +26,7 @@ def small_plan(**changes):
 
 def reported(record, number, value, status="running", cost=0.5, r1=50.0):
     """A trial's record as its process reports it after an epoch; a lost model has no validation."""
-    scores = {"ARS": value, "ERS": value / 2, "R@1": r1, "mAP": 10.0}
+    scores = {"ARS": float(value), "ERS": value / 2, "R@1": r1, "mAP": 10.0}
     lost = status in ("collapsed", "nan", "diverged")
     before = tuple(one for one in record.history if one.epoch < number)
     epoch = EpochRecord(number, 8 * number, 2.0, {"loss": 0.1}, {} if lost else scores, round(cost * 1e6))

@@ -237,8 +237,8 @@ def test_every_sampler_draws_the_same_from_the_same_seed(tmp_path, sampler):
 DRIVER = """
 import sys
 from pathlib import Path
-from tests.tune.test_study import epoch, plan
-from colotride.tune.study import Memory
+from colotride.tune.study import SearchStudy
+from tests.tune.searches import reported, small_plan
 
 study = SearchStudy(Path(sys.argv[1]), small_plan(trials=100, stopping="none"))
 print("ready", flush=True)
