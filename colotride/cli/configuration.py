@@ -13,7 +13,7 @@ from colotride.cli.options.search import Search
 from colotride.cli.options.train import Train
 from colotride.config import RunConfig, load_config
 from colotride.errors import ConfigurationError
-from colotride.presets import preset, quick_look, with_data_root, with_defense
+from colotride.presets import preset, quick, with_data_root, with_defense
 from colotride.registry import load_plugin
 
 NOTHING = ("none", "null")
@@ -38,7 +38,7 @@ def run_config(options: Train | Search) -> RunConfig:
         config = with_defense(config, options.defense)
     config = with_data_root(config, options.data_root or os.environ.get("COLOTRIDE_DATA") or None)
     if options.quick:
-        config = quick_look(config)
+        config = quick(config)
     if options.plugin:
         config = config.with_values({"plugins": tuple(dict.fromkeys((*config.plugins, *options.plugin)))})
     return with_settings(config, options.settings)

@@ -101,7 +101,9 @@ def main(command: Evaluate) -> int:
         except ColoTrideError as error:
             raise type(error)(f"{error}; what is finished is kept: mend it and add --resume") from error
         checks = _sanity(command, prepared, model, images, report) if command.sanity else []
-        examples = retrieval_examples(model, images, prepared.plan, command.examples) if command.examples else []
+        examples = (
+            retrieval_examples(model, images, prepared.plan, command.example_queries) if command.example_queries else []
+        )
     written = save_evaluation(result, output)
     others = paper_rows(subject.config.data.name)
     title = command.name or subject.name

@@ -110,7 +110,11 @@ def test_the_scripts_are_shims_over_the_same_commands():
         ("evaluate", ["--model", "x", "--workers", "-2"], "--workers -2: should be greater than or equal to 1"),
         ("evaluate", ["--model", "x", "--gpus-per-worker", "nan"], "--gpus-per-worker nan: should be a finite number"),
         ("evaluate", ["--model", "x", "--gpus-per-worker", "-1"], "--gpus-per-worker -1: should be greater than"),
-        ("evaluate", ["--model", "x", "--cases", "-1"], "--cases -1: should be greater than or equal to 0"),
+        (
+            "evaluate",
+            ["--model", "x", "--example-queries", "-1"],
+            "--example-queries -1: should be greater than or equal to 0",
+        ),
         ("evaluate", ["--model", "x", "--epsilon", "2"], "--epsilon 2: should be less than or equal to 1"),
         ("evaluate", [], "--model is missing"),
         ("train", ["--seed", "-1"], "--seed -1: should be greater than or equal to 0"),
