@@ -3,8 +3,7 @@
 `make docs` runs it before the site is built; git ignores what it writes.
 """
 
-import contextlib
-import io
+import importlib
 import types
 from collections.abc import Iterator
 from functools import cache
@@ -15,6 +14,8 @@ import griffe
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
+from colotride.cli import main
+from colotride.cli.arguments import parser_of
 from colotride.config import RunConfig
 from colotride.settings import Settings
 
@@ -43,9 +44,20 @@ This page is generated from the code.
 """
 
 
-def main() -> None:
+def write() -> None:
     """Write both pages."""
     (REFERENCE / "configuration.md").write_text(configuration_page())
+    (REFERENCE / "commands.md").write_text(commands_page())
+
+
+def commands_page() -> str:
+    """The help of every command, rare options included; the settings of a run have a page of their own."""
+    rows = [COMMANDS]
+    for name, purpose in main.COMMANDS.items():
+        options = getattr(importlib.import_module(f"colotride.cli.options.{name}"), name.capitalize())
+        text = parser_of(options, rare=True).format_help().rstrip()
+        rows.append(f"## {name}\n\n{purpose[0].upper()}{purpose[1:]}.\n\n```text\n{text}\n```\n")
+    return "\n".join(rows)
 
 
 def configuration_page() -> str:
@@ -157,4 +169,4 @@ def fractional(value: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    write()
