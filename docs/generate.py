@@ -5,7 +5,6 @@
 
 import importlib
 import types
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -17,6 +16,7 @@ from pydantic.fields import FieldInfo
 from colotride.cli import main
 from colotride.cli.arguments import parser_of
 from colotride.config import RunConfig
+from colotride.registry import DEFENSES, Registry
 from colotride.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +64,7 @@ def configuration_page() -> str:
     """Every setting of a run, with its type, its default and what it means, section by section."""
     rows = [CONFIGURATION]
     for name, field in RunConfig.model_fields.items():
-        kinds = list(sections(field.annotation))
+        kinds = sections(name, field)
         if not kinds:
             continue
         rows.append(f"## {name}\n")
@@ -72,18 +72,18 @@ def configuration_page() -> str:
             if len(kinds) > 1:
                 rows.append(f"### {kind.model_fields['name'].default}\n")
             rows.append(table(name, kind))
-    plain = [name for name, field in RunConfig.model_fields.items() if not list(sections(field.annotation))]
+    plain = [name for name, field in RunConfig.model_fields.items() if not sections(name, field)]
     rows.append("## Settings without a section\n")
     rows.append(table("", RunConfig, plain))
     return "\n".join(rows)
 
 
-def sections(annotation: Any) -> Iterator[type[Settings]]:
-    """The kinds of settings that a field may hold: one, or each kind of a union."""
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
-        yield annotation
-    for part in get_args(annotation):
-        yield from sections(part)
+def sections(name: str, field: FieldInfo) -> list[type[Settings]]:
+    """The kinds of settings that a field may hold: none, one, or those of every defense."""
+    if name == "defense":
+        return [defense.Settings for _, defense in DEFENSES.items()]
+    kind = field.annotation
+    return [kind] if isinstance(kind, type) and issubclass(kind, Settings) else []
 
 
 def table(prefix: str, kind: type[Settings], names: list[str] | None = None) -> str:
@@ -121,7 +121,9 @@ def documentation(kind: type[Settings]) -> dict[str, str]:
 
 def values(field: FieldInfo) -> str:
     """The type of a field and its range, in words."""
-    kind = described(field.annotation)
+    registries = [getattr(getattr(limit, "func", None), "__self__", None) for limit in field.metadata]
+    names = [f"`{name}`" for registry in registries if isinstance(registry, Registry) for name in registry]
+    kind = ", ".join(names) or described(field.annotation)
     signs = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
     limits = [
         f"{sign} {getattr(limit, type(limit).__name__.lower()):g}"
