@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import colotride as ct
+from colotride import presets
 from tests.docs.blocks import PAGES, ROOT, RUNNABLE, blocks_of
 from tests.docs.commands import parses, run_line
 from tests.layouts import picture
@@ -43,7 +44,27 @@ def name_of(page):
     return str(page.relative_to(ROOT))
 
 
-@pytest.fixture(scope="session")
+SHORT = {
+    "training.epochs": 1,
+    "data.pairs_per_epoch": 64,
+    "pgd.steps": 2,
+    "evaluation.steps": 2,
+    "evaluation.bootstrap": 20,
+    "validation.queries": 8,
+    "validation.steps": 1,
+}
+"""The digits' preset while the pages run: their code is unchanged, and takes seconds."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_runs():
+    whole = presets._digits
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presets, "_digits", lambda: whole().with_values(SHORT))
+        yield
+
+
+@pytest.fixture(scope="module")
 def first_run(tmp_path_factory):
     """A short run on digits, for the pages that speak of one without making it."""
     folder = tmp_path_factory.mktemp("first") / "runs" / "first"
