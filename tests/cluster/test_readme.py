@@ -22,7 +22,7 @@ def text():
 
 def commands(program):
     """The words of every command of the shell blocks that runs the program, also inside $(...)."""
-    blocks = re.findall(r"```sh\n(.*?)```", text(), re.DOTALL)
+    blocks = re.findall(r"```sh[^\n]*\n(.*?)```", text(), re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     parts = [part for line in lines for part in [re.sub(r"\$\(.*?\)", "X", line), *re.findall(r"\$\((.*?)\)", line)]]
     return [words for words in (shlex.split(part, comments=True) for part in parts) if words[:1] == [program]]

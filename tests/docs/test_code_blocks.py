@@ -46,21 +46,23 @@ def name_of(page):
 
 SHORT = {
     "training.epochs": 1,
-    "data.pairs_per_epoch": 64,
+    "data.pairs_per_epoch": 32,
+    "data.pairs_per_batch": 16,
     "pgd.steps": 2,
     "evaluation.steps": 2,
     "evaluation.bootstrap": 20,
     "validation.queries": 8,
     "validation.steps": 1,
 }
-"""The digits' preset while the pages run: their code is unchanged, and takes seconds."""
+"""What the presets ask for while the pages run: their code is unchanged, and takes seconds."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_runs():
-    whole = presets._digits
+    digits, photographs = presets._digits, presets._photographs
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(presets, "_digits", lambda: whole().with_values(SHORT))
+        patch.setattr(presets, "_digits", lambda: digits().with_values(SHORT))
+        patch.setattr(presets, "_photographs", lambda *given, **named: photographs(*given, **named).with_values(SHORT))
         yield
 
 
