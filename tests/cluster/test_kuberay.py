@@ -80,7 +80,8 @@ def test_the_machines_that_come_with_the_job_run_a_trial_each(job, cluster):
     # A search begins with the machines that are there, and there is no launcher to ask for others.
     assert group["replicas"] == group["maxReplicas"]
     assert (
-        capacity(TrialResources(int(asked["cpu"]), asked["gpu"], None), [offered] * group["replicas"]) == group["replicas"]
+        capacity(TrialResources(int(asked["cpu"]), asked["gpu"], None), [offered] * group["replicas"])
+        == group["replicas"]
     )
 
 
