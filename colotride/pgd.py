@@ -95,6 +95,9 @@ class UpdateRule(Protocol):
     ) -> Float[Tensor, "images channels height width"]:
         """Where to go next; the tensors are detached, and may be overwritten."""
 
+    def can_move(self, gradient: Float[Tensor, "images channels height width"]) -> bool:
+        """Whether any image can still move, with this gradient where it is now."""
+
     def result(
         self, moving: Float[Tensor, "images channels height width"], evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]
     ) -> Float[Tensor, "images channels height width"]:
@@ -116,6 +119,10 @@ class FixedSteps:
     def step(self, moving: Tensor, embeddings: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
         """See `UpdateRule`."""
         return self.ball.project_(moving.sub_(self.ball.direction_(gradient), alpha=self.step_size))
+
+    def can_move(self, gradient: Tensor) -> bool:
+        """See `UpdateRule`."""
+        return bool(gradient.any())
 
     def result(self, moving: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
         """See `UpdateRule`."""
@@ -242,7 +249,7 @@ def perturb(
                 (gradient,) = torch.autograd.grad(losses.sum(), moving)
             moving = moving.detach()
             # Where nothing moves nothing ever will. Only a CPU is asked: a GPU would have to be waited for.
-            if gradient.device.type == "cpu" and not group.any(bool(gradient.any()), gradient.device):
+            if gradient.device.type == "cpu" and not group.any(update.can_move(gradient), gradient.device):
                 break
             moving = update.step(moving, embeddings.detach(), losses.detach(), gradient)
         with torch.no_grad():

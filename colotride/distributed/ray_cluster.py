@@ -15,8 +15,8 @@ from torch import nn
 
 from colotride.data.base import ImageSet
 from colotride.errors import ConfigurationError
-from colotride.evaluation.gallery import Gallery
 from colotride.evaluation.chunks import Chunk, EvaluationPlan, RunChunks, Values, run_chunk
+from colotride.evaluation.gallery import Gallery
 
 Load = Callable[[], tuple[nn.Module, ImageSet]]
 """Makes the model, on the CPU, and the images, on a worker."""

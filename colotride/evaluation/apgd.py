@@ -50,6 +50,7 @@ class AutoPGD:
         self._ball, self._observe = ball, observe
         self._checkpoints, self._steps = set(checkpoints(budget.steps)), budget.steps
         self._passes = 0
+        self._losses = self._best_gradient = torch.empty(0)
         self._step_size = torch.full_like(ball.images[:, :1, :1, :1], 2 * budget.epsilon)
         self._previous: Tensor | None = None
 
@@ -69,6 +70,10 @@ class AutoPGD:
         self._losses = losses
         self._passes += 1
         return self._advance(moving, gradient)
+
+    def can_move(self, gradient: Tensor) -> bool:
+        """See `UpdateRule`; an image without a gradient may still be sent back to its best point, which has one."""
+        return bool(gradient.any()) or bool(self._best_gradient.any())
 
     def result(self, moving: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
         """See `UpdateRule`."""
@@ -106,6 +111,9 @@ class AutoPGD:
         ahead = self._ball.project_(moving - self._step_size * self._ball.direction_(gradient.clone()))
         if self._previous is not None:
             step = MOMENTUM * (ahead - moving) + (1 - MOMENTUM) * (moving - self._previous)
-            ahead = self._ball.project_(moving + step)
+            # Without a gradient an image stays where it is, as in PGD: momentum would make it depend on how long the
+            # images beside it keep the loop running.
+            moves = gradient.flatten(1).any(dim=1)[:, None, None, None]
+            ahead = torch.where(moves, self._ball.project_(moving + step), moving)
         self._previous = moving
         return ahead

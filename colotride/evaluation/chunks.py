@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from colotride.data.base import ImageSet
 from colotride.distributed.shards import ProcessGroup
-from colotride.evaluation.attacks import AttackBatch, attack_named
+from colotride.evaluation.attacks import AttackBatch, Direction, attack_named
 from colotride.evaluation.gallery import Gallery, in_batches, read_views
 from colotride.evaluation.scores import ATTACK_NAMES
 from colotride.evaluation.settings import EvaluationSettings
@@ -225,7 +225,7 @@ def worst_so_far(plan: EvaluationPlan, by_radius: Sequence[Values]) -> list[Valu
         plan: of the evaluation.
         by_radius: what was found at each radius, in increasing order.
     """
-    directions = {}
+    directions: dict[str, Direction] = {}
     for name in plan.targets:
         directions |= attack_named(name, plan.settings.protocol).numbers
     found = [by_radius[0]]

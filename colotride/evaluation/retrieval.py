@@ -100,8 +100,8 @@ def clusterings(gallery: Gallery, starts: int, seed: int) -> Int[Tensor, "starts
 
     Relative to the gallery's centre, so that embeddings that nearly agree keep their digits.
     """
-    points = gallery.exact.points.cpu()
-    points = (points / points.abs().max().clamp_min(1e-300)).float().contiguous().numpy()
+    exact = gallery.exact.points.cpu()
+    points = (exact / exact.abs().max().clamp_min(1e-300)).float().contiguous().numpy()
     found = []
     for start in range(starts):
         kmeans = faiss.Kmeans(

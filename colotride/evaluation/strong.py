@@ -93,11 +93,11 @@ def run_ensemble(
     worst = _Worst(attack, attacked)
     for number, member in enumerate(ensemble(len(objectives), budget.steps)):
         objective = objectives[member.objective]
-        start = {
-            "clean": lambda: None,
-            "random": lambda number=number: random_start(images, attacked.moving, budget, seed + number),
-            "transferred": lambda objective=objective: worst.best_under(objective),
-        }[member.start]()
+        start = None
+        if member.start == "random":
+            start = random_start(images, attacked.moving, budget, seed + number)
+        elif member.start == "transferred":
+            start = worst.best_under(objective)
         worst.begin(member)
         rule = partial(AutoPGD, observe=worst.observe)
         worst.end(perturb(model, images, objective, replace(budget, steps=member.steps), start, rule=rule))

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from colotride.data.base import InMemoryImages
 from colotride.evaluation import ranking
+from colotride.evaluation.chunks import make_plan
 from colotride.evaluation.evaluator import evaluate
 from colotride.evaluation.gallery import Gallery, in_batches
-from colotride.evaluation.chunks import make_plan
 from colotride.evaluation.retrieval import clusterings, nmi, retrieval_values
 from colotride.evaluation.scores import RANK_GOALS
 from colotride.evaluation.settings import EvaluationSettings
