@@ -18,7 +18,7 @@ from tests.servers import archives_of, serving
 LAUNCHER = """
 import runpy, sys
 from colotride.data import archives, download, transfer
-from colotride.data.archives import Archive, Holding
+from colotride.data.archives import Archive, DatasetArchives
 download.ARCHIVES = archives.ARCHIVES = {table!r}
 transfer.PAUSES = {pauses}
 runpy.run_path({script!r}, run_name="__main__")
@@ -120,7 +120,7 @@ def test_one_s_own_images_are_stored_verified_and_pushed_to_where_an_evaluation_
     sound = store.read_bytes()
     store.write_bytes(sound[:2500] + bytes([sound[2500] ^ 1]) + sound[2501:])
     again = run("scripts/download.py", *asked, cwd=tmp_path)
-    assert f"mine/.colotride/{store.name} has the checksum " in again.stderr
+    assert f"mine/.colotride/{store.name} has another checksum at image " in again.stderr
     assert "it was made again" in again.stderr
     assert store.read_bytes() == sound
     line = refused(run("scripts/download.py", "folder", "--data-root", address, "--stored-size", "16", cwd=tmp_path))
