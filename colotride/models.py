@@ -238,5 +238,5 @@ def _torchvision_backbone(architecture: str, weights: str) -> nn.Module:
     except OSError as error:
         raise ModelError(
             f"ImageNet weights of {architecture} are neither in {torch.hub.get_dir()}/checkpoints nor downloadable "
-            f"({error}); put the file there, or start from random weights with --model.weights none"
+            f"({error}); put the file there, or start from random weights with --run.model.weights none"
         ) from error

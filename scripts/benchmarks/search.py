@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 
 from colotride.config import RunConfig
 from colotride.io import write_atomically
-from colotride.tune.build import build_space
-from colotride.tune.engine import Resources, run_search
-from colotride.tune.memory import Memory
-from colotride.tune.objective import TrialResources
-from colotride.tune.plan import Plan
-from colotride.tune.trials import TrialRow
+from colotride.tune.plan import SearchPlan
+from colotride.tune.ray_tune import run_trials
+from colotride.tune.records import TrialRecord
+from colotride.tune.resources import TrialFolders, TrialResources
+from colotride.tune.space import build_space
+from colotride.tune.study import SearchStudy
 
 METHODS: Mapping[str, dict[str, Any]] = {
     "random": {"sampler": "random", "stopping": "none"},
@@ -72,10 +72,10 @@ def compare(
             on_search(f"{method}, seed {seed}")
             config = base.with_values({"seed": seed, "data.hold_out_validation": True})
             space, budget = build_space(config), trials * config.training.epochs
-            plan = Plan(
+            plan = SearchPlan(
                 base=config,
                 space=space,
-                first=(space.point_of(config, clip=True),),
+                initial_points=(space.values_of(config, clip=True),),
                 trials=10 * trials,
                 max_epochs=budget,
                 seed=seed,
@@ -91,48 +91,48 @@ class _Log:
     """Notes in which order the trials end; a `TrialCallback`."""
 
     def __init__(self) -> None:
-        self.ended_rows: list[TrialRow] = []
+        self.ended_records: list[TrialRecord] = []
 
-    def started(self, row: TrialRow) -> None:
+    def started(self, record: TrialRecord) -> None:
         pass
 
-    def reported(self, row: TrialRow, result: dict[str, Any]) -> None:
+    def reported(self, record: TrialRecord) -> None:
         pass
 
-    def ended(self, row: TrialRow) -> None:
-        self.ended_rows.append(row)
+    def ended(self, record: TrialRecord) -> None:
+        self.ended_records.append(record)
 
 
-def _course(method: str, plan: Plan, at_once: int) -> Course:
+def _course(method: str, plan: SearchPlan, at_once: int) -> Course:
     with tempfile.TemporaryDirectory() as name:
         folder, log = Path(name), _Log()
-        memory = Memory(folder, plan)
-        place = TrialResources(folder / "trials", "cpu", 1)
+        study = SearchStudy(folder, plan)
+        resources = TrialResources(concurrent=at_once)
         began = time.perf_counter()
-        run_search(memory, folder, Resources(1, 0.0, at_once), at_once, place, [log])
+        run_trials(study, folder, resources, at_once, TrialFolders(folder / "trials"), [log])
         seconds = time.perf_counter() - began
-    rows, epochs, best = memory.rows(), list[int](), list[float]()
+    records, epochs, best = study.records(), list[int](), list[float]()
     trained, highest = 0, -np.inf
-    for row in log.ended_rows:
-        trained += row.epoch
-        if row.status == "finished":
-            highest = max(highest, row.curve[-1])
+    for record in log.ended_records:
+        trained += record.epoch
+        if record.status == "finished":
+            highest = max(highest, record.scores["ARS"])
             epochs.append(trained)
             best.append(float(highest))
-    stopped = [row for row in rows if row.status == "stopped"]
-    would = plan.epochs * len(rows)
+    stopped = [record for record in records if record.status == "stopped"]
+    would = plan.epochs * len(records)
     return Course(
         method=method,
         seed=plan.seed,
-        default=rows[0].curve[-1],
+        default=records[0].scores["ARS"],
         epochs=epochs,
         best=best,
-        trials=len(rows),
+        trials=len(records),
         stopped=len(stopped),
-        saved=sum(plan.epochs - row.epoch for row in stopped) / would,
+        saved=sum(plan.epochs - record.epoch for record in stopped) / would,
         seconds=seconds,
-        training=sum(row.seconds for row in rows),
-        overhead=(seconds * at_once - sum(row.seconds for row in rows)) / len(rows),
+        training=sum(record.seconds for record in records),
+        overhead=(seconds * at_once - sum(record.seconds for record in records)) / len(records),
     )
 
 

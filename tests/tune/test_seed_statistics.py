@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from colotride.tune.standing import Standing, difference, differences, verdict_rows
+from colotride.tune.seed_statistics import SeedStatistics, difference, difference_lines, verdict_rows
 
 
 def welch(one, other):
@@ -27,7 +27,7 @@ def test_a_difference_is_told_from_noise_by_welchs_interval(one, other, beyond):
 
 def test_of_a_single_seed_the_noise_is_unknown():
     assert difference([30.0], [20.0, 21.0]) is None
-    rows = verdict_rows({"default": standing("default", [20.0]), "best": standing("best", [30.0])}, "ARS")
+    rows = verdict_rows({"default": statistics("default", [20.0]), "best": statistics("best", [30.0])}, "ARS")
     assert rows[1]["ARS against default"] == "+10.0, noise unknown (one seed)"
 
 
@@ -35,25 +35,25 @@ def test_equal_values_without_spread_differ_by_nothing():
     assert not difference([5.0, 5.0], [5.0, 5.0]).beyond_noise
 
 
-def standing(name, ars, lost=()):
-    return Standing(name, {"R@1": ars, "mAP": ars, "ERS": ars, "ARS": ars}, lost)
+def statistics(name, ars, lost=()):
+    return SeedStatistics(name, {"R@1": ars, "mAP": ars, "ERS": ars, "ARS": ars}, lost)
 
 
 def test_the_verdict_as_text():
     rows = verdict_rows(
-        {"default": standing("default", [20.0, 22.0]), "best": standing("best", [40.0, 42.0], ("nan",))}, "ARS"
+        {"default": statistics("default", [20.0, 22.0]), "best": statistics("best", [40.0, 42.0], ("nan",))}, "ARS"
     )
     assert rows[0]["ARS"] == "21.0 ± 1.4"
     assert rows[0]["ARS against default"] == ""
     assert rows[1]["seeds"] == "2 (nan lost)"
     mean, low, high = welch([40.0, 42.0], [20.0, 22.0])
-    assert differences(rows) == [
+    assert difference_lines(rows) == [
         f"best: ARS against default {mean:+.1f} [{low:+.1f}, {high:+.1f}] (95 %), beyond the noise"
     ]
 
 
 def test_a_configuration_that_was_lost_with_every_seed_stands_at_zero():
-    lost = Standing("best", {}, ("nan", "nan"))
-    rows = verdict_rows({"default": standing("default", [20.0, 22.0]), "best": lost}, "ARS")
+    lost = SeedStatistics("best", {}, ("nan", "nan"))
+    rows = verdict_rows({"default": statistics("default", [20.0, 22.0]), "best": lost}, "ARS")
     assert rows[1]["ARS"] == "0.0"
     assert rows[1]["ARS against default"].startswith("-21.0")

@@ -8,11 +8,10 @@ from rich import box
 from rich.table import Table
 from scipy import stats
 
-from colotride.tune.verdict import Judged
+from colotride.tune.records import SHOWN_SCORES
 
 CONFIDENCE = 0.95
-
-COLUMNS = ("R@1", "mAP", "ERS", "ARS")
+DEFAULT = "default"
 
 
 @dataclass(frozen=True)
@@ -25,17 +24,17 @@ class Difference:
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Whether the interval leaves out zero."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
-class Standing:
+class SeedStatistics:
     """One configuration, retrained with several seeds and evaluated on the test classes."""
 
     name: str
     scores: dict[str, list[float]] = field(default_factory=dict)
-    """By the name of the score, one per seed that could be evaluated."""
+    """By the name of the score, in percent: one per seed that could be evaluated."""
     lost: tuple[str, ...] = ()
     """How the other seeds ended."""
 
@@ -43,21 +42,19 @@ class Standing:
         """Mean over the seeds; 0 where no seed could be evaluated, as a lost model retrieves nothing."""
         return float(np.mean(self.scores[score])) if self.scores.get(score) else 0.0
 
-    def spread(self, score: str) -> float | None:
-        """Standard deviation over the seeds; None of a single one."""
+    def deviation(self, score: str) -> float | None:
+        """Standard deviation over the seeds; None for a single one."""
         values = self.scores.get(score, [])
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
-
-def standing_of(name: str, judged: Sequence[Judged]) -> Standing:
-    """Gather the seeds of one configuration."""
-    evaluated = [one.evaluation.scores() for one in judged if one.evaluation is not None]
-    scores = {score: [one[score] for one in evaluated] for score in COLUMNS} if evaluated else {}
-    return Standing(name, scores, tuple(one.status for one in judged if one.evaluation is None))
+    def text(self, score: str) -> str:
+        """Mean and standard deviation."""
+        deviation = self.deviation(score)
+        return f"{self.mean(score):.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
 
 
 def difference(one: Sequence[float], other: Sequence[float]) -> Difference | None:
-    """How much higher the first mean is; None where a side has a single value and the noise is unknown."""
+    """How much higher the first mean is; None where a side has a single value, so that the noise is unknown."""
     if min(len(one), len(other)) < 2:
         return None
     mean = float(np.mean(one) - np.mean(other))
@@ -67,32 +64,32 @@ def difference(one: Sequence[float], other: Sequence[float]) -> Difference | Non
     return Difference(mean, float(interval.low), float(interval.high))
 
 
-def verdict_rows(standings: Mapping[str, Standing], score: str) -> list[dict[str, str]]:
-    """The verdict as text: every configuration's means and spreads, and what sets it apart from the default.
+def verdict_rows(statistics: Mapping[str, SeedStatistics], score: str) -> list[dict[str, str]]:
+    """The verdict as text: every configuration's means and deviations, and its difference from the default.
 
     Args:
-        standings: by name; the default's is "default".
-        score: by which they are told apart.
+        statistics: by name; the default's is "default".
+        score: of the last column.
     """
-    default = standings["default"]
+    default = statistics[DEFAULT]
     rows = []
-    for name, one in standings.items():
+    for name, one in statistics.items():
         seeds = str(len(one.scores.get(score, []))) + (f" ({', '.join(one.lost)} lost)" if one.lost else "")
-        numbers = {column: _with_spread(one, column) for column in COLUMNS}
+        scores = {column: one.text(column) for column in SHOWN_SCORES}
         rows.append(
             {
                 "configuration": name,
                 "seeds": seeds,
-                **numbers,
-                f"{score} against default": _against(one, default, score),
+                **scores,
+                f"{score} against default": "" if name == DEFAULT else _difference_text(one, default, score),
             }
         )
     return rows
 
 
 def verdict_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
-    """The same for a terminal, without the last column, which is too wide for one; see `differences`."""
-    table = Table(title=title, caption="mean ± standard deviation over the seeds", box=box.SIMPLE_HEAD)
+    """The same for a terminal, without the last column, which is too wide for one; see `difference_lines`."""
+    table = Table(title=title, caption="mean ± standard deviation over the seeds, %", box=box.SIMPLE_HEAD)
     columns = list(rows[0])[:-1]
     for column in columns:
         table.add_column(column, justify="left" if column == "configuration" else "right", no_wrap=True)
@@ -101,20 +98,13 @@ def verdict_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
     return table
 
 
-def differences(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """What sets each configuration apart from the default, a line each."""
+def difference_lines(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """How each configuration differs from the default, a line each."""
     last = list(rows[0])[-1]
     return [f"{row['configuration']}: {last} {row[last]}" for row in rows if row[last]]
 
 
-def _with_spread(one: Standing, score: str) -> str:
-    spread = one.spread(score)
-    return f"{one.mean(score):.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
-
-
-def _against(one: Standing, default: Standing, score: str) -> str:
-    if one.name == default.name:
-        return ""
+def _difference_text(one: SeedStatistics, default: SeedStatistics, score: str) -> str:
     found = difference(one.scores.get(score, []), default.scores.get(score, []))
     if found is None:
         return f"{one.mean(score) - default.mean(score):+.1f}, noise unknown (one seed)"
