@@ -27,7 +27,7 @@ from colotride.data.splits import load_splits
 from colotride.devices import device_of
 from colotride.training.checkpoint import CHECKPOINTS, checkpoints_in
 from colotride.training.records import EpochRecord, Outcome
-from colotride.training.run_directory import CheckpointPolicy, RunFolder
+from colotride.training.run_directory import CheckpointPolicy, RunDirectory
 from colotride.training.trainer import Trainer
 
 
@@ -93,7 +93,7 @@ def _there(
     start_ray()
     wanted.check()
     # Begins the folder, or refuses one of another run before any worker has come up.
-    RunFolder(directory, config, checkpoint_policy).open()
+    RunDirectory(directory, config, checkpoint_policy).open()
     return partial(
         train_on_workers,
         config,
