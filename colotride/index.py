@@ -55,13 +55,13 @@ class Index:
         Raises:
             DataError: no such folder, or none of the pictures can be decoded.
         """
-        paths = _listed(pictures)
+        paths = pictures_in(pictures)
         found: list[Tensor] = []
         kept: list[str] = []
         skipped: list[tuple[str, str]] = []
         for start in range(0, len(paths), batch_size):
             part = paths[start : start + batch_size]
-            for path, embedding in _embedded(net, part, skipped):
+            for path, embedding in embed_decodable(net, part, skipped):
                 kept.append(path)
                 found.append(embedding)
             if on_progress:
@@ -135,7 +135,12 @@ class Index:
         return cls(net, index, paths, [(one, reason) for one, reason in skipped])
 
 
-def _listed(pictures: Picture | Sequence[Picture]) -> list[str]:
+def pictures_in(pictures: Picture | Sequence[Picture]) -> list[str]:
+    """Paths of the pictures: those of a folder and its subfolders in alphabetical order, or the given ones.
+
+    Raises:
+        DataError: no such folder, or no picture in it.
+    """
     if not isinstance(pictures, str | PathLike):
         return [str(path) for path in pictures]
     folder = Path(pictures)
@@ -147,8 +152,17 @@ def _listed(pictures: Picture | Sequence[Picture]) -> list[str]:
     return found
 
 
-def _embedded(net: Embedder, paths: Sequence[str], skipped: list[tuple[str, str]]) -> list[tuple[str, Tensor]]:
-    """Embed all together; where one cannot be decoded, each by itself."""
+def embed_decodable(net: Embedder, paths: Sequence[str], skipped: list[tuple[str, str]]) -> list[tuple[str, Tensor]]:
+    """Embed pictures together; where one cannot be decoded, each by itself.
+
+    Args:
+        net: what `colotride.load` returned.
+        paths: of the pictures.
+        skipped: takes path and reason of each picture that cannot be decoded.
+
+    Returns:
+        Path and embedding of the others.
+    """
     try:
         return list(zip(paths, net.embed(paths), strict=True))
     except DataError:
