@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from colotride.data.settings import DataSettings
@@ -17,6 +17,7 @@ from colotride.evaluation.settings import EvaluationSettings
 from colotride.io import write_atomically
 from colotride.models import ModelSettings
 from colotride.pgd import PGDSettings
+from colotride.registry import DEFENSES, load_plugin
 from colotride.settings import Fraction, Settings
 from colotride.training.health import HealthSettings
 from colotride.training.optimizer import TrainingSettings
@@ -50,6 +51,8 @@ class ValidationSettings(Settings):
 class RunConfig(Settings):
     """Everything that decides a run's numbers, except the machine."""
 
+    plugins: tuple[Annotated[str, AfterValidator(load_plugin)], ...] = ()
+    """Modules of one's own that register defenses, miners, losses or data sets; imported before anything is checked."""
     data: DataSettings
     model: ModelSettings = ModelSettings()
     defense: AnyDefenseSettings = ColoTrideSettings()
@@ -61,6 +64,12 @@ class RunConfig(Settings):
     health: HealthSettings = HealthSettings()
     seed: int = Field(default=0, ge=0)
     """The one seed from which all randomness of the run flows."""
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """Arrive in another process, which has to know what the plugins register."""
+        super().__setstate__(state)
+        for module in self.plugins:
+            load_plugin(module)
 
     def with_values(self, values: Mapping[str, Any]) -> "RunConfig":
         """A copy in which some fields, named by dotted path ("pgd.steps"), have other values, validated as a whole.
@@ -127,9 +136,7 @@ def load_config(path: Path) -> RunConfig:
 
 
 def _line(error: ErrorDetails) -> str:
-    location = [str(part) for part in error["loc"]]
-    # The name of the defense stands in the location of its fields; the user wrote no such key.
-    names = [location[0], *location[2:]] if location[0] == "defense" else location
+    names = [str(part) for part in error["loc"]]
     path = ".".join(names)
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(names[-1], _names(RunConfig), n=1)
@@ -143,7 +150,7 @@ def _names(section: type[Settings]) -> list[str]:
     found = []
     for name, field in section.model_fields.items():
         found.append(name)
-        kinds = getattr(field.annotation, "__args__", (field.annotation,))
+        kinds = [defense.Settings for _, defense in DEFENSES.items()] if name == "defense" else [field.annotation]
         for kind in kinds:
             if isinstance(kind, type) and issubclass(kind, Settings):
                 found += _names(kind)

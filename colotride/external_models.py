@@ -1,9 +1,7 @@
 """Models that others made: TorchScript, torch.export, or a function that returns a module."""
 
 import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from colotride.errors import ModelError
+from colotride.registry import modules_of_working_directory
 
 FORMS = "a run's folder, an MLflow URI (models:/..., runs:/...), a .pt or .pt2 file, or package.module:function"
 
@@ -61,17 +60,6 @@ def load_external_model(spec: str) -> ExternalModel:
     if not colon or not function.isidentifier() or "/" in module:
         raise ModelError(f"model {spec} is not there; give {FORMS}")
     return ExternalModel(_called(module, function, spec), spec)
-
-
-@contextmanager
-def modules_of_working_directory() -> Iterator[None]:
-    """Let modules that lie in the working directory be imported meanwhile."""
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
 
 
 def _script(path: Path) -> nn.Module:

@@ -1,15 +1,68 @@
 """The losses that training minimises, as functions of the embeddings or the distances of a batch of triplets."""
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import AfterValidator
 from torch import Tensor
 
-LossName = Literal["triplet", "multi-similarity"]
+from colotride.registry import LOSSES, register_loss
+
+LossName = Annotated[str, AfterValidator(LOSSES.check)]
+"""Name of a registered base loss."""
 
 POSITIVE_SCALE, NEGATIVE_SCALE, THRESHOLD, MINING_MARGIN = 2.0, 50.0, 0.5, 0.1
 """alpha, beta, lambda and epsilon of the multi-similarity loss, as in its authors' code."""
+
+
+@dataclass(frozen=True)
+class LossBatch:
+    """What a base loss may be a function of: the embeddings of a batch of triplets, with their graph.
+
+    Everything is of the whole batch, also where several processes share it; what a loss does not ask for is not
+    computed.
+    """
+
+    anchor: Float[Tensor, "own dim"]
+    """Unit vectors of this process's share of the batch."""
+    positive: Float[Tensor, "own dim"]
+    negative: Float[Tensor, "own dim"]
+    labels: Int[Tensor, "images"]
+    """Classes of all anchors, all positives and all negatives, on the device."""
+    margin: float
+    distances: Callable[[Tensor, Tensor], Tensor]
+    """Distances of matching rows, in the metric of the training, joined over the processes."""
+    join: Callable[[Tensor], Tensor]
+    """Joins the rows of all processes."""
+
+    @cached_property
+    def anchor_positive(self) -> Float[Tensor, "triplets"]:
+        """d(A, P)."""
+        return self.distances(self.anchor, self.positive)
+
+    @cached_property
+    def anchor_negative(self) -> Float[Tensor, "triplets"]:
+        """d(A, N)."""
+        return self.distances(self.anchor, self.negative)
+
+    @cached_property
+    def embeddings(self) -> Float[Tensor, "images dim"]:
+        """All anchors, then all positives, then all negatives; row i is of class `labels[i]`."""
+        return torch.cat([self.join(part) for part in (self.anchor, self.positive, self.negative)])
+
+
+@register_loss("triplet")
+def _triplet(batch: LossBatch) -> Float[Tensor, ""]:
+    return triplet_loss(batch.anchor_positive, batch.anchor_negative, batch.margin)
+
+
+@register_loss("multi-similarity")
+def _multi_similarity(batch: LossBatch) -> Float[Tensor, ""]:
+    return multi_similarity_loss(batch.embeddings, batch.labels)
 
 
 def triplet_loss(

@@ -3,18 +3,21 @@
 Every miner is a preference over the 2 B images of the batch, drawn or computed, of which each anchor takes the first.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import AfterValidator
 from torch import Tensor
 
 from colotride.errors import DataError
 from colotride.geometry import Metric, distance_matrix
+from colotride.registry import MINERS, register_miner
 
-MinerName = Literal["random", "semi-hard", "softhard", "distance-weighted", "hardest"]
+MinerName = Annotated[str, AfterValidator(MINERS.check)]
+"""Name of a registered miner."""
 
 NEAREST_WEIGHTED = 0.5
 """Distance-weighted mining treats nearer negatives like this one: their weights would explode (Wu et al., 2017)."""
@@ -118,8 +121,9 @@ def mine(
         margin=margin,
         dim=anchors.shape[1],
     )
-    negatives, qualified = _prefer(candidates, *PREFERENCES[miner](candidates))
-    chosen = _softhard_positives(candidates, partner, generator) if miner == "softhard" else partner
+    kind = MINERS[miner]
+    negatives, qualified = _prefer(candidates, *kind.negatives(candidates))
+    chosen = partner if kind.positives is None else _positives(candidates, kind.positives, partner, generator)
     return Mined(chosen, negatives, 1 - qualified.to(to_images.dtype).mean())
 
 
@@ -135,28 +139,38 @@ def shrinking_margin(margin: float, epoch: int, epochs: int) -> float:
 
 
 Preference = Callable[[Candidates], tuple[Bool[Tensor, "pairs images"], Float[Tensor, "pairs images"]]]
-"""Which images qualify as negatives, and how they are ordered among themselves."""
+"""Which images qualify, and how they are ordered among themselves: the first in the order is taken."""
 
 
+@register_miner("random")
 def _any(candidates: Candidates) -> tuple[Tensor, Tensor]:
     return candidates.other_class, candidates.draw
 
 
+@register_miner("semi-hard")
 def _semi_hard(candidates: Candidates) -> tuple[Tensor, Tensor]:
     beyond = candidates.distances > candidates.to_positive
     within = candidates.distances < candidates.to_positive + candidates.margin
     return candidates.other_class & beyond & within, candidates.draw
 
 
+def _harder_positives(candidates: Candidates) -> tuple[Tensor, Tensor]:
+    nearest = candidates.distances.masked_fill(~candidates.other_class, torch.inf).amin(dim=1, keepdim=True)
+    return candidates.own_class & (candidates.distances > nearest), candidates.draw
+
+
+@register_miner("softhard", positives=_harder_positives)
 def _softhard(candidates: Candidates) -> tuple[Tensor, Tensor]:
     farthest = candidates.distances.masked_fill(~candidates.own_class, -torch.inf).amax(dim=1, keepdim=True)
     return candidates.other_class & (candidates.distances < farthest), candidates.draw
 
 
+@register_miner("hardest")
 def _hardest(candidates: Candidates) -> tuple[Tensor, Tensor]:
     return candidates.other_class, -candidates.distances
 
 
+@register_miner("distance-weighted")
 def _distance_weighted(candidates: Candidates) -> tuple[Tensor, Tensor]:
     near = candidates.distances.clamp(NEAREST_WEIGHTED, FARTHEST_WEIGHTED)
     # log 1/q(d), q(d) ~ d^(n-2) (1 - d^2/4)^((n-3)/2); adding Gumbel noise makes the largest a draw by these weights.
@@ -165,28 +179,21 @@ def _distance_weighted(candidates: Candidates) -> tuple[Tensor, Tensor]:
     return candidates.other_class & (candidates.distances < FARTHEST_WEIGHTED), log_weight + gumbel
 
 
-PREFERENCES: Mapping[MinerName, Preference] = {
-    "random": _any,
-    "semi-hard": _semi_hard,
-    "softhard": _softhard,
-    "distance-weighted": _distance_weighted,
-    "hardest": _hardest,
-}
-
-
 def _prefer(candidates: Candidates, qualified: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """The first of the qualified images of each anchor, or any negative; and whether one qualified."""
+    qualified = qualified & candidates.other_class
     best = order.masked_fill(~qualified, -torch.inf).argmax(dim=1)
     fallback = candidates.draw.masked_fill(~candidates.other_class, -torch.inf).argmax(dim=1)
     found = qualified.any(dim=1)
     return torch.where(found, best, fallback), found
 
 
-def _softhard_positives(
-    candidates: Candidates, partner: Int[Tensor, "pairs"], generator: torch.Generator
+def _positives(
+    candidates: Candidates, preference: Preference, partner: Int[Tensor, "pairs"], generator: torch.Generator
 ) -> Int[Tensor, "pairs"]:
-    nearest = candidates.distances.masked_fill(~candidates.other_class, torch.inf).amin(dim=1, keepdim=True)
-    hard = candidates.own_class & (candidates.distances > nearest)
+    """The positive of each anchor that a preference takes, or its partner where none qualifies."""
     draw = torch.rand(candidates.draw.shape, generator=generator).to(candidates.draw.device)
-    chosen = draw.masked_fill(~hard, -1).argmax(dim=1)
-    return torch.where(hard.any(dim=1), chosen, partner)
+    qualified, order = preference(replace(candidates, draw=draw))
+    qualified = qualified & candidates.own_class
+    chosen = order.masked_fill(~qualified, -torch.inf).argmax(dim=1)
+    return torch.where(qualified.any(dim=1), chosen, partner)

@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 from colotride.config import RunConfig
-from colotride.data.settings import DatasetName, DataSettings
-from colotride.defenses import DEFENSES, CollapsenessSettings
-from colotride.errors import ConfigurationError
+from colotride.data.settings import DataSettings
+from colotride.defenses import CollapsenessSettings
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.models import TWO_CONVOLUTIONS, ModelSettings
 from colotride.pgd import PGDSettings
+from colotride.registry import DATASETS, DEFENSES
 from colotride.training.optimizer import TrainingSettings
 
 
@@ -19,11 +18,12 @@ def preset(name: str) -> RunConfig:
     """The configuration with which COLO-TRIDE is trained on a data set.
 
     Args:
-        name: `digits`, `fashion-mnist`, `cub`, `cars`, `sop`, or `folder` and `manifest`: one's own images with the paper's
-            settings for photographs.
+        name: `digits`, `fashion-mnist`, `cub`, `cars`, `sop`; `folder` and `manifest`: one's own images with the
+            paper's settings for photographs; or a data set that a plugin registered, with the same settings and what
+            it recommends.
 
     Raises:
-        ConfigurationError: no such preset.
+        ConfigurationError: no such data set.
     """
     makers: dict[str, Callable[[], RunConfig]] = {
         "digits": _digits,
@@ -34,9 +34,10 @@ def preset(name: str) -> RunConfig:
         "folder": partial(_photographs, "folder", attention_factor=10.0),
         "manifest": partial(_photographs, "manifest", attention_factor=10.0),
     }
-    if name not in makers:
-        raise ConfigurationError(f"no preset {name!r}; there are {', '.join(get_args(DatasetName))}")
-    return makers[name]()
+    if name in makers:
+        return makers[name]()
+    recommended = DATASETS[name].recommended
+    return _photographs(name, attention_factor=10.0).with_values(recommended)
 
 
 def _digits() -> RunConfig:
@@ -70,7 +71,7 @@ def _fashion_mnist() -> RunConfig:
     )
 
 
-def _photographs(name: DatasetName, attention_factor: float) -> RunConfig:
+def _photographs(name: str, attention_factor: float) -> RunConfig:
     return RunConfig(
         data=DataSettings(name=name, stored_size=256, image_size=224, flip=True, validation_fraction=0.2),
         collapseness=CollapsenessSettings(attention_factor=attention_factor),
@@ -100,6 +101,4 @@ def with_defense(config: RunConfig, name: str) -> RunConfig:
     Raises:
         ConfigurationError: no such defense.
     """
-    if name not in DEFENSES:
-        raise ConfigurationError(f"no defense {name!r}; there are {', '.join(DEFENSES)}")
-    return config.with_values({"defense": {"name": name}, **DEFENSES[name].recommended})
+    return config.with_values({"defense": {"name": name}, **DEFENSES[name].Settings.recommended})

@@ -1,10 +1,11 @@
 """Whoever wants to hear of a search's trials: the display, MLflow."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from colotride.tune.trials import TrialRow
 
 
+@runtime_checkable
 class TrialCallback(Protocol):
     """Told of everything that happens to a trial, in the driver's process."""
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colotride.tune.callbacks import TrialCallback
 from ray import tune
 
 from colotride.distributed.ray_train import Workers
 from colotride.errors import SearchError
+from colotride.tune.callbacks import TrialCallback
 from colotride.tune.memory import Memory
 from colotride.tune.objective import TrialResources, run_trial
 from colotride.tune.plan import Plan

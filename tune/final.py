@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from colotride.config import RunConfig, save_config
-from colotride.tune.record import SearchRecord
+from colotride.tracking.searches import SearchRecord
 from colotride.tune.session import Session
 from colotride.tune.standing import Standing, standing_of
 from colotride.tune.trials import TrialRow

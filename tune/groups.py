@@ -11,7 +11,7 @@ from colotride.defenses import DEFENSES
 from colotride.defenses.anchor import HardnessTerm
 from colotride.defenses.colo_tride import Phases
 from colotride.geometry import WeightGradient, Weighting
-from colotride.mining import MinerName
+from colotride.registry import MINERS
 from colotride.tune.parameters import Above, AnyParameter, Choice, Condition, Continuous, Integer
 
 PERTURBS: dict[str, Condition] = {"defense.name": tuple(name for name in DEFENSES if name != "natural")}
@@ -128,7 +128,7 @@ def optional_groups(base: RunConfig) -> Mapping[str, tuple[AnyParameter, ...]]:
             ),
         ),
         "phases": (Choice(name="phases", label="phases", path="defense.phases", values=get_args(Phases)),),
-        "mining": (Choice(name="miner", label="miner", path="training.miner", values=get_args(MinerName)),),
+        "mining": (Choice(name="miner", label="miner", path="training.miner", values=MINERS.names()),),
         "intra-class": (
             Continuous(
                 name="intra_class_coefficient",

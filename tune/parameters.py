@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ TOLERANCE = 1e-9
 """Relative: dividing by epsilon and multiplying by it again may cost the last digits of a value."""
 
 
+@runtime_checkable
 class Suggests(Protocol):
     """The part of an Optuna trial that a space uses."""
 

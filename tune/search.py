@@ -27,6 +27,7 @@ from colotride.distributed.ray_cluster import machines, start_ray
 from colotride.errors import SearchError
 from colotride.presets import with_data_root
 from colotride.tracking.export import Tracker, default_uri
+from colotride.tracking.searches import SearchRecord
 from colotride.tune.build import build_space
 from colotride.tune.conclusion import conclude, draw, interrupted, result_of
 from colotride.tune.display import Display
@@ -35,7 +36,6 @@ from colotride.tune.final import give_verdict, register_winner
 from colotride.tune.memory import Memory
 from colotride.tune.objective import TrialResources
 from colotride.tune.plan import Plan, Sampler, Stopping, load_plan, objectives_of, save_plan
-from colotride.tune.record import SearchRecord
 from colotride.tune.session import Session
 from colotride.tune.starts import start_points
 from colotride.tune.trials import best_first

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from colotride.tune.callbacks import TrialCallback
 from ray.tune import Callback
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from colotride.tune.callbacks import TrialCallback
 from colotride.tune.memory import Memory
 
 OUT_OF_MEMORY = "out-of-memory"

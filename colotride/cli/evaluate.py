@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -29,7 +29,7 @@ from torch import nn
 from colotride.cli.options import device_of, parse
 from colotride.config import RunConfig
 from colotride.data.base import ImageSet
-from colotride.data.settings import DatasetName, absolute_root
+from colotride.data.settings import absolute_root
 from colotride.data.splits import load_test
 from colotride.distributed.ray_cluster import on_workers
 from colotride.errors import ColoTrideError, ConfigurationError
@@ -45,9 +45,11 @@ from colotride.external_models import ExternalModel, load_external_model
 from colotride.models import ModelSettings, build_model
 from colotride.pgd import Budget
 from colotride.presets import preset, with_data_root
+from colotride.registry import DATASETS
 from colotride.reproduction.paper import paper_rows
-from colotride.tracking.export import RunRecord, default_uri
+from colotride.tracking.export import default_uri
 from colotride.tracking.model_registry import load_registered
+from colotride.tracking.runs import RunRecord
 from colotride.training.runs import load_run
 
 URI = re.compile(r"^(models|runs|mlflow-artifacts|s3|gs|dbfs|file):/")
@@ -60,7 +62,7 @@ class Evaluate:
     model: str | None = None
     """A run's folder, an MLflow URI (models:/..., runs:/...), a TorchScript (.pt) or exported (.pt2) file, or
     package.module:function that returns a torch.nn.Module (required)."""
-    dataset: DatasetName | None = None
+    dataset: str | None = None
     """Image set (default: the run's; other models need one). folder and manifest are your own images."""
     data_root: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder that holds the data sets; of folder and manifest, the folder or table itself (default: the run's)."""
@@ -192,7 +194,7 @@ def subject_of(command: Evaluate) -> Subject:
     else:
         raise ConfigurationError(
             f"--dataset is missing: {command.model} does not say what it was trained for; "
-            f"give one of {', '.join(get_args(DatasetName))}"
+            f"give one of {', '.join(DATASETS)}"
         )
     config = with_data_root(config, command.data_root)
     data: dict[str, Any] = {"root": absolute_root(config.data.root)}

@@ -14,34 +14,33 @@ import tyro
 
 from colotride.cli.options import parse
 from colotride.errors import ConfigurationError
-from colotride.tracking.export import FOLDER, Tracker, default_uri
-from colotride.tracking.outbox import LINES
+from colotride.tracking.export import DIRECTORY, JOURNAL, Tracker, default_uri
 
 
 @dataclass(frozen=True)
 class Sync:
-    """Send what is left in the outboxes of runs and searches; each record goes to the store that it was begun in."""
+    """Send what MLflow does not hold yet; each record goes to the store that it was started in."""
 
     folders: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Folders of runs or searches."""
+    """Directories of runs or searches."""
     seconds: float = 30.0
     """How long to wait for a store that is out of reach."""
     json: bool = False
-    """Print what is left by folder as JSON."""
+    """Print how many entries are missing, by directory, as JSON."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Send; 0 when nothing is left, 1 when a store is still out of reach."""
+    """Send; 0 when the stores hold everything, 1 when something is missing."""
     command = parse(Sync, arguments, Sync())
     if not command.folders:
-        raise ConfigurationError("no folder to send: name those of runs or searches, such as runs/first")
+        raise ConfigurationError("no directory to send: name those of runs or searches, such as runs/first")
     for folder in command.folders:
-        if not (folder / FOLDER / LINES).is_file():
-            raise ConfigurationError(f"{folder} holds no record for MLflow; name the folder of a run or a search")
-    left = {str(folder): Tracker(default_uri(), folder).close(command.seconds) for folder in command.folders}
+        if not (folder / DIRECTORY / JOURNAL).is_file():
+            raise ConfigurationError(f"{folder} holds no record for MLflow; name the directory of a run or a search")
+    missing = {str(folder): Tracker(default_uri(), folder).close(command.seconds) for folder in command.folders}
     if command.json:
-        print(json.dumps(left))
+        print(json.dumps(missing))
     else:
-        for name, count in left.items():
-            print(f"{name}: {'all sent' if count == 0 else f'{count} entries are left'}")
-    return 1 if any(left.values()) else 0
+        for name, count in missing.items():
+            print(f"{name}: {f'{count} entries are not in the store' if count else 'all sent'}")
+    return 1 if any(missing.values()) else 0

@@ -26,7 +26,7 @@ from colotride.cli.options import base_config, device_of, parse
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
 from colotride.presets import with_data_root
-from colotride.tracking.export import RunRecord
+from colotride.tracking.runs import RunRecord
 from colotride.training.checkpoint import CHECKPOINTS, checkpoints_in
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy, RunFolder

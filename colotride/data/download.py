@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from colotride.data.archives import ARCHIVES, DownloadableName, Holding
-from colotride.data.splits import SOURCES
 from colotride.data.transfer import fetch
 from colotride.data.unpacking import unpack
 from colotride.errors import DataError
+from colotride.registry import DATASETS
 
 OnProgress = Callable[[str, int, int | None], None]
 """Told what is being done, how many bytes of it are done, and of how many where that is known."""
@@ -85,7 +85,7 @@ def _unpack_all(name: DownloadableName, holding: Holding, root: Path, on_progres
 
 def _defect(name: DownloadableName, root: Path) -> str | None:
     """What `colotride.data` has to say against the set below `root`; None when both sides can be read."""
-    source = SOURCES[name](root, 1)
+    source = DATASETS[name].read(root, 1)
     try:
         source.train()
         source.test()

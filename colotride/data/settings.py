@@ -1,13 +1,15 @@
 """Which images a run uses, and how they are cut, paired and held out."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from colotride.registry import DATASETS
 from colotride.settings import Fraction, Settings
 
-DatasetName = Literal["digits", "fashion-mnist", "cub", "cars", "sop", "folder", "manifest"]
+DatasetName = Annotated[str, AfterValidator(DATASETS.check)]
+"""Name of a registered data set."""
 
 
 def as_root(root: str | Path) -> str | Path:
@@ -33,7 +35,7 @@ class DataSettings(Settings):
     image_size: int = Field(default=224, ge=1)
     """Side in pixels that the model sees: a random crop in training, the centre otherwise."""
     flip: bool = True
-    """RemoteCopy training images at random."""
+    """Mirror training images at random."""
     pairs_per_batch: int = Field(default=56, ge=2)
     """Anchor-positive pairs in a batch (SPC-2: two images of one class make a pair)."""
     pairs_per_epoch: int | None = Field(default=None, ge=1)

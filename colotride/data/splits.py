@@ -1,6 +1,6 @@
 """The parts of a data set: training, validation taken from the training side, and test."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,22 +17,21 @@ from colotride.data.fashion_mnist import fashion_mnist
 from colotride.data.folder import folder
 from colotride.data.manifest import manifest
 from colotride.data.remote import remote_source
-from colotride.data.settings import DatasetName, DataSettings
+from colotride.data.settings import DataSettings
 from colotride.data.sop import sop
 from colotride.data.source import Source
 from colotride.data.store import stored
 from colotride.errors import DataError
 from colotride.randomness import generator
+from colotride.registry import DATASETS, register_dataset
 
-SOURCES: Mapping[DatasetName, Callable[[Path, int], Source]] = {
-    "digits": digits,
-    "fashion-mnist": fashion_mnist,
-    "cub": cub,
-    "cars": cars,
-    "sop": sop,
-    "folder": folder,
-    "manifest": manifest,
-}
+register_dataset("digits")(digits)
+register_dataset("fashion-mnist")(fashion_mnist)
+register_dataset("cub")(cub)
+register_dataset("cars")(cars)
+register_dataset("sop")(sop)
+register_dataset("folder")(folder)
+register_dataset("manifest")(manifest)
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,8 @@ def load_source(settings: DataSettings) -> Source:
     """
     if settings.name != "digits" and isinstance(settings.root, str):
         return remote_source(settings.name, settings.stored_size, settings.root)
-    return SOURCES[settings.name](Path(settings.root), settings.stored_size)
+    source: Source = DATASETS[settings.name].read(Path(settings.root), settings.stored_size)
+    return source
 
 
 def load_test(settings: DataSettings) -> ImageSet:

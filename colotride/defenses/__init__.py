@@ -1,17 +1,12 @@
-"""The defenses, and the one registry that knows them all."""
+"""The defenses: each registers itself when its module is imported."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, SerializeAsAny
 
-from colotride.defenses.act import Act, ActSettings
-from colotride.defenses.assist import Assist, AssistSettings
-from colotride.defenses.colo_tride import ColoTride, ColoTrideSettings
-from colotride.defenses.est import Est, EstSettings
-from colotride.defenses.hardness_manipulation import HardnessManipulation, HardnessManipulationSettings
-from colotride.defenses.naive import Naive, NaiveSettings, NaiveTride, NaiveTrideSettings
-from colotride.defenses.natural import Natural, NaturalSettings
+from colotride.defenses import act, assist, colo_tride, est, hardness_manipulation, naive, natural
+from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
 from colotride.defenses.triplets import (
     Batch,
     CollapsenessSettings,
@@ -19,35 +14,14 @@ from colotride.defenses.triplets import (
     DefenseContext,
     DefenseSettings,
     Diagnostics,
+    Parts,
     StepInfo,
     Triplets,
 )
+from colotride.registry import DEFENSES
 
-AnyDefenseSettings = Annotated[
-    NaturalSettings
-    | NaiveSettings
-    | NaiveTrideSettings
-    | EstSettings
-    | ActSettings
-    | HardnessManipulationSettings
-    | ColoTrideSettings
-    | AssistSettings,
-    Field(discriminator="name"),
-]
-
-BUILDERS: Mapping[type[DefenseSettings], Callable[[Any, DefenseContext], Defense]] = {
-    NaturalSettings: lambda settings, context: Natural(context),
-    NaiveSettings: lambda settings, context: Naive(context),
-    NaiveTrideSettings: NaiveTride,
-    EstSettings: lambda settings, context: Est(context),
-    ActSettings: lambda settings, context: Act(context),
-    HardnessManipulationSettings: HardnessManipulation,
-    ColoTrideSettings: ColoTride,
-    AssistSettings: Assist,
-}
-
-DEFENSES: Mapping[str, type[DefenseSettings]] = {kind.model_fields["name"].default: kind for kind in BUILDERS}
-"""Settings by the name of their defense."""
+BUILT_IN = (natural, naive, est, act, hardness_manipulation, colo_tride, assist)
+"""Modules of ColoTride's own defenses; a new one is a new file and its name here."""
 
 __all__ = [
     "DEFENSES",
@@ -56,13 +30,33 @@ __all__ = [
     "CollapsenessSettings",
     "Defense",
     "DefenseContext",
+    "DefenseSettings",
     "Diagnostics",
+    "Parts",
+    "Perturbation",
+    "PerturbedParts",
     "StepInfo",
+    "TripletDefense",
     "Triplets",
     "build_defense",
 ]
 
 
+def _by_name(value: Any) -> Any:
+    """Validate plain values by the settings of the defense that they name."""
+    if not isinstance(value, Mapping) or "name" not in value:
+        return value
+    if value["name"] not in DEFENSES:
+        # The base's own check of the name says so; the other keys belong to nobody.
+        return {"name": value["name"]}
+    return DEFENSES[value["name"]].Settings.model_validate(dict(value))
+
+
+AnyDefenseSettings = Annotated[SerializeAsAny[DefenseSettings], BeforeValidator(_by_name)]
+"""Settings of any registered defense, told apart by their name."""
+
+
 def build_defense(settings: DefenseSettings, context: DefenseContext) -> Defense:
     """Build the defense that a configuration asks for."""
-    return BUILDERS[type(settings)](settings, context)
+    defense: Defense = DEFENSES[settings.name](settings, context)
+    return defense

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
 from colotride.defenses.triplets import DefenseSettings, Diagnostics, StepInfo, Triplets
+from colotride.registry import register_defense
 
 
 class ActSettings(DefenseSettings):
@@ -21,8 +22,11 @@ class ActSettings(DefenseSettings):
     name: Literal["act"] = "act"
 
 
-class Act(TripletDefense):
+@register_defense("act")
+class Act(TripletDefense[ActSettings]):
     """Pulls positives and negatives together, so that they are hard to tell apart; the anchors stay clean."""
+
+    Settings = ActSettings
 
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """The positives and the negatives."""

@@ -9,8 +9,9 @@ from colotride.defenses.candidate import candidate_objective
 from colotride.defenses.colo_tride import TrideSettings
 from colotride.defenses.hardness import hardness_objective
 from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
-from colotride.defenses.triplets import DefenseContext, Diagnostics, StepInfo, Triplets
+from colotride.defenses.triplets import Diagnostics, StepInfo, Triplets
 from colotride.mining import shrinking_margin
+from colotride.registry import register_defense
 
 
 class AssistSettings(TrideSettings):
@@ -21,16 +22,15 @@ class AssistSettings(TrideSettings):
     """Only while C > 0, natural training otherwise (assist-part), or in every batch (assist-full)."""
 
 
-class Assist(TripletDefense):
+@register_defense("assist")
+class Assist(TripletDefense[AssistSettings]):
     """Lowers the hardness of triplets before training on them.
 
     assist-part minimises relu(C): nothing moves while C <= 0. assist-full minimises the mean hardness in every batch:
     with relu(C) it would be the same as assist-part, so it has no stop.
     """
 
-    def __init__(self, settings: AssistSettings, context: DefenseContext) -> None:
-        super().__init__(context)
-        self.settings = settings
+    Settings = AssistSettings
 
     def semi_hard_margin(self, info: StepInfo) -> float:
         """As in COLO-TRIDE, of which this is an ablation (Eq. 32)."""

@@ -10,9 +10,10 @@ from colotride.defenses.anchor import HardnessTerm, anchor_objective
 from colotride.defenses.candidate import candidate_objective
 from colotride.defenses.direction import assist_enabled, direction
 from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
-from colotride.defenses.triplets import DefenseContext, DefenseSettings, Diagnostics, Parts, StepInfo, Triplets
+from colotride.defenses.triplets import DefenseSettings, Diagnostics, Parts, StepInfo, Triplets
 from colotride.losses import top_ranked_triplet_loss
 from colotride.mining import shrinking_margin
+from colotride.registry import register_defense
 from colotride.settings import Fraction
 
 Phases = Literal["alternate", "candidates", "anchor"]
@@ -56,15 +57,14 @@ class ColoTrideSettings(TrideSettings):
     """The relu of Eq. 10-11: perturb until C = 0 and no further. Without it training collapses (docs/evidence.md)."""
 
 
-class ColoTride(TripletDefense):
+@register_defense("colo-tride")
+class ColoTride(TripletDefense[ColoTrideSettings]):
     """Perturbs candidates (CAP) or anchors (ANP) by turns, in the direction that C of the clean batch decides.
 
     Minimises L_T on the perturbed triplets, plus the top-ranked triplet in ANP batches (Eq. 9, 13).
     """
 
-    def __init__(self, settings: ColoTrideSettings, context: DefenseContext) -> None:
-        super().__init__(context)
-        self.settings = settings
+    Settings = ColoTrideSettings
 
     def semi_hard_margin(self, info: StepInfo) -> float:
         """The semi-hard band shrinks over the epochs (Eq. 32)."""

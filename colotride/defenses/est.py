@@ -9,6 +9,7 @@ from torch import Tensor
 from colotride.defenses.hardness import random_start
 from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
 from colotride.defenses.triplets import DefenseSettings, Diagnostics, StepInfo, Triplets
+from colotride.registry import register_defense
 
 
 class EstSettings(DefenseSettings):
@@ -18,8 +19,11 @@ class EstSettings(DefenseSettings):
     name: Literal["est"] = "est"
 
 
-class Est(TripletDefense):
+@register_defense("est")
+class Est(TripletDefense[EstSettings]):
     """Moves every image of the triplets as far from its own clean embedding as it goes."""
+
+    Settings = EstSettings
 
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """All parts."""

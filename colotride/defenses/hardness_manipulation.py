@@ -10,6 +10,7 @@ from torch import Tensor
 from colotride.defenses.hardness import complete, hardness_of
 from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
 from colotride.defenses.triplets import DefenseContext, DefenseSettings, Diagnostics, Parts, StepInfo, Triplets
+from colotride.registry import register_defense
 
 
 class HardnessManipulationSettings(DefenseSettings):
@@ -30,12 +31,14 @@ def gradual_destination(previous_loss: Float[Tensor, ""], margin: float) -> Floa
     return -margin * previous_loss.clamp(0, margin) / margin
 
 
-class HardnessManipulation(TripletDefense):
+@register_defense("hm")
+class HardnessManipulation(TripletDefense[HardnessManipulationSettings]):
     """Moves all parts of softhard triplets until their hardness reaches a destination that grows with success."""
 
+    Settings = HardnessManipulationSettings
+
     def __init__(self, settings: HardnessManipulationSettings, context: DefenseContext) -> None:
-        super().__init__(context)
-        self.settings = settings
+        super().__init__(settings, context)
         self.trains_clean_too = settings.intra_class_coefficient > 0
         # Before the first batch nothing has been learnt: the weakest adversary.
         self._previous_loss = torch.tensor(context.margin)

@@ -7,7 +7,8 @@ import torch
 from colotride.defenses.colo_tride import TrideSettings
 from colotride.defenses.hardness import hardness_objective
 from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
-from colotride.defenses.triplets import DefenseContext, DefenseSettings, Diagnostics, StepInfo, Triplets
+from colotride.defenses.triplets import DefenseSettings, Diagnostics, StepInfo, Triplets
+from colotride.registry import register_defense
 
 
 class NaiveTrideSettings(TrideSettings):
@@ -16,12 +17,11 @@ class NaiveTrideSettings(TrideSettings):
     name: Literal["naive-tride"] = "naive-tride"
 
 
-class NaiveTride(TripletDefense):
+@register_defense("naive-tride")
+class NaiveTride(TripletDefense[NaiveTrideSettings]):
     """Maximises the mean hardness by moving candidates (CAP) or anchors (ANP), by turns or one alone."""
 
-    def __init__(self, settings: NaiveTrideSettings, context: DefenseContext) -> None:
-        super().__init__(context)
-        self.settings = settings
+    Settings = NaiveTrideSettings
 
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """The part whose turn it is."""
@@ -44,8 +44,11 @@ class NaiveSettings(DefenseSettings):
     name: Literal["naive"] = "naive"
 
 
-class Naive(TripletDefense):
+@register_defense("naive")
+class Naive(TripletDefense[NaiveSettings]):
     """Naive AT with simultaneous perturbation (SIP): A, P and N all move to maximise the mean hardness."""
+
+    Settings = NaiveSettings
 
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """All parts."""

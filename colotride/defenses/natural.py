@@ -6,6 +6,7 @@ import torch
 
 from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
 from colotride.defenses.triplets import DefenseSettings, Diagnostics, StepInfo, Triplets
+from colotride.registry import register_defense
 
 
 class NaturalSettings(DefenseSettings):
@@ -14,8 +15,11 @@ class NaturalSettings(DefenseSettings):
     name: Literal["natural"] = "natural"
 
 
-class Natural(TripletDefense):
+@register_defense("natural")
+class Natural(TripletDefense[NaturalSettings]):
     """Minimises L_T (Eq. 1) on clean triplets: the undefended baseline."""
+
+    Settings = NaturalSettings
 
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """Nothing."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from colotride import geometry
 from colotride.defenses.triplets import (
     Batch,
     DefenseContext,
+    DefenseSettings,
     Diagnostics,
     Parts,
     StepInfo,
@@ -20,8 +21,11 @@ from colotride.defenses.triplets import (
     clean_diagnostics,
     mine_triplets,
 )
-from colotride.losses import multi_similarity_loss, triplet_loss
+from colotride.losses import LossBatch
 from colotride.pgd import Budget, Objective, perturb
+from colotride.registry import LOSSES
+
+S = TypeVar("S", bound=DefenseSettings)
 
 PerturbedParts = Literal["nothing", "candidates", "anchor", "all"]
 """Which parts of the triplets a perturbation moves: none, P and N (CAP), A (ANP), or A, P and N (SIP)."""
@@ -41,20 +45,22 @@ class Perturbation:
     """1 where this batch is assisted, 0 where it is attacked."""
 
 
-class TripletDefense(ABC):
+class TripletDefense(ABC, Generic[S]):
     """A defense that says, per batch, what moves and why; everything else is here.
 
     Subclasses implement `moving` and `perturbation`; one that carries something from batch to batch also overrides `after`
     and the two methods of its state.
 
     Attributes:
+        Settings: class of the settings, whose `name` is the defense's.
         trains_clean_too: whether the extra loss trains on the clean anchors and positives.
     """
 
+    Settings: type[S]
     trains_clean_too = False
 
-    def __init__(self, context: DefenseContext) -> None:
-        self.context = context
+    def __init__(self, settings: S, context: DefenseContext) -> None:
+        self.settings, self.context = settings, context
 
     @abstractmethod
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
@@ -105,12 +111,15 @@ class TripletDefense(ABC):
         return loss, diagnostics | self._perturbed_diagnostics(embedded, triplets, moving)
 
     def _base_loss(self, embedded: Parts, triplets: Triplets) -> Float[Tensor, ""]:
-        if self.context.loss == "multi-similarity":
-            whole = [triplets.shard.join(part) for part in embedded]
-            return multi_similarity_loss(torch.cat(whole), triplets.labels)
-        to_positive = triplets.distances(embedded.anchor, embedded.positive)
-        to_negative = triplets.distances(embedded.anchor, embedded.negative)
-        return triplet_loss(to_positive, to_negative, self.context.margin)
+        batch = LossBatch(
+            *embedded,
+            labels=triplets.labels,
+            margin=self.context.margin,
+            distances=triplets.distances,
+            join=triplets.shard.join,
+        )
+        loss: Tensor = LOSSES[self.context.loss](batch)
+        return loss
 
     def _perturbed_diagnostics(self, embedded: Parts, triplets: Triplets, moving: PerturbedParts) -> Diagnostics:
         """Figure 4's embedding shift, named by what moved, and how hard the perturbed triplets are."""

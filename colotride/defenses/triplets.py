@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from colotride import geometry
@@ -16,6 +16,7 @@ from colotride.losses import LossName
 from colotride.mining import MinerName, mine
 from colotride.models import differs_in_training
 from colotride.pgd import PGDSettings, frozen
+from colotride.registry import DEFENSES
 from colotride.settings import Settings
 
 
@@ -39,8 +40,10 @@ class CollapsenessSettings(Settings):
 
 
 class DefenseSettings(Settings):
-    """What a defense leaves open; subclasses add a literal `name` and their fields."""
+    """What a defense leaves open; subclasses give `name` the type `Literal[...]` and add their fields."""
 
+    name: Annotated[str, AfterValidator(DEFENSES.check)]
+    """Which defense."""
     recommended: ClassVar[dict[str, Any]] = {}
     """Settings of the whole run, by dotted path, with which its authors use the defense."""
 

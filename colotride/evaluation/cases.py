@@ -59,10 +59,10 @@ def find_cases(model: nn.Module, images: ImageSet, plan: Plan, count: int) -> li
     objective = attack_named("ES", settings).objective(attacked)
     moved = perturb(model, clean, objective, Budget(settings.epsilon, settings.step_size, settings.steps))
     with frozen(model) as embed, torch.no_grad():
-        attacked = embed(moved)
+        perturbed = embed(moved)
     start = gallery.embeddings[queries.to(device)]
-    before, after = (_first_results(gallery, one, queries) for one in (start, attacked))
-    shifts = (attacked - start).norm(dim=1)
+    before, after = (_first_results(gallery, one, queries) for one in (start, perturbed))
+    shifts = (perturbed - start).norm(dim=1)
     wanted = torch.cat([before, after]).flatten().unique()
     views = evaluation_view(images.pixels(wanted.cpu()).to(device), plan.image_size).cpu()
     shown = dict(zip(wanted.tolist(), views, strict=True))

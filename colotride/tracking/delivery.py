@@ -46,20 +46,24 @@ class Delivery:
         self._done = sum(1 for _, end in journal.read() if end <= self._position)
         self.refused = 0
         """Entries that the store does not take."""
-        self._failures, self._closing = 0, threading.Event()
+        self._failures, self._checked, self._closing = 0, False, threading.Event()
         threading.Thread(target=self._work, name="mlflow-delivery", daemon=True).start()
 
     @property
     def waiting(self) -> int:
-        """How many entries were not sent yet."""
-        return self._journal.entries - self._done
+        """How many entries the store may not hold yet: all of them until it has been looked at."""
+        return self._journal.entries - (self._done if self._checked else 0)
 
     def close(self, seconds: float) -> int:
         """Wait while the store takes entries, then stop; returns how many are left.
 
+        The store is looked at once more: it may have been deleted since the last entry.
+
         Args:
             seconds: to wait for a store that is out of reach.
         """
+        self._checked = False
+        self._journal.arrived.set()
         waiting, since = self.waiting, time.monotonic()
         while waiting and time.monotonic() - since < (seconds if self._failures else max(seconds, ENTRY_SECONDS)):
             time.sleep(0.02)
@@ -89,11 +93,15 @@ class Delivery:
         self._journal.arrived.clear()
         if not self._journal.entries:
             return False
+        checking = not self._checked
+        if checking:
+            self.store.forget()
         identity = self.store.identity()
         if identity != self._identity:
             if self._position:
                 self._warn(f"warning: MLflow store {self.store.uri} is a new one; everything is sent to it again")
             self._identity, self._position, self._done, self.refused = identity, 0, 0, 0
+        self._checked = self._checked or checking
         entries, position = self._next()
         if not entries:
             return False

@@ -9,7 +9,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 from colotride.errors import ConfigurationError
 from colotride.tracking.delivery import Delivery
 from colotride.tracking.journal import Entry, Journal
+from colotride.tracking.names import page_of
 from colotride.tracking.store import SQLITE, Store
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -26,10 +26,14 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 DIRECTORY, JOURNAL, SENT = "mlflow", "journal.jsonl", "sent.json"
 """Within the directory of a run or a search: a directory with the journal, and how much of it which store holds."""
 
+LOCAL_PAGES = "http://127.0.0.1:5000"
+"""Where `make ui` shows a local store."""
+
 SCHEMES = (SQLITE, "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
 
 CLOSING_SECONDS = 10.0
 """How long the end of a run waits for a store that is out of reach."""
+
 
 class Tracker:
     """Records the runs of one directory, each under a key of ours.
@@ -81,16 +85,21 @@ class Tracker:
         tags: Mapping[str, str],
         parent: str | None = None,
         dataset: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Start a run, as a child of another one where `parent` names its key; one that was started is continued."""
+    ) -> bool:
+        """Start a run, as a child of another one where `parent` names its key.
+
+        Returns:
+            Whether it is new; a run that was started already is continued.
+        """
         if key in self._started:
-            return
+            return False
         commit = git_commit()
         known = {} if commit is None else {"mlflow.source.git.commit": commit, "git_commit": commit}
         self._put(
             key, "start", uri=self.uri, journal=self._identity, name=name, parent=parent, parameters=dict(parameters),
             tags={**tags, **known}, dataset=None if dataset is None else dict(dataset),
         )  # fmt: skip
+        return True
 
     def metrics(self, key: str, values: Mapping[str, float], step: int = 0) -> None:
         """Record the values of one step; a name that has a value at this step keeps it."""
@@ -124,9 +133,10 @@ class Tracker:
         self._put(key, "end", status="FAILED" if failed else "FINISHED")
 
     @property
-    def experiment(self) -> str | None:
-        """MLflow's id of the experiment; None before the store was reached."""
-        return self._delivery.store.experiment
+    def page(self) -> str:
+        """Address of MLflow's page with all runs and their scores: the server's, or that of `make ui`."""
+        address = self.uri.rstrip("/") if self.uri.startswith("http") else LOCAL_PAGES
+        return page_of(address, self._delivery.store.experiment or "1")
 
     def close(self, seconds: float = CLOSING_SECONDS) -> int:
         """Wait while the store takes entries; returns how many it does not hold in the end.

@@ -19,7 +19,7 @@ from torch import nn
 from colotride.data.augmentation import evaluation_view
 from colotride.data.splits import load_splits
 from colotride.errors import ModelError
-from colotride.external_models import modules_of_working_directory
+from colotride.registry import modules_of_working_directory
 from colotride.tracking.names import CONFIG_FILE, metric_name
 from colotride.training.runs import load_run
 

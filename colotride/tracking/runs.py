@@ -39,14 +39,15 @@ class RunRecord:
             uri: of the store; None for $MLFLOW_TRACKING_URI or the local one.
         """
         tracker = Tracker(uri or default_uri(), directory)
-        tracker.start(
+        is_new = tracker.start(
             KEY,
             directory.name,
             parameters=run_parameters(config),
             tags=run_tags(config, "train") | {"status": "running"},
             dataset=dataset_of(config),
         )
-        tracker.text(KEY, CONFIG_FILE, config_text(config))
+        if is_new:
+            tracker.text(KEY, CONFIG_FILE, config_text(config))
         return cls(tracker, watch(tracker, KEY))
 
     @classmethod

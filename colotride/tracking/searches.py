@@ -87,8 +87,8 @@ class SearchRecord:
         }
         tags = self._tags(plan.base, "search") | {"status": "running", DESCRIPTION_TAG: self._description()}
         parameters = run_parameters(plan.base) | parameters
-        tracker.start(SEARCH, name, parameters=parameters, tags=tags, dataset=dataset_of(plan.base))
-        tracker.text(SEARCH, CONFIG_FILE, config_text(plan.base))
+        if tracker.start(SEARCH, name, parameters=parameters, tags=tags, dataset=dataset_of(plan.base)):
+            tracker.text(SEARCH, CONFIG_FILE, config_text(plan.base))
         self._system = watch(tracker, SEARCH)
 
     def started(self, row: Trial) -> None:
@@ -183,10 +183,9 @@ class SearchRecord:
     def _child(
         self, key: str, name: str, config: RunConfig, *, parameters: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
-        self._tracker.start(
-            key, name, parameters=parameters, tags=tags, parent=SEARCH, dataset=dataset_of(config)
-        )  # fmt: skip
-        self._tracker.text(key, CONFIG_FILE, config_text(config))
+        dataset = dataset_of(config)
+        if self._tracker.start(key, name, parameters=parameters, tags=tags, parent=SEARCH, dataset=dataset):
+            self._tracker.text(key, CONFIG_FILE, config_text(config))
 
     def _description(self) -> str:
         plan = self._plan

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from colotride.mining import MinerName, mine
+from colotride.mining import mine
 from colotride.models import EmbeddingModel
 from colotride.pgd import Budget
 
 Kind = Literal["NT", "ACT", "HM", "CAP", "ANP"]
-MINERS: dict[Kind, MinerName] = {
+MINERS: dict[Kind, str] = {
     "NT": "semi-hard",
     "ACT": "random",
     "HM": "random",

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from colotride import command_line
+from colotride.cli import options
 from colotride.cli.options import base_config, device_of, parse
 from colotride.config import RunConfig, save_config
 from colotride.errors import ConfigurationError
@@ -92,7 +92,7 @@ def test_errors_of_users_exit_with_2_and_one_line_others_keep_their_traceback(ca
         raise ConfigurationError("colour 'x' is unknown; choose red")
 
     with pytest.raises(SystemExit) as end:
-        command_line.run(bad)
+        options.run(bad)
     assert end.value.code == 2
     assert capsys.readouterr().err == "error: colour 'x' is unknown; choose red\n"
 
@@ -100,7 +100,7 @@ def test_errors_of_users_exit_with_2_and_one_line_others_keep_their_traceback(ca
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        command_line.run(broken)
+        options.run(broken)
 
 
 def test_a_device_that_is_not_there_is_one_line():

@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from colotride.defenses import DEFENSES, build_defense
-from colotride.defenses.act import Act
+from colotride.defenses.act import Act, ActSettings
 from colotride.defenses.assist import Assist, AssistSettings
 from colotride.defenses.colo_tride import ColoTride, ColoTrideSettings
-from colotride.defenses.est import Est
+from colotride.defenses.est import Est, EstSettings
 from colotride.defenses.hardness import hardness_objective
 from colotride.defenses.hardness_manipulation import (
     HardnessManipulation,
     HardnessManipulationSettings,
     gradual_destination,
 )
-from colotride.defenses.naive import Naive, NaiveTride, NaiveTrideSettings
+from colotride.defenses.naive import Naive, NaiveSettings, NaiveTride, NaiveTrideSettings
 from tests.defenses.scenes import (
     EARLY,
     LATE,
@@ -63,7 +63,7 @@ def moved_parts(batch, images):
     ],
 )
 def test_every_defense_moves_its_own_parts_and_trains_on_them(name, values, moves):
-    defense = build_defense(DEFENSES[name](**values), RECIPE)
+    defense = build_defense(DEFENSES[name].Settings(**values), RECIPE)
     batch = healthy()
     loss, diagnostics, images, _ = step(batch, defense)
     assert moved_parts(batch, images) == moves
@@ -107,14 +107,14 @@ def test_naive_adversaries_attack_a_collapsing_batch_too():
     batch = collapsing()
     clean = triplets_of(batch)
     before = (clean.anchor_positive - clean.anchor_negative).mean()
-    _, diagnostics, _, _ = step(batch, Naive(RECIPE))
+    _, diagnostics, _, _ = step(batch, Naive(NaiveSettings(), RECIPE))
     assert before > 0
     assert diagnostics["perturbed_hardness"] > before
 
 
 def test_est_shifts_every_image_from_a_random_start_because_its_gradient_vanishes_at_rest():
     batch = healthy()
-    chosen = perturbation(Est(RECIPE), batch)
+    chosen = perturbation(Est(EstSettings(), RECIPE), batch)
     clean = triplets_of(batch)
     everything = torch.cat([clean.anchor_embedding, clean.positive_embedding, clean.negative_embedding])
     at_rest = everything.clone().requires_grad_()
@@ -125,7 +125,7 @@ def test_est_shifts_every_image_from_a_random_start_because_its_gradient_vanishe
     expected = -sum(float((a - b).norm()) for a, b in zip(away, everything, strict=True))
     assert chosen.objective(away).item() == pytest.approx(expected, rel=1e-5)
     assert 0 < (chosen.start - torch.cat([clean.anchor, clean.positive, clean.negative])).abs().max() <= 0.02
-    _, _, images, _ = step(batch, Est(RECIPE))
+    _, _, images, _ = step(batch, Est(EstSettings(), RECIPE))
     model = FlatModel()
     shifts = (model(torch.cat(images)) - everything).norm(dim=1)
     assert shifts.min() > 0.05
@@ -134,11 +134,11 @@ def test_est_shifts_every_image_from_a_random_start_because_its_gradient_vanishe
 def test_act_pulls_positives_and_negatives_together():
     batch = healthy()
     clean = triplets_of(batch)
-    chosen = perturbation(Act(RECIPE), batch)
+    chosen = perturbation(Act(ActSettings(), RECIPE), batch)
     candidates = torch.cat([clean.positive_embedding, clean.negative_embedding])
     before = (clean.positive_embedding - clean.negative_embedding).norm(dim=1).mean()
     assert chosen.objective(candidates).item() == pytest.approx(before.item(), rel=1e-5)
-    _, _, (_, positive, negative), _ = step(batch, Act(RECIPE))
+    _, _, (_, positive, negative), _ = step(batch, Act(ActSettings(), RECIPE))
     model = FlatModel()
     assert (model(positive) - model(negative)).norm(dim=1).mean() < before - 0.1
 
@@ -231,6 +231,6 @@ def test_multi_similarity_can_take_the_place_of_the_triplet_loss_under_colo_trid
 
 def test_sizes_of_all_losses_are_finite():
     for name, kind in DEFENSES.items():
-        loss, told, _, _ = step(healthy(), build_defense(kind(), RECIPE))
+        loss, told, _, _ = step(healthy(), build_defense(kind.Settings(), RECIPE))
         assert math.isfinite(loss.item()), name
         assert all(math.isfinite(value.item()) for value in told.values()), name

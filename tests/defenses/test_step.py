@@ -9,7 +9,7 @@ from torch import nn
 from colotride.defenses import Batch, CollapsenessSettings, StepInfo
 from colotride.defenses.colo_tride import ColoTride, ColoTrideSettings
 from colotride.defenses.hardness_manipulation import HardnessManipulation, HardnessManipulationSettings
-from colotride.defenses.natural import Natural
+from colotride.defenses.natural import Natural, NaturalSettings
 from colotride.errors import DataError
 from colotride.geometry import collapseness
 from colotride.pgd import PGDSettings
@@ -38,7 +38,7 @@ def colo(phases="alternate", **values):
 
 def test_natural_training_minimises_the_triplet_loss_of_clean_triplets():
     batch = healthy()
-    loss, _, (anchor, positive, negative), _ = step(batch, Natural(RECIPE), EARLY)
+    loss, _, (anchor, positive, negative), _ = step(batch, Natural(NaturalSettings(), RECIPE), EARLY)
     triplets = triplets_of(batch)
     assert torch.equal(anchor, batch.anchor)
     assert torch.equal(positive, batch.positive)
@@ -129,12 +129,13 @@ def test_only_what_moves_is_embedded_inside_pgd_and_nothing_is_embedded_twice(de
 
 
 def test_natural_training_makes_one_pass():
-    *_, model = step(healthy(), Natural(RECIPE), LATE)
+    *_, model = step(healthy(), Natural(NaturalSettings(), RECIPE), LATE)
     assert [len(images) for images, _ in model.passes] == [2 * PAIRS]
 
 
 @pytest.mark.parametrize(
-    "defense", [Natural(RECIPE), colo("anchor"), HardnessManipulation(HardnessManipulationSettings(), RECIPE)]
+    "defense",
+    [Natural(NaturalSettings(), RECIPE), colo("anchor"), HardnessManipulation(HardnessManipulationSettings(), RECIPE)],
 )
 def test_the_pass_that_mines_trains_the_weights_as_separate_passes_do(defense):
     """The same step with a dropout layer of probability 0, which forbids the shortcut, gives the same gradients."""

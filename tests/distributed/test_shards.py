@@ -1,6 +1,5 @@
 import pytest
 import torch
-from tests.training.test_trainer import CPU, images, small, weights
 
 from colotride.defenses import DEFENSES, Batch, StepInfo, build_defense
 from colotride.distributed.shards import ProcessGroup, Shard
@@ -10,6 +9,7 @@ from colotride.randomness import generator
 from colotride.training.trainer import Trainer, defense_context
 from tests.process_groups import in_processes
 from tests.toys import FlatModel, random_images
+from tests.training.test_trainer import CPU, images, small, weights
 
 PAIRS = 11
 """Not a multiple of two or three: one process has more than another."""
@@ -85,9 +85,9 @@ def test_processes_train_one_model_as_one_process_would_and_stop_and_resume_toge
 
 def test_every_pair_belongs_to_one_process():
     for pairs in range(3, 12):
-        shares = [Shard(pairs, ProcessGroup(rank, 3)) for rank in range(3)]
-        assert [pair for share in shares for pair in range(pairs)[shard.own]] == list(range(pairs))
-        assert max(shares[0].counts) - min(shares[0].counts) <= 1
+        shards = [Shard(pairs, ProcessGroup(rank, 3)) for rank in range(3)]
+        assert [pair for shard in shards for pair in range(pairs)[shard.own]] == list(range(pairs))
+        assert max(shards[0].counts) - min(shards[0].counts) <= 1
 
 
 def test_more_processes_than_pairs_are_refused():

@@ -2,13 +2,13 @@ import shutil
 
 import pytest
 import torch
-from tests.training.test_trainer import CPU, images, small, weights
 
 from colotride.errors import CheckpointError, ConfigurationError
 from colotride.training.checkpoint import CHECKPOINTS, DIGESTS, checkpoints_in
 from colotride.training.remote_copy import RemoteCopy
 from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.trainer import Trainer
+from tests.training.test_trainer import CPU, images, small, weights
 
 
 def run(directory, uri, stop=None, **checkpoint_policy):

@@ -263,7 +263,7 @@ def test_a_run_on_colour_images_gives_back_its_model_too(tmp_path):
 
 
 def test_a_resume_does_not_ask_for_imagenet_weights_again(tmp_path, monkeypatch):
-    from colotride import training
+    from colotride.training import trainer
 
     config = small(**{"training.epochs": 1, "model.architecture": "resnet18", "model.weights": "imagenet"})
     built = []
@@ -272,7 +272,7 @@ def test_a_resume_does_not_ask_for_imagenet_weights_again(tmp_path, monkeypatch)
         built.append(settings.weights)
         return build_model(settings.model_copy(update={"weights": "none"}), **values)
 
-    monkeypatch.setattr(training, "build_model", build)
+    monkeypatch.setattr(trainer, "build_model", build)
     for _ in range(2):
         Trainer(config, images(), None, device=CPU, directory=tmp_path).run()
     assert built == ["imagenet", "none"]

@@ -1,0 +1,315 @@
+"""Measure speed as ratios, side by side in one process.
+
+Examples:
+    python scripts/benchmark.py step
+    python scripts/benchmark.py step --device cuda --image-sizes 224 --triplets 37 --precision bfloat16 --compile
+    python scripts/benchmark.py profile
+    python scripts/benchmark.py evaluation
+    python scripts/benchmark.py scaling --workers 1 2
+    python scripts/benchmark.py search --seeds 5
+"""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.console import Console, Group, RenderableType
+from rich.status import Status
+from rich.table import Table
+
+from colotride.cli.options import device_of, parse
+from colotride.errors import ConfigurationError
+from colotride.io import write_atomically
+from colotride.models import TWO_CONVOLUTIONS
+from scripts.benchmarks.chart import draw_ratios
+from scripts.benchmarks.evaluation import measure_galleries, measure_whole
+from scripts.benchmarks.profile import ProfileRow, profile_of
+from scripts.benchmarks.step import Case, StepRow, bench, measure_steps
+
+SEARCH_EPOCHS = 6
+"""Of each trial of a search."""
+
+LOADED_IMAGES = 1500
+"""Photographs that are loaded by scaling."""
+
+SCALING_PAIRS = 16
+"""Pairs per worker and batch of scaling."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Print a table, and write it as JSON with a chart."""
+
+    what: tyro.conf.Positional[str] = "step"
+    """step (training steps against the textbook and against the limit), profile (where a step's time goes), evaluation
+    (against a loop over queries, and against its network passes alone), scaling (several workers, loading) or search (samplers
+    against each other)."""
+    image_sizes: tuple[int, ...] = (28, 64, 224)
+    """Sides in pixels: 28 is the two-convolution net, others ResNet-18."""
+    galleries: tuple[int, ...] = (2000, 8000, 60000)
+    """Images in the galleries of evaluation; the smallest is compared with a loop, 60,000 takes minutes."""
+    queries: int = 256
+    """Attacked images of the whole evaluation."""
+    triplets: int = 28
+    """Triplets in a batch; at 224 px on a CPU 4, with 4 PGD steps."""
+    steps: int = 16
+    """PGD steps."""
+    workers: tuple[int, ...] = (1, 2)
+    """Numbers of workers of scaling; the first is what the others are compared with."""
+    trials: int = 12
+    """Trials of a search; its budget is that they are all trained to the end."""
+    seeds: int = 5
+    """Searches per method."""
+    rounds: int = 2
+    """Measured runs of everything."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    threads: int | None = None
+    """Threads of the processor (default: torch's)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of our network; the textbook is always float32."""
+    compile: bool = False
+    """Compile our perturbation."""
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/benchmark")
+    """Where the JSON and the chart go."""
+    json: bool = False
+    """Print the result as JSON instead of a table."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure what the arguments ask for."""
+    command = parse(Benchmark, arguments, Benchmark())
+    works = {"step": step, "profile": profile, "evaluation": evaluation, "scaling": scaling, "search": search}
+    if command.what not in works:
+        raise ConfigurationError(f"no benchmark {command.what!r}; there are {', '.join(works)}")
+    numbers = (command.rounds, command.steps, command.queries, *command.workers, *command.image_sizes)
+    numbers += (*command.galleries, command.trials, command.seeds)
+    if min(numbers) < 1 or command.triplets < 4 or min(command.galleries) < 100:
+        raise ConfigurationError(
+            "--rounds, --steps, --queries, --workers, --trials, --seeds and --image-sizes must be 1 or more, --triplets 4, --galleries 100"
+        )
+    if command.threads is not None:
+        torch.set_num_threads(command.threads)
+    device = device_of(command.device)
+    table, rows = works[command.what](command, device)
+    result = {"what": command.what, "machine": machine(device), "rows": rows}
+    path = command.output / f"{command.what}.json"
+    write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
+    if command.json:
+        print(json.dumps(result))
+    else:
+        Console().print(table)
+        Console(stderr=True).print(f"written to {path}")
+    return 0
+
+
+def machine(device: torch.device) -> str:
+    """What a figure was measured on."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.machine()])[0]}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def cases(command: Benchmark, device: torch.device) -> list[Case]:
+    """The networks and batches to measure."""
+    found = []
+    for size in command.image_sizes:
+        small = size >= 128 and device.type == "cpu"
+        triplets, steps = (4, 4) if small else (command.triplets, command.steps)
+        found.append(Case(TWO_CONVOLUTIONS if size == 28 else "resnet18", size, triplets, steps))
+    return found
+
+
+def step(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """Every kind of training step on every network."""
+    rows: list[StepRow] = []
+    console = Console(stderr=True)
+    for case in cases(command, device):
+        with console.status(case.name) as status:
+            rows += measure_steps(
+                case,
+                command.rounds,
+                device,
+                precision=command.precision,
+                compile=command.compile,
+                on_run=partial(_show, status, case.name),
+            )
+    groups: dict[str, list[tuple[str, float]]] = {}
+    tables: dict[str, Table] = {}
+    for row in rows:
+        groups.setdefault(row.case, []).append((row.step, row.textbook))
+        table = tables.setdefault(row.case, _step_table(row.case))
+        numbers = (
+            f"{row.seconds:.3f}",
+            f"{row.images_per_second:.1f}",
+            f"{row.peak_mib:.0f}",
+            f"{row.teraflops:.2f}",
+            f"{row.of_peak:.0%}",
+        )
+        table.add_row(row.step, *numbers, f"{row.textbook:.2f}x", f"{row.limit:.2f}")
+    draw_ratios(groups, "times faster than the textbook", command.output / "step.png")
+    return Group(*tables.values(), f"Measured on {machine(device)}."), [asdict(row) for row in rows]
+
+
+def _step_table(case: str) -> Table:
+    caption = (
+        "peak: share of the speed of one large matrix product; textbook: how many times faster; "
+        "limit: seconds of the unavoidable passes over ours"
+    )
+    table = Table(title=case, caption=caption)
+    for heading in ("step", "seconds", "images/s", "MiB", "TFLOP/s", "peak", "textbook", "limit"):
+        table.add_column(heading, justify="left" if heading == "step" else "right")
+    return table
+
+
+def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """Galleries of several sizes, and a whole evaluation on the smallest."""
+    smallest = min(command.galleries)
+    with Console(stderr=True).status("evaluation") as status:
+        whole = measure_whole(
+            smallest, min(command.queries, smallest), 32, command.rounds, device, partial(_show, status, "whole")
+        )
+        rows = measure_galleries(command.galleries, command.rounds, partial(_show, status, "galleries"))
+    table = Table(
+        title="Everything that is not a pass through the network",
+        caption="every image is a query; at most 2,000 are attacked",
+    )
+    for heading in ("images", "seconds", "peak MiB", "x loop over queries"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        loop = "" if row.loop is None else f"{row.loop:.1f}"
+        table.add_row(str(row.images), f"{row.seconds:.1f}", f"{row.peak_mib:.0f}", loop)
+    said = (
+        f"{whole.queries} of {whole.images} images attacked with 32 steps: {whole.seconds:.1f} s, "
+        f"{whole.over_passes:.2f} times the network passes alone.\nMeasured on {machine(device)}."
+    )
+    return Group(table, said), [asdict(whole), *map(asdict, rows)]
+
+
+def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """Throughput with several workers of one thread each, and what Ray costs."""
+    # Ray takes seconds to import.
+    from scripts.benchmarks.loading import measure_loading
+    from scripts.benchmarks.scaling import BATCHES, make_images, measure_scaling, plain_seconds
+
+    with Console(stderr=True).status("scaling") as status, tempfile.TemporaryDirectory() as folder:
+        told = partial(_show, status, "scaling")
+        loading = measure_loading(Path(folder) / "photographs", LOADED_IMAGES, on_run=told)
+        root = Path(folder) / "noise"
+        make_images(root)
+        told("without Ray")
+        plain = SCALING_PAIRS * BATCHES / plain_seconds(root, SCALING_PAIRS)
+        start, rows = measure_scaling(root, command.workers, SCALING_PAIRS, told)
+    table = Table(
+        title="Training on Ray's workers: ResNet-18, 64 px, 8 PGD steps, CPU",
+        caption=f"{SCALING_PAIRS} pairs per worker and batch; start-up: what Ray Train adds to a run",
+    )
+    for heading in ("workers", "pairs/s", "efficiency", "start-up, s"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(str(row.workers), f"{row.pairs_per_second:.0f}", f"{row.efficiency:.0%}", f"{row.startup:.1f}")
+    memory = Table(title="Processes that read one store", caption="pages that are shared count once")
+    for heading in ("processes", "store, MiB", "everything, MiB"):
+        memory.add_column(heading, justify="right")
+    for one in loading.readers:
+        memory.add_row(str(one.workers), f"{one.store_mib:.0f}", f"{one.whole_mib:.0f}")
+    width, height = loading.image_size
+    said = (
+        f"Without Ray, one thread: {plain:.0f} pairs/s. Ray starts in {start:.1f} s.\n"
+        f"Loading {width} x {height} JPEGs at {loading.stored_size} px: {loading.decoding:.0f} images/s decoded, "
+        f"{loading.reading:.0f} from the store ({loading.ratio:.0f}x), which was built in {loading.build_seconds:.1f} s.\n"
+        f"Measured on {machine(device)}."
+    )
+    values = [{"plain_pairs_per_second": plain, "ray_start_seconds": start}, *map(asdict, rows), asdict(loading)]
+    return Group(table, memory, said), values
+
+
+def search(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """Random search, TPE, and TPE with ASHA on digits, at one budget of epochs."""
+    # Ray, Optuna and the search take seconds to import.
+    from colotride.distributed.ray_cluster import start_ray
+    from colotride.presets import preset
+    from colotride.tune.comparison import METHODS, compare, draw_comparison
+    from scripts.benchmarks.tracking import seconds_per_epoch
+
+    base = preset("digits").with_values({"training.epochs": SEARCH_EPOCHS, "validation.first_share": 0.5})
+    start_ray()
+    with Console(stderr=True).status("search") as status:
+        courses = compare(
+            base,
+            trials=command.trials,
+            seeds=range(command.seeds),
+            at_once=min(2, os.cpu_count() or 1),
+            on_search=partial(_show, status, "search"),
+        )
+        _show(status, "search", "recording")
+        with tempfile.TemporaryDirectory() as folder:
+            recording = seconds_per_epoch(f"sqlite:///{folder}/mlflow.db", 200)
+    training = sum(course.training for course in courses) / sum(course.epochs[-1] for course in courses)
+    budget = command.trials * SEARCH_EPOCHS
+    draw_comparison(courses, budget, command.output / "search.png")
+    table = Table(
+        title=f"Searches on digits, {budget} epochs each, {command.seeds} seeds",
+        caption="best: validation ARS, mean and standard error over the seeds; overhead: seconds per trial beside training",
+    )
+    for heading in ("method", "best", "over default", "trials", "epochs saved", "seconds", "overhead"):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for method in METHODS:
+        chosen = [course for course in courses if course.method == method]
+        last = torch.tensor([course.best[-1] for course in chosen])
+        gain = last - torch.tensor([course.default for course in chosen])
+        table.add_row(
+            method,
+            _with_error(last),
+            _with_error(gain),
+            f"{sum(course.trials for course in chosen) / len(chosen):.1f}",
+            f"{sum(course.saved for course in chosen) / len(chosen):.0%}",
+            f"{sum(course.seconds for course in chosen) / len(chosen):.0f}",
+            f"{sum(course.overhead for course in chosen) / len(chosen):.1f}",
+        )
+    said = (
+        f"Recording an epoch in MLflow takes {1000 * recording:.2f} ms, {recording / training:.2%} of an epoch.\n"
+        f"Measured on {machine(device)}."
+    )
+    values = [*map(asdict, courses), {"recording_seconds": recording, "epoch_seconds": training}]
+    return Group(table, said), values
+
+
+def _with_error(values: torch.Tensor) -> str:
+    error = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return f"{float(values.mean()):.1f} ± {error:.1f}"
+
+
+def _show(status: Status, case: str, name: str) -> None:
+    status.update(f"{case}: {name}")
+
+
+def profile(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """One CAP and one ANP step on the first network that is not the small one."""
+    found = cases(command, device)
+    case = next((one for one in found if one.architecture != TWO_CONVOLUTIONS), found[0])
+    one = bench(case, device, precision=command.precision, compile=command.compile)
+    candidates, anchor = one.ours("CAP"), one.ours("ANP")
+
+    def cycle() -> None:
+        candidates()
+        anchor()
+
+    rows: list[ProfileRow] = profile_of(cycle, device)
+    table = Table(title=f"One cycle (CAP + ANP), {case.name}, on {machine(device)}")
+    for heading in ("operations", "milliseconds", "share", "calls"):
+        table.add_column(heading, justify="left" if heading == "operations" else "right")
+    for row in rows:
+        table.add_row(row.operations, f"{row.milliseconds:.0f}", f"{row.share:.1%}", str(row.calls))
+    return table, [asdict(row) for row in rows]
