@@ -90,6 +90,24 @@ def _sop() -> RunConfig:
     return _photographs("sop", attention_factor=2.0)
 
 
+def quick(config: RunConfig) -> RunConfig:
+    """The same run at a budget of minutes on a laptop, for a first look at any data set; its scores say little."""
+    epochs = min(config.training.epochs, 2)
+    pairs = min(config.data.pairs_per_batch, 32)
+    return config.with_values(
+        {
+            "training.epochs": epochs,
+            "data.pairs_per_batch": pairs,
+            "data.pairs_per_epoch": min(config.data.pairs_per_epoch or 8 * pairs, 8 * pairs),
+            "pgd.steps": min(config.pgd.steps, 4),
+            "evaluation.queries": min(config.evaluation.queries or 64, 64),
+            "evaluation.steps": min(config.evaluation.steps, 4),
+            "validation.queries": min(config.validation.queries or 32, 32),
+            "validation.steps": min(config.validation.steps, 4),
+        }
+    )
+
+
 def with_data_root(config: RunConfig, root: str | Path | None) -> RunConfig:
     """The same run with its data elsewhere; None changes nothing."""
     return config if root is None else config.with_values({"data.root": root})

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from ray import tune
 
-from colotride.cli.options import device_of
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
+from colotride.devices import device_of
 from colotride.distributed.ray_train import Workers, train_on_workers
 from colotride.errors import WorkerError
 from colotride.training.records import EpochRecord, Outcome

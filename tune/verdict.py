@@ -9,10 +9,10 @@ import ray
 import torch
 from torch import nn
 
-from colotride.cli.options import device_of
 from colotride.config import RunConfig
 from colotride.data.base import ImageSet
 from colotride.data.splits import load_splits
+from colotride.devices import device_of
 from colotride.distributed.ray_cluster import on_workers
 from colotride.distributed.ray_train import Workers, train_on_workers
 from colotride.evaluation.evaluator import evaluate

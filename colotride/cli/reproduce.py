@@ -1,9 +1,9 @@
 """Reproduce a table or a figure of the paper: train the rows it needs, evaluate them, put the paper's numbers beside.
 
 Examples:
-    python scripts/reproduce.py table1 --dataset cub --data-root ~/data --gpus-per-run 1
-    python scripts/reproduce.py table4 --dataset digits --seeds 3
-    python scripts/reproduce.py figure3 --dataset fashion-mnist --data-root ~/data --epochs 8 --pairs-per-epoch 768
+    colotride reproduce table1 --dataset cub --data-root ~/data --gpus-per-run 1
+    colotride reproduce table4 --dataset digits --seeds 3
+    colotride reproduce figure3 --dataset fashion-mnist --data-root ~/data --epochs 8 --pairs-per-epoch 768
 """
 
 import dataclasses
@@ -11,12 +11,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from rich.console import Console
 
-from colotride.cli.options import parse
+from colotride.cli.options.reproduce import Reproduce
 from colotride.config import RunConfig, config_text
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_splits
@@ -24,6 +23,7 @@ from colotride.distributed.ray_cluster import machines, start_ray
 from colotride.errors import ConfigurationError
 from colotride.io import write_atomically
 from colotride.presets import preset, with_data_root
+from colotride.registry import load_plugin
 from colotride.reproduction.appendix_a import draw_ratios, shifts_at
 from colotride.reproduction.experiments import Row, rows_of
 from colotride.reproduction.figures import PANELS, draw_curves
@@ -37,43 +37,6 @@ from colotride.tune.verdict import Judged, judge_each
 
 
 @dataclass(frozen=True)
-class Reproduce:
-    """Train and evaluate the rows of a table or figure; started again, it goes on where it was."""
-
-    what: tyro.conf.Positional[str] = "table1"
-    """table1, table2, table3, table4, figure3, figure4, appendix-a, evidence (all kinds of defenses),
-    or readings (COLO-TRIDE under its disputed formulas)."""
-    dataset: str = "digits"
-    """cub, cars, sop (the paper's settings), fashion-mnist or digits (what fits a small machine)."""
-    data_root: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder that holds the data sets (default: $COLOTRIDE_DATA, or ./data)."""
-    seeds: int = 1
-    """Runs per row; with several the table shows mean and standard deviation."""
-    epochs: int | None = None
-    """Budget: epochs (default: the preset's)."""
-    pairs_per_epoch: int | None = None
-    """Budget: pairs per epoch (default: every training image once)."""
-    pairs_per_batch: int | None = None
-    """Budget: pairs per batch (default: the preset's)."""
-    queries: int | None = None
-    """Budget: images attacked per attack (default: all)."""
-    attack_steps: int | None = None
-    """Budget: PGD steps of the evaluation's attacks (default: the preset's)."""
-    concurrent: int | None = None
-    """Runs at once (default: as many as the machine holds)."""
-    cpus_per_run: int = 1
-    """Processor cores of one run."""
-    gpus_per_run: float = 0.0
-    """GPUs of one run."""
-    device: str = "auto"
-    """Device of a run: auto, cpu, cuda."""
-    results: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/reproduce")
-    """Where runs, tables and figures go."""
-    tracking_uri: str | None = None
-    """MLflow store (default: $MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."""
-
-
-@dataclass(frozen=True)
 class Job:
     """One row with one seed."""
 
@@ -82,11 +45,12 @@ class Job:
     folder: Path
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(command: Reproduce) -> int:
     """Reproduce what the arguments ask for."""
-    command = parse(Reproduce, arguments, Reproduce())
     if command.what == "appendix-a":
         return appendix_a(command)
+    for module in command.plugin:
+        load_plugin(module)
     rows = rows_of(command.what)
     jobs = plan_jobs(command, rows)
     load_splits(jobs[0].config.data)

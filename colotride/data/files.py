@@ -1,6 +1,6 @@
 """Image sets that lie as files on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,9 +17,17 @@ DECODERS = 8
 class FileImages:
     """Images decoded from files when asked for, as RGB, resized to a square; a list of what a store is made from."""
 
-    def __init__(self, name: str, paths: Sequence[Path], labels: Sequence[int], stored_size: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        labels: Sequence[int],
+        stored_size: int,
+        class_names: Mapping[int, str] | None = None,
+    ) -> None:
         self.name, self.paths, self.stored_size = name, list(paths), stored_size
         self.labels: Tensor = torch.tensor(labels, dtype=torch.int64)
+        self.class_names: Mapping[int, str] = class_names or {}
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -45,4 +45,5 @@ def _part(name: str, side: Path, numbers: dict[str, int], stored_size: int) -> I
     paths = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise DataError(f"{name} at {side.absolute()} holds no images; {LAYOUT}")
-    return FileImages(name, paths, [numbers[path.parent.name] for path in paths], stored_size)
+    names = {number: name for name, number in numbers.items()}
+    return FileImages(name, paths, [numbers[path.parent.name] for path in paths], stored_size, names)

@@ -31,6 +31,7 @@ def manifest(root: Path, stored_size: int) -> Source:
     table = _read(root)
     labels = table["label"].to_pylist()
     numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
+    names = {number: str(label) for label, number in numbers.items()}
     sides: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
     splits = table["split"].to_pylist() if "split" in table.column_names else ["test"] * len(labels)
     for path, label, split in zip(table["path"].to_pylist(), labels, splits, strict=True):
@@ -39,8 +40,8 @@ def manifest(root: Path, stored_size: int) -> Source:
         sides[split].append((root.parent / path, numbers[label]))
     trained, tested = ({label for _, label in sides[side]} for side in ("train", "test"))
     return Source(
-        train=partial(_part, root, "train", sides["train"], stored_size),
-        test=partial(_part, root, "test", sides["test"], stored_size),
+        train=partial(_part, root, "train", sides["train"], names, stored_size),
+        test=partial(_part, root, "test", sides["test"], names, stored_size),
         zero_shot=not trained & tested,
     )
 
@@ -59,10 +60,11 @@ def _read(path: Path) -> pa.Table:
     return table
 
 
-def _part(table: Path, side: str, rows: list[tuple[Path, int]], stored_size: int) -> ImageSet:
+def _part(table: Path, side: str, rows: list[tuple[Path, int]], names: dict[int, str], stored_size: int) -> ImageSet:
     if not rows:
         raise DataError(f"manifest {table} lists no image of split {side}; {LAYOUT}")
     absent = next((path for path, _ in rows if not path.is_file()), None)
     if absent is not None:
         raise DataError(f"manifest {table} lists {absent}, which is not there; mend its path or remove the row")
-    return FileImages(f"manifest/{side}", [path for path, _ in rows], [label for _, label in rows], stored_size)
+    paths, labels = [path for path, _ in rows], [label for _, label in rows]
+    return FileImages(f"manifest/{side}", paths, labels, stored_size, names)

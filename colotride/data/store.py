@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,8 @@ from colotride.errors import DataError
 class StoredImages:
     """Images in an Arrow file, mapped into memory: processes share its pages, and pickling it takes the path along."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, class_names: Mapping[int, str] | None = None) -> None:
+        self.path, self.class_names = path, class_names or {}
         self._content = read_store(path)
         self.name = self._content.header.images
         self.labels: Tensor = torch.from_numpy(self._content.labels.copy())
@@ -34,7 +35,7 @@ class StoredImages:
         return len(self.labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoredImages, (self.path,)
+        return StoredImages, (self.path, self.class_names)
 
     def pixels(self, indices: Int[Tensor, "batch"]) -> UInt8[Tensor, "batch channels height width"]:
         """See `ImageSet.pixels`; nothing is decoded."""
@@ -61,7 +62,7 @@ def stored(images: ImageSet, root: Path) -> ImageSet:
     places = [folder / file_name(images.name, images.stored_size) for folder in store_folders(root)]
     for path in places:
         if defect_of(path, wanted) is None:
-            return StoredImages(path)
+            return StoredImages(path, images.class_names)
     refusals = []
     for path in places:
         with ExitStack() as stack:
@@ -72,7 +73,7 @@ def stored(images: ImageSet, root: Path) -> ImageSet:
                 refusals.append(f"{path.parent}: {error.strerror or error}")
                 continue
             _make(images, wanted, path)
-            return StoredImages(path)
+            return StoredImages(path, images.class_names)
     raise DataError(
         f"the image store of {images.name} cannot be written ({'; '.join(refusals)}); "
         "name a folder for it in the environment variable COLOTRIDE_CACHE"
