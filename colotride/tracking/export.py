@@ -148,7 +148,7 @@ class Tracker:
         if waiting:
             self._warn(
                 f"warning: {waiting} entries for MLflow are kept in {self._directory}; "
-                f"send them with: python scripts/sync.py {self._directory.parent}"
+                f"send them with: colotride sync {self._directory.parent}"
             )
         return waiting + self._delivery.refused
 

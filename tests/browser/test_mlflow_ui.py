@@ -11,14 +11,14 @@ import time
 import urllib.parse
 
 import pytest
+from colotride.tune.build import build_space
+from colotride.tune.memory import Memory
 from colotride.tune.record import SearchRecord
 from mlflow import MlflowClient
 
 from colotride.presets import preset
 from colotride.tracking.delivery import EXPERIMENT
 from colotride.tracking.export import Tracker
-from colotride.tune.build import build_space
-from colotride.tune.memory import Memory
 from colotride.tune.plan import Plan
 from tests.browser.chromium import open_page
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from colotride.cli.main import execute
 from colotride.config import load_config
 from colotride.data.splits import load_splits
 from colotride.errors import ConfigurationError
@@ -25,7 +26,6 @@ from colotride.tracking.names import EXPERIMENT, flat_settings, metric_name, run
 from colotride.tracking.runs import RunRecord
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.trainer import Trainer
-from scripts import sync
 from tests.commands import ROOT, environment
 
 
@@ -126,11 +126,11 @@ def test_a_store_out_of_reach_is_said_once_stops_nothing_and_gets_everything_lat
     assert tracker.close(1.0) == 3
     assert len(said) == 2
     assert "out of reach" in said[0]
-    assert "python scripts/sync.py" in said[1]
+    assert "colotride sync" in said[1]
     assert not any("\n" in line for line in said)
     (tmp_path / "place").unlink()
     (tmp_path / "place").mkdir()
-    assert sync.main([str(tmp_path / "run")]) == 0
+    assert execute("sync", [str(tmp_path / "run")]) == 0
     (run,) = runs(uri)
     assert curve(uri, run, "a") == [(3, 1.0)]
     assert run.info.status == "FINISHED"
@@ -151,7 +151,7 @@ def test_a_store_deleted_in_the_middle_gets_everything_again(uri, tmp_path):
     assert curve(uri, run, "value") == [(1, 1.0), (2, 2.0)]
     assert [line for line in said if "everything is sent to it again" in line]
     (tmp_path / "mlflow.db").unlink()
-    assert sync.main([str(tmp_path / "run")]) == 0, "also when it was deleted afterwards"
+    assert execute("sync", [str(tmp_path / "run")]) == 0, "also when it was deleted afterwards"
     (run,) = runs(uri)
     assert curve(uri, run, "value") == [(1, 1.0), (2, 2.0)]
     assert run.info.status == "FINISHED"
@@ -166,10 +166,10 @@ def test_what_mlflow_does_not_take_is_never_called_sent(uri, tmp_path, capsys):
     assert tracker.close() == 1
     assert [line for line in said if "missing.txt is not there any more" in line]
     for _ in range(2):
-        assert sync.main([str(tmp_path / "run")]) == 1
+        assert execute("sync", [str(tmp_path / "run")]) == 1
         assert "1 entries are not in the store" in capsys.readouterr().out
     (tmp_path / "missing.txt").write_text("here again")
-    assert sync.main([str(tmp_path / "run")]) == 0
+    assert execute("sync", [str(tmp_path / "run")]) == 0
     (run,) = runs(uri)
     assert curve(uri, run, "value") == [(1, 1.0)]
     assert [item.path for item in MlflowClient(uri).list_artifacts(run.info.run_id)] == ["missing.txt"]
@@ -189,7 +189,7 @@ def test_a_run_deleted_by_a_person_is_said_and_does_not_end_the_record(uri, tmp_
 
 def test_a_folder_without_a_record_cannot_be_sent(tmp_path):
     with pytest.raises(ConfigurationError, match="holds no record"):
-        sync.main([str(tmp_path)])
+        execute("sync", [str(tmp_path)])
 
 
 def test_a_resumed_run_is_continued_not_doubled(uri, tmp_path):
