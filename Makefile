@@ -40,6 +40,7 @@ bench: $(READY) ## Measure speed on this machine, as ratios: about four minutes
 	$(BIN)/python scripts/benchmark.py step
 
 ui: $(READY) ## Open MLflow's pages of all runs on 127.0.0.1:5000 (PORT=... for another port)
+	@echo "Runs and their scores: http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=scores"
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
 
 clean: ## Remove the environment; runs and mlflow.db stay

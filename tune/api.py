@@ -61,6 +61,8 @@ class SearchResult:
     """MLflow's store."""
     model: str | None = None
     """Name of the winner's model in MLflow."""
+    mlflow_page: str = "http://127.0.0.1:5000"
+    """Address of MLflow's page with all runs and their scores."""
 
     @property
     def ranked(self) -> list[TrialRecord]:
@@ -189,7 +191,7 @@ def execute(plan: SearchPlan, folder: Path, console: Console) -> SearchResult:
     finalists: list[Finalist] = []
 
     def result(*, complete: bool, model: str | None = None) -> SearchResult:
-        return SearchResult(folder, plan, study.records(), finalists, complete, tracker.uri, model)
+        return SearchResult(folder, plan, study.records(), finalists, complete, tracker.uri, model, tracker.page)
 
     def interrupted() -> SearchResult:
         mlflow.pause()
