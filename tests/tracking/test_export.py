@@ -27,6 +27,7 @@ from colotride.tracking.runs import RunRecord
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.trainer import Trainer
 from tests.commands import ROOT, environment
+from tests.mlflow_servers import free_port, kill_server, start_server
 
 
 @pytest.fixture
@@ -259,43 +260,11 @@ def test_a_writer_killed_at_any_moment_doubles_nothing_and_leaves_no_hole(uri, t
     assert curve(uri, run, "value") == [(step, float(step)) for step in range(kept)]
 
 
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def served(folder, port):
-    """A real MLflow server that answers."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/server.db",
-        "--artifacts-destination",
-        f"{folder}/artifacts",
-    ]
-    process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process
-        time.sleep(0.1)
-    raise AssertionError("the server never came up")
-
-
-def stop(process):
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 @pytest.mark.slow
-def test_a_server_that_is_killed_and_comes_back_gets_everything_once(tmp_path, port):
+def test_a_server_that_is_killed_and_comes_back_gets_everything_once(tmp_path):
+    port = free_port()
     said = []
-    server = served(tmp_path, port)
+    server = start_server(tmp_path, port)
     tracker = Tracker(f"http://127.0.0.1:{port}", tmp_path / "run", warn=said.append)
     tracker.start("run", "run", parameters={}, tags={})
     for step in range(50):
@@ -303,7 +272,7 @@ def test_a_server_that_is_killed_and_comes_back_gets_everything_once(tmp_path, p
     deadline = time.monotonic() + 60
     while tracker._delivery.waiting and time.monotonic() < deadline:
         time.sleep(0.05)
-    stop(server)
+    kill_server(server)
     for step in range(50, 100):
         began = time.perf_counter()
         tracker.metrics("run", {"value": float(step)}, step)
@@ -311,7 +280,7 @@ def test_a_server_that_is_killed_and_comes_back_gets_everything_once(tmp_path, p
     deadline = time.monotonic() + 60
     while not said and time.monotonic() < deadline:
         time.sleep(0.05)
-    server = served(tmp_path, port)
+    server = start_server(tmp_path, port)
     try:
         tracker.end("run")
         assert tracker.close(60.0) == 0
@@ -319,7 +288,7 @@ def test_a_server_that_is_killed_and_comes_back_gets_everything_once(tmp_path, p
         assert curve(f"sqlite:///{tmp_path}/server.db", run, "value") == [(step, float(step)) for step in range(100)]
         assert len([line for line in said if "out of reach" in line]) == 1
     finally:
-        stop(server)
+        kill_server(server)
 
 
 @pytest.mark.slow
