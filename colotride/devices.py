@@ -6,7 +6,7 @@ from colotride.errors import ConfigurationError
 
 
 def device_of(name: str) -> torch.device:
-    """The device that a user named; `auto` is the first GPU, or the CPU where there is none.
+    """The device of this name; `auto` is the first GPU, or the CPU where there is none.
 
     Raises:
         ConfigurationError: torch knows no such device, or this machine has none.
@@ -17,5 +17,5 @@ def device_of(name: str) -> torch.device:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"device {name!r} cannot be used ({reason}); try --device cpu") from None
+        raise ConfigurationError(f"device {name!r} cannot be used ({reason}); use cpu or auto") from None
     return torch.device(name)

@@ -23,7 +23,7 @@ NOTHING = ("none", "null")
 def run_config(options: Train | Search) -> RunConfig:
     """The configuration that the options of a command describe.
 
-    `--config FILE`, or else the data set's preset; then the defense, the reading, a quick run's budget and where the data
+    `--config FILE`, or else the data set's preset; then the defense, a quick run's budget and where the data
     lies; then every single setting.
 
     Raises:

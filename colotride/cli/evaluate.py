@@ -26,16 +26,17 @@ from rich.table import Table
 from torch import nn
 
 from colotride.cli.options.evaluate import Evaluate
+from colotride.cli.records import existing_record
 from colotride.config import RunConfig
 from colotride.data.base import ImageSet
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_test
 from colotride.devices import device_of
-from colotride.distributed.ray_cluster import on_workers
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
-from colotride.evaluation.cases import find_cases
 from colotride.evaluation.evaluator import Prepared, attack, prepare
+from colotride.evaluation.examples import retrieval_examples
+from colotride.evaluation.parts import RunParts
 from colotride.evaluation.report import write_report
 from colotride.evaluation.results import Evaluation, save_evaluation
 from colotride.evaluation.sanity import Check, make_bench, sanity_checks
@@ -47,8 +48,6 @@ from colotride.pgd import Budget
 from colotride.presets import preset, with_data_root
 from colotride.registry import DATASETS, load_plugin
 from colotride.reproduction.paper import paper_rows
-from colotride.tracking.export import RunRecord, default_uri
-from colotride.tracking.model_registry import load_registered
 from colotride.training.runs import load_run
 
 URI = re.compile(r"^(models|runs|mlflow-artifacts|s3|gs|dbfs|file):/")
@@ -93,8 +92,7 @@ def main(command: Evaluate) -> int:
             device=device,
             progress=report,
         )
-        many = command.workers > 1
-        executor = on_workers(subject.load, command.workers, gpus=command.gpus_per_worker) if many else None
+        executor = _workers(subject, command) if command.workers > 1 else None
         keep = output / "partial"
         try:
             result = attack(
@@ -103,20 +101,28 @@ def main(command: Evaluate) -> int:
         except ColoTrideError as error:
             raise type(error)(f"{error}; what is finished is kept: mend it and add --resume") from error
         checks = _sanity(command, prepared, model, images, report) if command.sanity else []
-        shown = find_cases(model, images, prepared.plan, command.cases) if command.cases else []
+        examples = (
+            retrieval_examples(model, images, prepared.plan, command.example_queries) if command.example_queries else []
+        )
     written = save_evaluation(result, output)
     others = paper_rows(subject.config.data.name)
     title = command.name or subject.name
     write_report(
-        output / "report.html", result, title=title, dataset=images.name, others=others, cases=shown, checks=checks
+        output / "report.html",
+        result,
+        title=title,
+        dataset=images.name,
+        others=others,
+        examples=examples,
+        checks=checks,
     )
     shutil.rmtree(keep, ignore_errors=True)
     if command.leaderboard:
         leaderboard.append(command.leaderboard, result, model=title, dataset=images.name)
-    if command.track and subject.run and (record := RunRecord.existing(subject.run)):
+    if command.track and subject.run and (record := existing_record(subject.run, console)):
         record.evaluation(result.scores(), written, output / "report.html")
     _print(command, result, checks, title, images.name)
-    console.print(f"written: {written}, attacked.parquet, benign.parquet, report.html", soft_wrap=True)
+    console.print(f"written: {written}, attacked.parquet, benign.parquet, report.html", soft_wrap=True, markup=False)
     return 0
 
 
@@ -169,8 +175,19 @@ def load_model(spec: str) -> nn.Module:
     """
     path = Path(spec)
     if URI.match(spec) or (path / "MLmodel").is_file():
+        # MLflow is an extra, and only its own addresses need it.
+        from colotride.tracking.export import default_uri
+        from colotride.tracking.model_registry import load_registered
+
         return ExternalModel(load_registered(spec, default_uri()), spec)
     return load_run(path)[1] if path.is_dir() else load_external_model(spec)
+
+
+def _workers(subject: Subject, command: Evaluate) -> RunParts:
+    # Ray is an extra, takes seconds to import, and one process does without it.
+    from colotride.distributed.ray_cluster import on_workers
+
+    return on_workers(subject.load, command.workers, gpus=command.gpus_per_worker)
 
 
 def _sanity(
@@ -220,7 +237,7 @@ def _print(command: Evaluate, result: Evaluation, checks: Sequence[Check], title
     console.print(table_of({title: result}, title=dataset))
     if not checks:
         return
-    table = Table("check", "verdict", "figures", title="Are the attacks to be believed?")
+    table = Table("check", "verdict", "figures", title="Can the attacks be trusted?")
     for check in checks:
         figures = ", ".join(f"{name} {value:.3g}" for name, value in check.figures.items())
         table.add_row(check.name, "passed" if check.passed else "[bold red]FAILED[/]", figures)

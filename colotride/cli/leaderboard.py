@@ -8,11 +8,11 @@ Examples:
 import json
 
 from colotride.cli.options.leaderboard import Leaderboard
-from colotride.evaluation.leaderboard import markdown, read
+from colotride.evaluation.leaderboard import read, tables
 
 
 def main(command: Leaderboard) -> int:
     """Print the tables."""
     entries = read(command.file)
-    print(json.dumps(entries) if command.as_json else markdown(entries).rstrip())
+    print(json.dumps([entry.model_dump() for entry in entries]) if command.as_json else tables(entries).rstrip())
     return 0

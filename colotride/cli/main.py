@@ -27,6 +27,7 @@ EXTRAS = {
     "optuna": "tune",
     "mlflow": "tracking",
     "plotly": "report",
+    "pandas": "report",
     "boto3": "cluster",
 }
 """The extra that brings a package which the core does without."""

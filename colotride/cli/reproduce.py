@@ -32,8 +32,8 @@ from colotride.tracking.export import TEST_STEP, Tracker, default_uri
 from colotride.tracking.names import dataset_of, epoch_metrics, final_metrics, flat_parameters, run_tags, test_metrics
 from colotride.training.records import EpochRecord
 from colotride.training.run_directory import config_digest
-from colotride.tune.engine import Resources, capacity
-from colotride.tune.verdict import Judged, judge_each
+from colotride.tune.final_evaluation import FinalRun, train_and_evaluate_each
+from colotride.tune.resources import TrialResources, capacity
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def main(command: Reproduce) -> int:
     rows = rows_of(command.what)
     jobs = plan_jobs(command, rows)
     load_splits(jobs[0].config.data)
-    resources = Resources(command.cpus_per_run, command.gpus_per_run, command.concurrent)
+    resources = _resources(command)
     start_ray()
     capacity(resources, machines())
     console = Console(stderr=True)
@@ -133,15 +133,9 @@ def run_jobs(
         One result per job in the order of the jobs, and the histories by label.
     """
     by_folder = {job.folder.absolute(): job for job in jobs}
-    judged = judge_each(
-        {folder: job.config for folder, job in by_folder.items()},
-        device=command.device if command.gpus_per_run or command.device != "auto" else "cpu",
-        cpus=command.cpus_per_run,
-        gpus=command.gpus_per_run,
-        concurrent=command.concurrent,
-    )
-    ended: dict[Path, Judged] = {}
-    for folder, one in judged:
+    configs = {folder: job.config for folder, job in by_folder.items()}
+    ended: dict[Path, FinalRun] = {}
+    for folder, one in train_and_evaluate_each(configs, _resources(command), command.concurrent):
         ended[folder] = one
         console.print(_line(len(ended), len(jobs), _result(by_folder[folder], one)), highlight=False, soft_wrap=True)
         _record(by_folder[folder], one, command, tracker)
@@ -151,6 +145,11 @@ def run_jobs(
     order = list(histories)
     results = [_result(job, ended[folder]) for folder, job in by_folder.items()]
     return sorted(results, key=lambda result: (order.index(result.label), result.seed)), histories
+
+
+def _resources(command: Reproduce) -> TrialResources:
+    device = command.device if command.gpus_per_run or command.device != "auto" else "cpu"
+    return TrialResources(command.cpus_per_run, command.gpus_per_run, command.concurrent, device=device)
 
 
 def write_results(command: Reproduce, results: Sequence[SeedResult], folder: Path) -> list[Path]:
@@ -171,7 +170,7 @@ def write_results(command: Reproduce, results: Sequence[SeedResult], folder: Pat
     return [folder / f"{command.what}{suffix}" for suffix in contents]
 
 
-def _record(job: Job, one: Judged, command: Reproduce, tracker: Tracker) -> None:
+def _record(job: Job, one: FinalRun, command: Reproduce, tracker: Tracker) -> None:
     tags = run_tags(job.config, "reproduce") | {"reproduces": command.what, "status": one.status}
     name = f"{job.row.label} seed {job.config.seed}"
     key = f"{command.what}/{name}"
@@ -185,7 +184,7 @@ def _record(job: Job, one: Judged, command: Reproduce, tracker: Tracker) -> None
     tracker.end(key)
 
 
-def _result(job: Job, one: Judged) -> SeedResult:
+def _result(job: Job, one: FinalRun) -> SeedResult:
     seen = one.history[-1].diagnostics if one.history else {}
     last = {name: seen[name] for name in LAST_EPOCH if name in seen}
     return SeedResult(

@@ -21,10 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from colotride.cli.configuration import run_config
 from colotride.cli.options.train import Train
+from colotride.cli.records import begin_record
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
 from colotride.devices import device_of
-from colotride.tracking.export import RunRecord
 from colotride.training.checkpoint import CHECKPOINTS, checkpoints_in
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy, RunFolder
@@ -47,7 +47,7 @@ def main(command: Train) -> int:
         train = _here(command, config, directory, checkpoint_policy)
     else:
         train = _there(command, command.workers, config, directory, checkpoint_policy)
-    record = RunRecord.open(directory, config, command.tracking_uri) if command.track else None
+    record = begin_record(directory, config, command.tracking_uri, console) if command.track else None
     with _progress(console) as progress, StopOnSignals() as stopped:
         task = progress.add_task("starting", total=None)
 

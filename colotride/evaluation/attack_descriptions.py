@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Unit = Literal["rank", "share", "cosine", "distance"]
+
 
 @dataclass(frozen=True)
 class AttackDescription:
@@ -18,7 +20,7 @@ class AttackDescription:
     reported: str
     robust: Literal["higher", "lower"]
     """Which direction is good for the model."""
-    unit: Literal["rank", "share", "cosine", "distance"]
+    unit: Unit
 
     @property
     def drawing(self) -> str:

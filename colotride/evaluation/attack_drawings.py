@@ -14,7 +14,7 @@ TEMPLATES = Environment(
 )
 """Of the pictures and of the report."""
 
-Point = tuple[float, float]
+Point = tuple[float | int, float | int]
 
 WIDTH, HEIGHT = 240, 150
 """Of one picture."""
@@ -41,7 +41,7 @@ class Scene:
     reach: tuple[Point, Point] | None = None
     """A circle around the first point through the second: whatever lies inside comes earlier in the results."""
     candidate_moves: bool = False
-    words: tuple[tuple[float, float, str], ...] = ()
+    words: tuple[tuple[int, int, str], ...] = ()
     """Short texts: where, and which."""
 
     @property
@@ -50,7 +50,6 @@ class Scene:
         assert self.reach is not None
         (x0, y0), (x1, y1) = self.reach
         return math.hypot(x1 - x0, y1 - y0)
-
 
     def _along(self, distance: float) -> Point:
         """The point of the movement at this distance from its start, or before its end where negative."""
@@ -128,7 +127,7 @@ SCENES = {
 """By the name of the attack."""
 
 
-def picture(attack: str, *, x: float = 0, y: float = 0) -> str:
+def picture(attack: str, *, x: int = 0, y: int = 0) -> str:
     """The picture of one attack as an SVG element, at this place where it stands inside another one."""
     scene = SCENES[attack]
     still = scene.start if scene.candidate_moves else None

@@ -189,7 +189,7 @@ def search(command: Benchmark, device: torch.device) -> tuple[RenderableType, li
     # Ray, Optuna and the search take seconds to import.
     from colotride.distributed.ray_cluster import start_ray
     from colotride.presets import preset
-    from colotride.tune.comparison import METHODS, compare, draw_comparison
+    from scripts.benchmarks.search import METHODS, compare, draw_comparison
     from scripts.benchmarks.tracking import seconds_per_epoch
 
     base = preset("digits").with_values({"training.epochs": SEARCH_EPOCHS, "validation.first_share": 0.5})

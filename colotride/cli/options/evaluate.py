@@ -68,7 +68,7 @@ class Evaluate(Options):
     """GPUs of each worker."""
     resume: Annotated[bool, Option(OUTPUT)] = False
     """Take over what the same evaluation finished before it was interrupted."""
-    cases: Annotated[int, Field(ge=0), Option(OUTPUT, rare=True)] = 6
+    example_queries: Annotated[int, Field(ge=0), Option(OUTPUT, rare=True)] = 6
     """Queries shown with their results in the report; 0 for none."""
     leaderboard: Annotated[Path | None, Option(OUTPUT, "FILE")] = None
     """Append the result to this file (JSON lines). `colotride leaderboard` makes a table of it."""

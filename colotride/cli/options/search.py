@@ -19,7 +19,6 @@ from colotride.cli.options.shared import (
     Json,
     Plugins,
     Quick,
-    Reading,
     Seed,
     Share,
     Storage,
@@ -44,7 +43,6 @@ class Search(SettingsOptions):
     data_root: DataRoot = None
     config: Config = None
     defense: DefenseName = None
-    reading: Reading = None
     plugin: Plugins = ()
     quick: Quick = False
     trials: Annotated[Count | None, Option(METHOD)] = None
@@ -78,7 +76,7 @@ class Search(SettingsOptions):
     verdict_seeds: Annotated[Count, Option(METHOD, rare=True)] = 3
     """Seeds per configuration of the verdict."""
     resume: Annotated[str | None, Option(METHOD, "NAME")] = None
-    """Go on with a search that was interrupted. What decides its numbers is as before."""
+    """Go on with a search that was interrupted. Every choice of its first call stays, unless it is given again."""
     device: Device = "auto"
     concurrent: Annotated[Count | None, Option(MACHINE)] = None
     """Trials at once (default: as many as the machines hold)."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from colotride.cli.arguments import Option, SettingsOptions
 from colotride.cli.options.shared import (
@@ -18,11 +18,19 @@ from colotride.cli.options.shared import (
     Device,
     Plugins,
     Quick,
-    Reading,
     Storage,
     Track,
     TrackingURI,
 )
+
+
+def _workers(text: str | None) -> str | None:
+    if text is None:
+        return None
+    least, colon, most = text.partition(":")
+    if not least.isdecimal() or (colon and not most.isdecimal()) or not 1 <= int(least) <= int(most or least):
+        raise ValueError("should be a number of workers such as 4, or a range such as 2:8")
+    return text
 
 
 class Train(SettingsOptions):
@@ -39,7 +47,6 @@ class Train(SettingsOptions):
     data_root: DataRoot = None
     config: Config = None
     defense: DefenseName = None
-    reading: Reading = None
     plugin: Plugins = ()
     quick: Quick = False
     epochs: Annotated[Count | None, Option(BUDGET)] = None
@@ -47,7 +54,7 @@ class Train(SettingsOptions):
     seed: Annotated[int | None, Field(ge=0, lt=2**32), Option(BUDGET)] = None
     """Seed of all randomness (default: 0)."""
     device: Device = "auto"
-    workers: Annotated[str | None, Field(pattern=r"^[1-9]\d*(:[1-9]\d*)?$"), Option(MACHINE, "N|N:M")] = None
+    workers: Annotated[str | None, AfterValidator(_workers), Option(MACHINE, "N|N:M")] = None
     """Train on N of Ray's workers, or N to M as there is room. The batch is divided among them. Ray is started on
     this machine, or joined where RAY_ADDRESS says."""
     gpu: Annotated[bool, Option(MACHINE)] = False
