@@ -115,7 +115,7 @@ class TripletDefense(ABC, Generic[S]):
         self,
         model: nn.Module,
         images: Float[Tensor, "images channels height width"],
-        labels: Int[Tensor, "images"],
+        labels: Int[Tensor, "labels"],
         *,
         step: int,
         epoch: int,
