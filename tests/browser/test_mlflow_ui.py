@@ -1,5 +1,6 @@
 """MLflow's own pages, in a real browser, on a record that a search would leave."""
 
+import dataclasses
 import json
 import os
 import re
@@ -11,15 +12,16 @@ import time
 import urllib.parse
 
 import pytest
-from colotride.tune.build import build_space
-from colotride.tune.memory import Memory
-from colotride.tune.record import SearchRecord
 from mlflow import MlflowClient
 
 from colotride.presets import preset
 from colotride.tracking.delivery import EXPERIMENT
 from colotride.tracking.export import Tracker
-from colotride.tune.plan import Plan
+from colotride.training.records import EpochRecord
+from colotride.tune.callbacks import MLflowCallback
+from colotride.tune.plan import SearchPlan
+from colotride.tune.space import build_space
+from colotride.tune.study import SearchStudy
 from tests.browser.chromium import open_page
 
 SCORES = {1: (91.5, 30.25), 2: (88.5, 41.75), 3: (76.5, 52.5)}
@@ -29,23 +31,21 @@ SCORES = {1: (91.5, 30.25), 2: (88.5, 41.75), 3: (76.5, 52.5)}
 def recorded(folder):
     """A search whose trials end with these scores; returns the store."""
     base = preset("digits")
-    plan = Plan(base=base, space=build_space(base), trials=3, stopping="none")
-    memory, uri = Memory(folder / "search", plan), f"sqlite:///{folder}/mlflow.db"
-    record = SearchRecord(Tracker(uri, folder / "search"), "digits-search", plan)
+    plan = SearchPlan(base=base, space=build_space(base), trials=3, stopping="none")
+    study, uri = SearchStudy(folder / "search", plan), f"sqlite:///{folder}/mlflow.db"
+    record = MLflowCallback(Tracker(uri, folder / "search"), "digits-search", plan)
     for number, (r1, ars) in SCORES.items():
-        row = memory.draw()
-        record.started(row)
+        trial = study.draw()
+        record.started(trial)
         scores = {"R@1": r1, "mAP": 50.0, "ERS": ars + 2, "ARS": ars}
         for epoch in (1, 2):
-            result = {
-                **scores, "epoch": epoch, "status": "running" if epoch == 1 else "finished", "reason": "",
-                "seconds": 1.0, "cost": float(epoch),
-                "record": {"diagnostics": {"loss": 0.1}, "validation": scores, "step": epoch, "passes": 1000},
-            }  # fmt: skip
-            memory.report(number, result)
-            record.reported(row, result)
-        memory.settle(number)
-        record.ended(row)
+            done = EpochRecord(epoch, epoch, 1.0, {"loss": 0.1}, scores, 1000)
+            status = "running" if epoch == 1 else "finished"
+            trial = dataclasses.replace(trial, status=status, history=(*trial.history, done))
+            study.report(trial)
+            record.reported(trial)
+        study.settle(number)
+        record.ended(study.record(number))
     record.close(scores, [], folder / "search")
     return uri
 
