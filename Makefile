@@ -7,7 +7,7 @@ PORT ?= 5000
 # One process per core, each with whole files of tests: many share what they started.
 SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help search test test-fast lint format bench ui clean
+.PHONY: help search test test-fast lint format bench docs ui clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -38,6 +38,10 @@ format: $(READY) ## Mend style and formatting
 
 bench: $(READY) ## Measure speed on this machine, as ratios: about four minutes
 	$(BIN)/python scripts/benchmark.py step
+
+docs: $(READY) ## Build the documentation into site/
+	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build --strict
 
 ui: $(READY) ## Open MLflow's pages of all runs on 127.0.0.1:5000 (PORT=... for another port)
 	@echo "Runs and their scores: http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=scores"

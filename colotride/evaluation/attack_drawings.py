@@ -61,12 +61,12 @@ class Scene:
     @property
     def tail(self) -> Point:
         """Where the arrow begins: at the edge of the image before the attack."""
-        return self._along(8)
+        return self._along(8.0)
 
     @property
     def neck(self) -> Point:
         """Where the arrow's head begins."""
-        return self._along(-17)
+        return self._along(-17.0)
 
     @property
     def head(self) -> str:
