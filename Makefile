@@ -44,6 +44,7 @@ docs: $(READY) ## Build the documentation into site/
 	$(BIN)/zensical build --strict
 
 ui: $(READY) ## Open MLflow's pages of all runs on 127.0.0.1:5000 (PORT=... for another port)
+	@echo "Runs and their scores: http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=scores"
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
 
 clean: ## Remove the environment; runs and mlflow.db stay

@@ -119,7 +119,7 @@ class Index:
             ModelError: it was built with another model.
         """
         try:
-            with np.load(Path(path), allow_pickle=False) as content:
+            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as content:
                 about = json.loads(str(content["about"]))
                 index = faiss.deserialize_index(content["index"])
             digest, paths, skipped = about["model"], about["paths"], about["skipped"]

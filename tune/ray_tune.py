@@ -12,6 +12,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from colotride.tune.callbacks import TrialCallback
+from colotride.tune.plan import SearchPlan
 from colotride.tune.records import OUT_OF_MEMORY
 from colotride.tune.resources import TrialFolders, TrialResources
 from colotride.tune.study import SearchStudy
@@ -41,11 +42,7 @@ def run_trials(
         callbacks: told of every trial.
         trial: what each does, in its own process; see `run_trial`.
     """
-    plan = study.plan
-
-    def trainable(given: dict[str, Any]) -> None:
-        trial(given[RECORD], plan, resources, folders)
-
+    trainable = tune.with_parameters(_train, trial=trial, plan=study.plan, resources=resources, folders=folders)
     tuner = tune.Tuner(
         tune.with_resources(
             trainable,
@@ -69,6 +66,16 @@ def run_trials(
         ),
     )
     tuner.fit()
+
+
+def _train(
+    given: dict[str, Any],
+    trial: Callable[..., None],
+    plan: SearchPlan,
+    resources: TrialResources,
+    folders: TrialFolders,
+) -> None:
+    trial(given[RECORD], plan, resources, folders)
 
 
 class StudySearcher(Searcher):

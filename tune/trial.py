@@ -5,12 +5,9 @@ import dataclasses
 import torch
 from ray import tune
 
-from colotride.data.splits import load_splits
-from colotride.devices import device_of
-from colotride.distributed.ray_train import train_on_workers
+from colotride.distributed.launch import prepare_training
 from colotride.errors import WorkerError
 from colotride.training.records import EpochRecord, Outcome
-from colotride.training.trainer import Trainer
 from colotride.tune.plan import SearchPlan
 from colotride.tune.records import MILLION, OUT_OF_MEMORY, TrialRecord
 from colotride.tune.resources import TrialFolders, TrialResources
@@ -36,29 +33,11 @@ def run_trial(record: TrialRecord, plan: SearchPlan, resources: TrialResources, 
     folder, policy = folders.of(record.number)
     report = TrialReport(dataclasses.replace(record, status="running", reason="", history=()), plan)
     try:
-        if resources.workers is not None:
-            outcome = train_on_workers(
-                record.config,
-                resources.workers,
-                folder,
-                checkpoint_policy=policy,
-                on_epoch=report.epoch,
-                should_stop=lambda: report.spent,
-            )
-        else:
-            torch.set_num_threads(resources.cpus)
-            splits, device = load_splits(record.config.data), device_of(resources.device)
-            trainer = Trainer(
-                record.config,
-                splits.train,
-                splits.validation,
-                device=device,
-                directory=folder,
-                checkpoint_policy=policy,
-            )
-            for known in trainer.history:
-                report.epoch(known)
-            outcome = trainer.run(on_epoch=report.epoch, should_stop=lambda: report.spent)
+        torch.set_num_threads(resources.cpus)
+        train = prepare_training(
+            record.config, folder, device=resources.device, workers=resources.workers, checkpoint_policy=policy
+        )
+        outcome = train(on_epoch=report.epoch, should_stop=lambda: report.spent)
     except (torch.OutOfMemoryError, WorkerError) as error:
         if isinstance(error, WorkerError) and "OutOfMemory" not in str(error):
             raise

@@ -9,7 +9,7 @@ from rich.console import Console
 from colotride.config import RunConfig
 
 if TYPE_CHECKING:
-    from colotride.tracking.export import RunRecord
+    from colotride.tracking.runs import RunRecord
 
 
 def begin_record(directory: Path, config: RunConfig, uri: str | None, console: Console) -> "RunRecord | None":
@@ -23,7 +23,7 @@ def begin_record(directory: Path, config: RunConfig, uri: str | None, console: C
     """
     if not _installed(console):
         return None
-    from colotride.tracking.export import RunRecord
+    from colotride.tracking.runs import RunRecord
 
     return RunRecord.open(directory, config, uri)
 
@@ -32,7 +32,7 @@ def existing_record(directory: Path, console: Console) -> "RunRecord | None":
     """The record that a run's directory has, None where it has none or MLflow is not installed."""
     if not (directory / "mlflow").is_dir() or not _installed(console):
         return None
-    from colotride.tracking.export import RunRecord
+    from colotride.tracking.runs import RunRecord
 
     return RunRecord.existing(directory)
 

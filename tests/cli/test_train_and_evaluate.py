@@ -46,7 +46,7 @@ def test_a_run_is_trained_evaluated_and_recorded(tmp_path):
     (recorded,) = client.search_runs([experiment.experiment_id])
     assert recorded.data.metrics["test/ARS"] == pytest.approx(result["ARS"])
     assert recorded.data.tags["status"] == "finished"
-    assert len(client.get_metric_history(recorded.info.run_id, "validation/ARS")) == 3
+    assert len(client.get_metric_history(recorded.info.run_id, "val_epoch/ARS")) == 3
     assert len(client.get_metric_history(recorded.info.run_id, "train/collapseness")) == 3
 
 
