@@ -1,12 +1,14 @@
 """The run of each data set: the paper's and RobRank's values, and ours where neither has any."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from colotride.config import RunConfig
 from colotride.data.settings import DataSettings
 from colotride.defenses import CollapsenessSettings
+from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.models import TWO_CONVOLUTIONS, ModelSettings
 from colotride.pgd import PGDSettings
@@ -102,3 +104,64 @@ def with_defense(config: RunConfig, name: str) -> RunConfig:
         ConfigurationError: no such defense.
     """
     return config.with_values({"defense": {"name": name}, **DEFENSES[name].Settings.recommended})
+
+
+def quick(config: RunConfig) -> RunConfig:
+    """The same run scaled down to minutes on a CPU, for a first look; its scores mean nothing.
+
+    At most three epochs of twenty batches of sixteen pairs, eight PGD steps at full strength from the first epoch on,
+    photographs at 64 pixels, and an evaluation that attacks 32 images with eight steps.
+    """
+    data, training, evaluation = config.data, config.training, config.evaluation
+    pairs = min(16, data.pairs_per_batch)
+    few = {
+        "data.pairs_per_batch": pairs,
+        "data.pairs_per_epoch": min(20 * pairs, data.pairs_per_epoch or 20 * pairs),
+        "training.epochs": min(3, training.epochs),
+        "pgd.steps": min(8, config.pgd.steps),
+        "pgd.ramp": "constant",
+        "evaluation.queries": min(32, evaluation.queries or 32),
+        "evaluation.steps": min(8, evaluation.steps),
+        "evaluation.bootstrap": min(100, evaluation.bootstrap),
+        "validation.queries": min(16, config.validation.queries or 16),
+        "validation.steps": min(4, config.validation.steps),
+    }
+    small = {"data.stored_size": 72, "data.image_size": 64} if data.image_size > 64 else {}
+    return config.with_values(few | small)
+
+
+READINGS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {
+        "collapseness.weighting": "near",
+        "collapseness.weight_gradient": "detached",
+        "pgd.ramp_from_zero": False,
+        "defense.anchor_hardness_term": "raise",
+        "defense.candidate_assist": True,
+        "defense.top_ranked_batches": "anchor",
+    },
+    "released": {
+        "collapseness.weighting": "far",
+        "collapseness.weight_gradient": "through",
+        "pgd.ramp_from_zero": True,
+        "defense.anchor_hardness_term": "released",
+        "defense.candidate_assist": False,
+        "defense.top_ranked_batches": "all",
+    },
+}
+"""COLO-TRIDE as the paper describes it and as its authors' released code trains, where the two differ."""
+
+
+def with_reading(config: RunConfig, reading: str) -> RunConfig:
+    """The same run of COLO-TRIDE by one of its two readings, "paper" or "released"; each setting remains one of its own.
+
+    Raises:
+        ConfigurationError: no such reading, or the run has another defense.
+    """
+    if reading not in READINGS:
+        raise ConfigurationError(f"no reading {reading!r}; there are {', '.join(READINGS)}")
+    if config.defense.name != "colo-tride":
+        raise ConfigurationError(
+            f"a reading is one of colo-tride, the run's defense is {config.defense.name}; leave --reading out, or "
+            "choose --defense colo-tride"
+        )
+    return config.with_values(READINGS[reading])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pyarrow import csv, parquet
 
+from colotride.data.base import class_name
 from colotride.data.settings import DataSettings
 from colotride.data.splits import load_splits
 from colotride.errors import DataError
@@ -40,6 +41,7 @@ def test_folders_of_both_sides_share_their_class_numbers(tmp_path):
     assert splits.train.labels.tolist() == [1, 1, 1, 2, 2, 2]
     assert splits.test.labels.tolist() == [0, 0, 0, 2, 2, 2]
     assert splits.train.pixels(torch.tensor([0, 5])).shape == (2, 3, 16, 16)
+    assert [class_name(splits.test, label) for label in range(4)] == ["ant", "cat", "dog", "class 3"]
 
 
 @pytest.mark.parametrize(("test", "classes"), [(["x", "y"], 2), (["a", "b"], 4)])
