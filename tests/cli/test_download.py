@@ -67,7 +67,7 @@ def test_other_content_is_refused_in_one_line_with_both_checksums(tmp_path):
 
 
 def test_an_unknown_set_and_an_absent_file_are_one_line_and_exit_2(tmp_path):
-    assert "'mnist'" in refused(run("scripts/download.py", "mnist", cwd=tmp_path))
+    assert "mnist" in refused(run("scripts/download.py", "mnist", cwd=tmp_path))
     assert names_in(tmp_path) == [], "nothing is left behind"
     with serving({}) as server:
         line = refused(run("scripts/download.py", "cars", "--mirror", server.address, cwd=tmp_path))

@@ -424,8 +424,10 @@ def test_a_full_disk_is_one_line_and_the_same_call_goes_on_when_there_is_room(tm
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_decoded(tmp_path):
-    files = files_in(make_files(tmp_path, 2) and tmp_path, size=2_000_000)
-    with pytest.raises(DataError, match=r"needs 24000\.0 GB"):
+    make_files(tmp_path, 1)
+    (path,) = files_in(tmp_path).paths
+    files = FileImages("toy/train", [path] * 10_000, [0] * 10_000, 20_000)
+    with pytest.raises(DataError, match=r"needs 12000\.0 GB"):
         cached_images(files, tmp_path)
 
 
