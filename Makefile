@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 search: $(READY) ## Search on the embedded digits: best configuration, table, how to open MLflow
-	$(BIN)/python tune/search.py --dataset digits
+	$(BIN)/colotride search --dataset digits
 
 test: $(READY) ## Run all tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)

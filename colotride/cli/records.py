@@ -38,8 +38,11 @@ def existing_record(directory: Path, console: Console) -> "RunRecord | None":
 
 
 def _installed(console: Console) -> bool:
-    # Every import of MLflow takes seconds, so that it is looked for and imported only where it is wanted.
-    found = find_spec("mlflow") is not None
+    # Importing MLflow takes seconds: it is looked for first, and imported only where it is wanted.
+    try:
+        found = find_spec("mlflow") is not None
+    except ModuleNotFoundError:
+        found = False
     if not found:
         console.print(
             "Not recorded in MLflow: it is not installed; pip install 'colotride[tracking]'",

@@ -51,7 +51,7 @@ class Scene:
         (x0, y0), (x1, y1) = self.reach
         return math.hypot(x1 - x0, y1 - y0)
 
-    def _along(self, distance: float) -> Point:
+    def _along(self, distance: int) -> Point:
         """The point of the movement at this distance from its start, or before its end where negative."""
         (x0, y0), (x1, y1) = self.start, self.end
         length = math.hypot(x1 - x0, y1 - y0)
@@ -71,7 +71,7 @@ class Scene:
     @property
     def head(self) -> str:
         """The corners of the arrow's head, as SVG writes them."""
-        (x0, y0), (x1, y1) = self.neck, self._along(-7)
+        (x0, y0), (x1, y1) = self.neck, self._along(-7.0)
         across = (-(y1 - y0) / 2, (x1 - x0) / 2)
         corners = ((x1, y1), (x0 + across[0], y0 + across[1]), (x0 - across[0], y0 - across[1]))
         return " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)

@@ -1,11 +1,14 @@
 """Every code block of every page: run as it stands, or marked as needing what we lack, in which case it parses."""
 
 import ast
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,9 +77,15 @@ def first_run(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One store of MLflow for all pages: each takes seconds to begin."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty working directory, as a user's: photographs of four classes, and no store or cluster that is named."""
+def place(tmp_path, monkeypatch, store):
+    """A working directory with photographs of six classes; no data root and no cluster is named."""
     random = np.random.default_rng(0)
     for side, names in (("train", ("apple", "bread", "pear", "rice")), ("test", ("cherry", "dates"))):
         for label, name in enumerate(names):
@@ -84,8 +93,11 @@ def place(tmp_path, monkeypatch):
             folder.mkdir(parents=True)
             for index in range(6):
                 picture(label + 10 * (side == "test"), 40, random).save(folder / f"{index}.png")
-    for variable in ("MLFLOW_TRACKING_URI", "COLOTRIDE_DATA", "RAY_ADDRESS"):
+    for variable in ("COLOTRIDE_DATA", "RAY_ADDRESS"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PWD", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
