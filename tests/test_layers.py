@@ -20,7 +20,7 @@ FLOORS = [
     ["reproduction"],
     ["tracking"],
     ["distributed"],
-    ["api"],
+    ["embedder", "index", "testing", "api"],
     ["tune", "cli"],
     ["__main__"],
 ]

@@ -12,7 +12,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from colotride.tune.callbacks import TrialCallback
-from colotride.tune.plan import SearchPlan
 from colotride.tune.records import OUT_OF_MEMORY
 from colotride.tune.resources import TrialFolders, TrialResources
 from colotride.tune.study import SearchStudy
@@ -42,7 +41,7 @@ def run_trials(
         callbacks: told of every trial.
         trial: what each does, in its own process; see `run_trial`.
     """
-    trainable = tune.with_parameters(_train, trial=trial, plan=study.plan, resources=resources, folders=folders)
+    trainable = tune.with_parameters(trial, plan=study.plan, resources=resources, folders=folders)
     tuner = tune.Tuner(
         tune.with_resources(
             trainable,
@@ -66,16 +65,6 @@ def run_trials(
         ),
     )
     tuner.fit()
-
-
-def _train(
-    given: dict[str, Any],
-    trial: Callable[..., None],
-    plan: SearchPlan,
-    resources: TrialResources,
-    folders: TrialFolders,
-) -> None:
-    trial(given[RECORD], plan, resources, folders)
 
 
 class StudySearcher(Searcher):

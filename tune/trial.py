@@ -1,6 +1,8 @@
 """One trial: the trainer on the training side without its validation part, judged on that part as it goes."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from ray import tune
@@ -16,13 +18,13 @@ RECORD = "record"
 """Key of the trial's record in what Ray carries."""
 
 
-def run_trial(record: TrialRecord, plan: SearchPlan, resources: TrialResources, folders: TrialFolders) -> None:
+def run_trial(given: Mapping[str, Any], plan: SearchPlan, resources: TrialResources, folders: TrialFolders) -> None:
     """Train a trial's configuration and report its record to Ray Tune after every validated epoch.
 
     Epochs that an earlier process trained are read from the trial's checkpoint and reported again.
 
     Args:
-        record: of the trial, as it was drawn.
+        given: by `StudySearcher.suggest`; holds the record of the trial, as it was drawn.
         plan: of the search.
         resources: of the trial.
         folders: where it keeps its checkpoints.
@@ -30,6 +32,7 @@ def run_trial(record: TrialRecord, plan: SearchPlan, resources: TrialResources, 
     Raises:
         ColoTrideError: whatever the trainer raises; running out of GPU memory is reported instead.
     """
+    record: TrialRecord = given[RECORD]
     folder, policy = folders.of(record.number)
     report = TrialReport(dataclasses.replace(record, status="running", reason="", history=()), plan)
     try:
