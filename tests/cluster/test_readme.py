@@ -7,8 +7,8 @@ import boto3
 import pytest
 from ray.scripts.scripts import cli
 
-from colotride.cli.options import base_config, parse
-from colotride.tune.search import Search
+from colotride.cli.arguments import parse
+from colotride.cli.options.search import Search
 from tests.cluster.files import CLUSTER, ROOT, read
 
 # Options of the AWS command line itself, and its short forms of one rule.

@@ -95,10 +95,10 @@ def test_a_search_on_digits_ends_with_the_comparison_and_is_on_record(finished):
     assert kinds.count("trial") == 4
     assert kinds.count("verdict") == (2 if best["number"] == 1 else 4)
     trial = next(one for one in children if one.info.run_name == f"trial {best['number']}")
-    assert trial.data.params["collapseness.attention_factor"] == f"{best['values']['attention_factor']:.6g}"
-    assert trial.data.metrics["ARS"] == pytest.approx(best["scores"]["ARS"])
+    assert trial.data.params["attention_factor"] == f"{best['values']['attention_factor']:.6g}"
+    assert trial.data.metrics["val/ARS"] == pytest.approx(best["scores"]["ARS"])
     curves = ("train/loss", "train/hardness", "train/collapseness", "train/separability", "train/assist")
-    for name in (*curves, "validation/R_at_1", "validation/ERS", "validation/ARS"):
+    for name in (*curves, "val_epoch/R_at_1", "val_epoch/ERS", "val_epoch/ARS"):
         assert [point.step for point in client.get_metric_history(trial.info.run_id, name)] == [1, 2], name
     verdict = next(one for one in children if one.info.run_name == "verdict: default seed 0")
     told = json.loads((folder / "verdict/default/seed-0/evaluation/evaluation.json").read_text())

@@ -19,6 +19,7 @@ from colotride.cli.options.shared import (
     Json,
     Plugins,
     Quick,
+    Reading,
     Seed,
     Share,
     Storage,
@@ -43,6 +44,7 @@ class Search(SettingsOptions):
     data_root: DataRoot = None
     config: Config = None
     defense: DefenseName = None
+    reading: Reading = None
     plugin: Plugins = ()
     quick: Quick = False
     trials: Annotated[Count | None, Option(METHOD)] = None
