@@ -13,7 +13,7 @@ from colotride.data.splits import load_splits
 from colotride.devices import device_of
 from colotride.evaluation.parts import RunParts
 from colotride.training.records import EpochRecord, Outcome
-from colotride.training.run_directory import CheckpointPolicy, RunFolder
+from colotride.training.run_directory import CheckpointPolicy, RunDirectory
 from colotride.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def prepare_training(
     start_ray()
     workers.check()
     # Begins the directory, or refuses one of another run before any worker has come up.
-    RunFolder(directory, config, policy).open()
+    RunDirectory(directory, config, policy).open()
     return partial(train_on_workers, config, workers, directory, checkpoint_policy=policy, max_failures=max_failures)
 
 
