@@ -72,7 +72,7 @@ def test_every_search_parses_and_leaves_its_results_where_they_stay():
     for words in (shlex.split(line), shlex.split(read("kuberay.yaml")["spec"]["entrypoint"])):
         at = next(i for i, word in enumerate(words) if word.endswith("tune/search.py"))
         arguments = words[at + 1 :]
-        command = parse(Search, arguments, Search(run=base_config(arguments, preset_option="--dataset")))
+        command = parse(Search, arguments)
         assert command.dataset == "cub"
         assert command.gpus_per_trial == 1
         assert str(command.results).startswith("/mnt/colotride/"), "a job's own folder goes with the job"
