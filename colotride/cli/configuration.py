@@ -37,7 +37,7 @@ def run_config(options: Train | Search) -> RunConfig:
     if options.defense and options.defense != config.defense.name:
         config = with_defense(config, options.defense)
     config = with_data_root(config, options.data_root or os.environ.get("COLOTRIDE_DATA") or None)
-    if options.reading:
+    if isinstance(options, Train) and options.reading:
         config = with_reading(config, options.reading)
     if options.quick:
         config = quick(config)

@@ -23,6 +23,7 @@ NEEDS = {
     "minutes",
     "hours",
     "a browser",
+    "a machine to itself",
     "a GPU",
     "two GPUs",
     "four GPUs",
@@ -40,7 +41,8 @@ NEEDS = {
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 MARKED = [block for block in BLOCKS if block.needs]
-TO_RUN = [page for page in PAGES if any(b.language in RUNNABLE and not b.needs and not b.file for b in blocks_of(page))]
+QUICK = [page for page in PAGES if any(block.runs and not block.slow for block in blocks_of(page))]
+SLOW = [page for page in PAGES if any(block.runs and block.slow for block in blocks_of(page))]
 
 
 def name_of(page):
@@ -103,9 +105,18 @@ def place(tmp_path, monkeypatch, store):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", TO_RUN, ids=name_of)
+@pytest.mark.parametrize("page", QUICK, ids=name_of)
 def test_the_blocks_of_a_page_run_in_order(page, place, request):
-    blocks = blocks_of(page)
+    run_page([block for block in blocks_of(page) if not block.slow], place, request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", SLOW, ids=name_of)
+def test_blocks_that_take_a_minute_run_too(page, place, request):
+    run_page(blocks_of(page), place, request)
+
+
+def run_page(blocks, place, request):
     text = "\n".join(block.text for block in blocks)
     if "runs/first" in text and 'directory="runs/first"' not in text and "--directory runs/first" not in text:
         shutil.copytree(request.getfixturevalue("first_run"), place / "runs" / "first")
@@ -113,11 +124,11 @@ def test_the_blocks_of_a_page_run_in_order(page, place, request):
     for block in blocks:
         if block.file:
             (place / block.file).write_text(block.text)
-        elif block.needs or block.language not in RUNNABLE:
+        elif not block.runs:
             continue
         elif block.language == "python":
             # Lines are those of the page, so that a failure names them.
-            exec(compile("\n" * block.line + block.text, str(page), "exec"), names)
+            exec(compile("\n" * block.line + block.text, str(block.page), "exec"), names)
         else:
             for line in block.commands:
                 assert run_line(line) == 0, f"{block.where}: {line}"
@@ -133,7 +144,7 @@ def test_every_block_has_a_language_and_a_known_mark():
         unknown = [need for need in split(block.needs) if need not in NEEDS]
         assert unknown == [], f"{block.where}: {unknown}"
     for block in BLOCKS:
-        assert not block.title or block.needs or block.file, f"{block.where}: {block.title}"
+        assert not block.title or block.needs or block.file or block.slow, f"{block.where}: {block.title}"
 
 
 def split(needs):
