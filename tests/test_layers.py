@@ -15,7 +15,7 @@ FLOORS = [
     ["losses", "mining", "folding", "models", "pgd", "training.optimizer"],
     ["data", "defenses", "training.health", "training.records", "training.checkpoint", "training.remote_copy"],
     ["evaluation"],
-    ["external_models", "embedder", "index", "config", "presets", "training.run_directory", "training.runs"],
+    ["external_models", "config", "presets", "training.run_directory", "training.runs"],
     ["training"],
     ["reproduction"],
     ["tracking"],
