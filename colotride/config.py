@@ -150,3 +150,21 @@ def _names(section: type[Settings]) -> list[str]:
             if isinstance(kind, type) and issubclass(kind, Settings):
                 found += _names(kind)
     return found
+
+
+def questionable_settings(config: RunConfig) -> list[str]:
+    """Settings that are allowed and rarely meant, a line each with the remedy: fine-tuning without trained weights."""
+    if config.model.weights != "none" or config.model.architecture == "two-convolutions":
+        return []
+    lines = []
+    if config.training.learning_rate < 1e-4:
+        rate = f"{config.training.learning_rate:g}"
+        lines.append(
+            f"random weights with the learning rate of fine-tuning, {rate}; try --run.training.learning-rate 1e-3"
+        )
+    if config.model.freeze_batchnorm:
+        lines.append(
+            "random weights with frozen BatchNorm, whose statistics then mean nothing; "
+            "give --run.model.no-freeze-batchnorm"
+        )
+    return lines

@@ -1,8 +1,13 @@
 """Writes that leave either the old file or the new one, never half of it."""
 
+import io
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -23,6 +28,23 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def save_figure(figure: "Figure", path: Path, *, dpi: int = 130) -> Path:
+    """Write a matplotlib figure atomically, in the format that the path's suffix names; returns the path.
+
+    Args:
+        figure: to write.
+        path: ends in .png, .svg or .pdf.
+        dpi: dots per inch of a PNG.
+
+    Raises:
+        OSError: the disk is full or not writable; the old file, if any, is untouched.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=dpi)
+    write_atomically(path, buffer.getvalue())
+    return path
 
 
 def _umask() -> int:

@@ -127,6 +127,29 @@ class EmbeddingModel(nn.Module):
         return self
 
 
+class UnitEmbeddings(nn.Module):
+    """Anybody's model behind the interface of ours: its embeddings at length 1."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images dim"]:
+        """Embed, and normalise; an embedding of length 1 stays as it is within rounding.
+
+        Raises:
+            ModelError: the model does not return one embedding per image.
+        """
+        embeddings: object = self.inner(images)
+        if not isinstance(embeddings, Tensor) or embeddings.ndim != 2 or len(embeddings) != len(images):
+            found = tuple(embeddings.shape) if isinstance(embeddings, Tensor) else type(embeddings).__name__
+            raise ModelError(
+                f"the model returned {found} for {len(images)} images; it must return one embedding per image, "
+                "[images, dimensions]"
+            )
+        return functional.normalize(embeddings.to(images.dtype), dim=1)
+
+
 def two_convolutions(channels: int, image_size: int, embedding_dim: int) -> nn.Sequential:
     """The two-convolution net of Madry et al.: 5x5x32, pool, 5x5x64, pool, 1024, embedding.
 
@@ -215,5 +238,5 @@ def _torchvision_backbone(architecture: str, weights: str) -> nn.Module:
     except OSError as error:
         raise ModelError(
             f"ImageNet weights of {architecture} are neither in {torch.hub.get_dir()}/checkpoints nor downloadable "
-            f"({error}); put the file there, or start from random weights with --model.weights none"
+            f"({error}); put the file there, or start from random weights with --run.model.weights none"
         ) from error

@@ -102,3 +102,27 @@ def with_defense(config: RunConfig, name: str) -> RunConfig:
         ConfigurationError: no such defense.
     """
     return config.with_values({"defense": {"name": name}, **DEFENSES[name].Settings.recommended})
+
+
+def quick(config: RunConfig) -> RunConfig:
+    """The same run scaled down to minutes on a CPU, for a first look; its scores mean nothing.
+
+    At most three epochs of twenty batches of sixteen pairs, eight PGD steps at full strength from the first epoch on,
+    photographs at 64 pixels, and an evaluation that attacks 32 images with eight steps.
+    """
+    data, training, evaluation = config.data, config.training, config.evaluation
+    pairs = min(16, data.pairs_per_batch)
+    few = {
+        "data.pairs_per_batch": pairs,
+        "data.pairs_per_epoch": min(20 * pairs, data.pairs_per_epoch or 20 * pairs),
+        "training.epochs": min(3, training.epochs),
+        "pgd.steps": min(8, config.pgd.steps),
+        "pgd.ramp": "constant",
+        "evaluation.queries": min(32, evaluation.queries or 32),
+        "evaluation.steps": min(8, evaluation.steps),
+        "evaluation.bootstrap": min(100, evaluation.bootstrap),
+        "validation.queries": min(16, config.validation.queries or 16),
+        "validation.steps": min(4, config.validation.steps),
+    }
+    small = {"data.stored_size": 72, "data.image_size": 64} if data.image_size > 64 else {}
+    return config.with_values(few | small)

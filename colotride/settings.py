@@ -12,7 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 class Settings(BaseModel):
     """Frozen, validated values; unknown keys, NaN and infinity are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+    )
 
 
 def fraction(text: str) -> float:

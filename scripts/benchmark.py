@@ -1,12 +1,6 @@
-"""Measure speed as ratios, side by side in one process: python scripts/benchmark.py --help."""
+"""The command `colotride benchmark` in a checkout: python scripts/benchmark.py --help."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from colotride.cli.options import run
-from scripts.benchmarks.command import main
+from colotride.cli.main import run
 
 if __name__ == "__main__":
-    run(main)
+    run("benchmark")

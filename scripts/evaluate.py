@@ -1,7 +1,6 @@
 """The command `colotride evaluate` in a checkout: python scripts/evaluate.py --help."""
 
-from colotride.cli.evaluate import main
-from colotride.cli.options import run
+from colotride.cli.main import run
 
 if __name__ == "__main__":
-    run(main)
+    run("evaluate")

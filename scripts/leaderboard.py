@@ -1,7 +1,6 @@
 """The command `colotride leaderboard` in a checkout: python scripts/leaderboard.py --help."""
 
-from colotride.cli.leaderboard import main
-from colotride.cli.options import run
+from colotride.cli.main import run
 
 if __name__ == "__main__":
-    run(main)
+    run("leaderboard")

@@ -1,7 +1,6 @@
 """The command `colotride reproduce` in a checkout: python scripts/reproduce.py --help."""
 
-from colotride.cli.options import run
-from colotride.cli.reproduce import main
+from colotride.cli.main import run
 
 if __name__ == "__main__":
-    run(main)
+    run("reproduce")

@@ -10,13 +10,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def environment(**changes: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "COLOTRIDE_DATA")}
-    return kept | {"OMP_NUM_THREADS": "1"} | changes
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | changes
 
 
 def run(script: str, *arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of the project in a folder, and take what it prints."""
+    """Run a script of the project, or a subcommand of `colotride`, in a folder, and take what it prints."""
+    called = [str(ROOT / script)] if script.endswith(".py") else ["-m", "colotride", script]
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
+        [sys.executable, *called, *arguments],
         cwd=cwd,
         env=environment(**changes),
         capture_output=True,

@@ -31,6 +31,9 @@ def make_cub(root: Path, classes: int = 8, images_per_class: int = 6, size: int 
             names.append(name)
             labels.append(label)
     (folder / "images.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(names, 1)))
+    (folder / "classes.txt").write_text(
+        "".join(f"{label} {label:03d}.Bird_{label}\n" for label in range(1, classes + 1))
+    )
     (folder / "image_class_labels.txt").write_text("".join(f"{i} {label}\n" for i, label in enumerate(labels, 1)))
     return root
 
@@ -47,7 +50,8 @@ def make_cars(root: Path, classes: int = 8, images_per_class: int = 4, size: int
         rows.append((name, 1, 1, size, size, label, 0))
     fields = ["relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test"]
     annotations = np.array(rows, dtype=[(name, object) for name in fields])
-    savemat(folder / "cars_annos.mat", {"annotations": annotations[None]})
+    names = np.array([f"Car {label}" for label in range(1, classes + 1)], dtype=object)
+    savemat(folder / "cars_annos.mat", {"annotations": annotations[None], "class_names": names[None]})
     return root
 
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    ["errors", "settings", "io", "randomness", "registry", "remote"],
+    ["errors", "settings", "io", "markdown", "randomness", "registry", "devices", "remote"],
     ["geometry", "distributed.shards"],
     ["losses", "mining", "folding", "models", "pgd", "training.optimizer"],
     ["data", "defenses", "training.health", "training.records", "training.checkpoint", "training.remote_copy"],
@@ -22,6 +22,7 @@ FLOORS = [
     ["distributed"],
     ["api"],
     ["tune", "cli"],
+    ["__main__"],
 ]
 """Modules and packages of colotride/ from the ground up; one may know those of its own floor and below."""
 
@@ -70,7 +71,7 @@ def test_imports_point_downward(path):
 
 def test_the_core_runs_without_the_tools_around_it():
     code = (
-        "import sys, colotride.training.trainer, colotride.training.runs, colotride.evaluation.evaluator, colotride.cli.options, "
+        "import sys, colotride.training.trainer, colotride.training.runs, colotride.evaluation.evaluator, colotride.cli.configuration, "
         "colotride.reproduction.experiments; print(sorted({'ray', 'mlflow', 'optuna'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

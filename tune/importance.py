@@ -1,84 +1,96 @@
-"""How much each parameter matters, by fANOVA (Hutter et al., 2014)."""
+"""How much each parameter matters: fANOVA (Hutter et al., 2014) over the space as it is searched, in one fit.
 
-from collections.abc import Iterator, Mapping, Sequence
+Optuna's own evaluator measures variance uniformly in the value, so that of an attention factor searched from 0.5 to 50 in
+the logarithm only what lies above 5 would count; and it leaves out parameters that apply in some trials only. Here every
+parameter lies on its searched scale, and one fit sees them all, so that the shares add up to 1.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from colotride.tune.parameters import AnyParameter, Choice
-from colotride.tune.points import ENOUGH, Point, scaled
-from colotride.tune.space import Space
-
-
-@dataclass(frozen=True)
-class Importance:
-    """How much of an objective's variance a parameter explains."""
-
-    name: str
-    share: float
-    """Of the variance that single parameters explain, in [0, 1]."""
-    trials: int
-    """On which it rests: fewer than all where the parameter applies in some trials only."""
+ENOUGH = 4
+"""Finished trials below which an importance would be invented rather than found."""
 
 
-def importances(points: Sequence[Point], space: Space, objective: int) -> list[Importance]:
-    """The importance of each parameter for an objective, the greatest first; empty with too few trials, or alike ones.
+class SearchedScaleFanova(BaseImportanceEvaluator):
+    """Optuna's fANOVA on searched scales, for spaces with parameters that do not apply in every trial."""
 
-    Variance is taken over the space as it is searched: evenly in the logarithm where the parameter is. (Optuna's
-    evaluator alone takes it evenly in the value, so that of an attention factor from 0.5 to 50 only what lies above 5
-    would count.) A parameter that applies in some trials only is assessed within those, beside all that always apply.
+    def evaluate(
+        self,
+        study: optuna.Study,
+        params: list[str] | None = None,
+        *,
+        target: Callable[[FrozenTrial], float] | None = None,
+    ) -> dict[str, float]:
+        """Shares of the variance that single parameters explain; 0 for all where every trial scored alike.
 
-    Args:
-        points: the finished trials.
-        space: that was searched.
-        objective: which one, counted from 0.
-    """
-    if len(points) < ENOUGH or len({point.objectives[objective] for point in points}) == 1:
-        return []
-    having = {one.name: [point for point in points if one.name in point.values] for one in space.parameters}
-    always = [one for one in space.parameters if len(having[one.name]) == len(points)]
-    shares = _fanova(points, always, objective)
-    found = [Importance(one.name, shares[one.name], len(points)) for one in always]
-    for one in space.parameters:
-        if one not in always and len(having[one.name]) >= ENOUGH:
-            share = _fanova(having[one.name], [*always, one], objective)[one.name]
-            found.append(Importance(one.name, share, len(having[one.name])))
-    return sorted(found, key=lambda one: -one.share)
+        A parameter that does not apply to a trial has no effect there. The fit learns this from values spread evenly
+        over the parameter's range, in an order that has nothing to do with the trials' scores.
 
-
-def _fanova(points: Sequence[Point], parameters: Sequence[AnyParameter], objective: int) -> Mapping[str, float]:
-    if len({point.objectives[objective] for point in points}) == 1:
-        return {one.name: 0.0 for one in parameters}
-    with _quiet():
-        study = optuna.create_study(direction="maximize")
-    ranges = {one.name: _range(one) for one in parameters}
-    for point in points:
-        places = {
-            one.name: point.values[one.name]
-            if isinstance(one, Choice)
-            else min(1.0, max(0.0, scaled(one, point.values[one.name])))
-            for one in parameters
-        }
-        study.add_trial(
-            optuna.trial.create_trial(params=places, distributions=ranges, value=point.objectives[objective])
+        Args:
+            study: with finished trials.
+            params: names; None for all that any finished trial has.
+            target: what is explained; None for the value.
+        """
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        goal = target or (lambda trial: float(trial.value))
+        ranges = {name: one for trial in trials for name, one in trial.distributions.items()}
+        names = sorted(ranges if params is None else params)
+        if len({goal(trial) for trial in trials}) < 2:
+            return dict.fromkeys(names, 0.0)
+        columns = {name: _column(trials, name, ranges[name], seed) for seed, name in enumerate(names)}
+        scales = {name: _scale(ranges[name]) for name in names}
+        with quiet():
+            scaled = optuna.create_study(direction="maximize")
+        scaled.add_trials(
+            create_trial(
+                params={name: column[row] for name, column in columns.items()}, distributions=scales, value=goal(trial)
+            )
+            for row, trial in enumerate(trials)
         )
-    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), params=list(ranges))
-    return {name: float(share) for name, share in shares.items()}
-
-
-def _range(parameter: AnyParameter) -> BaseDistribution:
-    return CategoricalDistribution(parameter.values) if isinstance(parameter, Choice) else FloatDistribution(0, 1)
+        return FanovaImportanceEvaluator(seed=0).evaluate(scaled, names)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No line on standard error for a study that nobody else sees."""
+def quiet() -> Iterator[None]:
+    """No line on standard error for a study in memory."""
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         yield
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def position(distribution: BaseDistribution, value: float) -> float:
+    """Where a number lies between the ends of its range: 0 to 1, in the logarithm where it is searched so."""
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = float(distribution.low), float(distribution.high)
+    if distribution.log:
+        value, low, high = np.log(value), np.log(low), np.log(high)
+    return float(np.clip((value - low) / (high - low), 0, 1))
+
+
+def _column(trials: Sequence[FrozenTrial], name: str, range_: BaseDistribution, seed: int) -> list[object]:
+    """A parameter's place in every trial; evenly spread where it does not apply."""
+    choices = range_.choices if isinstance(range_, CategoricalDistribution) else None
+    missing = [row for row, trial in enumerate(trials) if name not in trial.params]
+    order = np.random.default_rng(seed).permutation(len(missing))
+    spread = {row: (place + 0.5) / len(missing) for row, place in zip(missing, order, strict=True)}
+    column: list[object] = []
+    for row, trial in enumerate(trials):
+        if choices is not None:
+            column.append(choices[int(spread[row] * len(choices))] if row in spread else trial.params[name])
+        else:
+            column.append(float(spread[row]) if row in spread else position(range_, float(trial.params[name])))
+    return column
+
+
+def _scale(distribution: BaseDistribution) -> BaseDistribution:
+    return distribution if isinstance(distribution, CategoricalDistribution) else FloatDistribution(0, 1)

@@ -1,4 +1,4 @@
-"""The kinds of parameters that a search can vary, and when one of them means something."""
+"""What a search varies: named parameters, each with its range and its place in the run's configuration."""
 
 import math
 from collections.abc import Mapping
@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from pydantic import Field, model_validator
 
+from colotride.config import RunConfig
+from colotride.errors import SearchError
 from colotride.settings import Fraction, Settings
 
 Values = dict[str, Any]
+"""Drawn values by the name of their parameter."""
 
 TOLERANCE = 1e-9
 """Relative: dividing by epsilon and multiplying by it again may cost the last digits of a value."""
@@ -29,37 +32,45 @@ class Above(Settings):
     above: float
 
 
-Condition = tuple[Any, ...] | Above
-"""The values of another parameter with which one means something, or the number that it must exceed."""
+class OtherThan(Settings):
+    """The condition that a value is none of those listed."""
+
+    other_than: tuple[Any, ...]
+
+
+Condition = tuple[Any, ...] | Above | OtherThan
+"""What the value of another setting must be for a parameter to have a meaning."""
 
 
 def holds(condition: Condition, value: Any) -> bool:
-    """Whether a value of another parameter meets a condition; None, where that one was not drawn, does not."""
+    """Whether a value meets a condition. None, the value of a parameter that was not drawn, meets no condition."""
     if isinstance(condition, Above):
         return isinstance(value, int | float) and value > condition.above
+    if isinstance(condition, OtherThan):
+        return value is not None and value not in condition.other_than
     return value in condition
 
 
 class _Parameter(Settings):
     name: str
-    """How tables, Optuna and MLflow call it."""
+    """Its name in tables, in Optuna and in MLflow."""
     label: str
     """Its short name in a table: the paper's letter where there is one."""
     path: str
-    """Dotted place in the configuration ("pgd.steps")."""
+    """Its dotted place in the configuration ("pgd.steps")."""
     relative_to: str | None = None
-    """Dotted place of a number in units of which the value counts."""
+    """Dotted place of the setting in whose units the value counts."""
     only_if: dict[str, Condition] = Field(default_factory=dict)
-    """Names of other parameters, drawn before, and the values with which this one means something."""
+    """Names of parameters drawn before, with the condition under which this one has a meaning."""
 
     def applies(self, drawn: Mapping[str, Any]) -> bool:
-        """Whether it means something beside the values drawn so far."""
+        """Whether the parameter has a meaning beside the values drawn so far."""
         return all(holds(condition, drawn.get(name)) for name, condition in self.only_if.items())
 
 
 class _Range(_Parameter):
     log: bool = False
-    """Whether to search evenly in the logarithm."""
+    """Whether the search is uniform in the logarithm."""
 
 
 class Continuous(_Range):
@@ -70,12 +81,8 @@ class Continuous(_Range):
     high: Fraction
 
     @model_validator(mode="after")
-    def _upright(self) -> "Continuous":
-        return _upright(self)
-
-    def suggest(self, trial: Suggests) -> Any:
-        """Ask Optuna for a value."""
-        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
+    def _check(self) -> "Continuous":
+        return _checked_range(self)
 
 
 class Integer(_Range):
@@ -86,12 +93,8 @@ class Integer(_Range):
     high: int
 
     @model_validator(mode="after")
-    def _upright(self) -> "Integer":
-        return _upright(self)
-
-    def suggest(self, trial: Suggests) -> Any:
-        """Ask Optuna for a value."""
-        return trial.suggest_int(self.name, self.low, self.high, log=self.log)
+    def _check(self) -> "Integer":
+        return _checked_range(self)
 
 
 class Choice(_Parameter):
@@ -100,13 +103,9 @@ class Choice(_Parameter):
     kind: Literal["choice"] = "choice"
     values: tuple[Any, ...] = Field(min_length=1)
 
-    def suggest(self, trial: Suggests) -> Any:
-        """Ask Optuna for a value."""
-        return trial.suggest_categorical(self.name, self.values)
-
 
 class Fixed(_Parameter):
-    """A value that every trial gets: not drawn, and no column of any table."""
+    """A value that every trial gets. It is not drawn and has no column in any table."""
 
     value: Any
 
@@ -116,8 +115,114 @@ Parameter = Annotated[AnyParameter, Field(discriminator="kind")]
 RangeT = TypeVar("RangeT", Continuous, Integer)
 
 
+class Space(Settings):
+    """All parameters of a search, in the order in which they are drawn."""
+
+    parameters: tuple[Parameter, ...] = Field(min_length=1)
+    fixed: tuple[Fixed, ...] = ()
+    """What every trial has instead of the base's own value."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Space":
+        names: set[str] = set()
+        paths: dict[str, str] = {}
+        for one in (*self.fixed, *self.parameters):
+            if one.name in names:
+                raise ValueError(f"two parameters are called {one.name}; give one of them another name")
+            if one.path in paths:
+                raise ValueError(f"{paths[one.path]} and {one.name} both set {one.path}; leave one of them out")
+            for other in one.only_if:
+                if other not in names:
+                    raise ValueError(f"{one.name} depends on {other}, which is not drawn before it")
+            names.add(one.name)
+            paths[one.path] = one.name
+        return self
+
+    def suggest(self, trial: Suggests) -> Values:
+        """Draw every parameter that has a meaning beside those drawn before it."""
+        drawn: Values = {}
+        for one in self.parameters:
+            if not one.applies(drawn):
+                continue
+            if isinstance(one, Choice):
+                drawn[one.name] = trial.suggest_categorical(one.name, one.values)
+            elif isinstance(one, Integer):
+                drawn[one.name] = trial.suggest_int(one.name, one.low, one.high, log=one.log)
+            else:
+                drawn[one.name] = trial.suggest_float(one.name, one.low, one.high, log=one.log)
+        return drawn
+
+    def values_of(self, config: RunConfig, *, clip: bool = False) -> Values:
+        """The values that a configuration has: how a search starts from what is known.
+
+        Args:
+            config: of any run that has the settings.
+            clip: move a value outside its range to the nearest end (of choices: take the first) instead of raising.
+
+        Raises:
+            SearchError: a value lies outside its range, or the configuration has no such setting.
+        """
+        found: Values = {}
+        for parameter in self.parameters:
+            if parameter.applies(found):
+                value = value_in(config, parameter)
+                allowed = nearest(parameter, value)
+                if not (clip or same(allowed, value)):
+                    raise SearchError(
+                        f"the run's {parameter.name} {value} lies outside the space ({range_text(parameter)}); "
+                        "widen the space"
+                    )
+                found[parameter.name] = allowed
+        return found
+
+    def configure(self, config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+        """The configuration with the fixed and the drawn values in their places.
+
+        Raises:
+            ConfigurationError: a value that the configuration refuses.
+        """
+        pairs: list[tuple[AnyParameter | Fixed, Any]] = [(one, one.value) for one in self.fixed]
+        pairs += [(one, values[one.name]) for one in self.parameters if one.name in values]
+        # Settings that serve as units for others come first.
+        made = config.with_values({one.path: value for one, value in pairs if one.relative_to is None})
+        relative = {one.path: value * look_up(made, one.relative_to) for one, value in pairs if one.relative_to}
+        return made.with_values(relative) if relative else made
+
+
+def value_in(config: RunConfig, parameter: AnyParameter | Fixed) -> Any:
+    """The value that a configuration has for a parameter, in the parameter's units.
+
+    Raises:
+        SearchError: the configuration has no such setting, or the unit is 0.
+    """
+    value = look_up(config, parameter.path)
+    if parameter.relative_to is None:
+        return value
+    unit = look_up(config, parameter.relative_to)
+    if not isinstance(unit, int | float) or not isinstance(value, int | float) or unit == 0:
+        raise SearchError(
+            f"{parameter.name} counts {parameter.path} = {value} in units of {parameter.relative_to} = {unit}, "
+            "which is impossible; leave it out of the space"
+        )
+    return value / unit
+
+
+def look_up(config: RunConfig, path: str) -> Any:
+    """The value at a dotted path of a configuration.
+
+    Raises:
+        SearchError: the configuration has no such setting.
+    """
+    value: Any = config
+    for name in path.split("."):
+        if not isinstance(value, Settings) or name not in type(value).model_fields:
+            raise SearchError(f"the space varies {path}, which this run does not have; choose another defense or space")
+        value = getattr(value, name)
+    return value
+
+
 def nearest(parameter: AnyParameter, value: Any) -> Any:
-    """The value of a parameter that is nearest to any other value: itself, an end of the range, or the first choice."""
+    """The allowed value nearest to any value: the value itself, an end of the range, or the first choice."""
     if isinstance(parameter, Choice):
         return next((choice for choice in parameter.values if same(choice, value)), parameter.values[0])
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -131,14 +236,14 @@ def same(a: Any, b: Any) -> bool:
     return math.isclose(a, b, rel_tol=TOLERANCE) if numbers else type(a) is type(b) and a == b
 
 
-def extent(parameter: AnyParameter) -> str:
+def range_text(parameter: AnyParameter) -> str:
     """Everything that a parameter may be, in words."""
     if isinstance(parameter, Choice):
         return ", ".join(map(str, parameter.values))
     return f"{parameter.low:g} to {parameter.high:g}"
 
 
-def _upright(parameter: "RangeT") -> "RangeT":
+def _checked_range(parameter: "RangeT") -> "RangeT":
     if not parameter.low < parameter.high:
         raise ValueError(f"{parameter.name}: low {parameter.low:g} is not below high {parameter.high:g}")
     if parameter.log and parameter.low <= 0:

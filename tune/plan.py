@@ -1,4 +1,4 @@
-"""Everything that decides a search, as one object that its folder holds."""
+"""Everything that a search was told, as one object that its folder keeps: a search that is resumed forgets nothing."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,33 +6,36 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from colotride.config import RunConfig
-from colotride.errors import SearchError
+from colotride.config import RunConfig, load_config
+from colotride.data.settings import absolute_root
+from colotride.errors import ColoTrideError, SearchError
 from colotride.io import write_atomically
 from colotride.settings import Settings
-from colotride.tune.space import Space
+from colotride.tune.parameters import Space, Values, same
+from colotride.tune.space import build_space
 
 SCORES = {"ars": "ARS", "ers": "ERS", "r1": "R@1", "map": "mAP"}
 """What can be maximised, by the name of the option: scores of the evaluation."""
-
-SHOWN_SCORES = ("R@1", "mAP", "ERS", "ARS")
-"""Scores that every trial reports."""
 
 Sampler = Literal["tpe", "gp", "nsga2", "random"]
 Stopping = Literal["asha", "median", "none"]
 
 FILE = "search.json"
 
+CONFIGURATIONS = ("best.yaml", "config.yaml")
+"""What a folder offers as an initial point, in this order: a search's best configuration, a run's own."""
 
-class Plan(Settings):
-    """A search: what is varied, how it is judged, and for how long."""
+
+class SearchPlan(Settings):
+    """A search: what is varied, how it is judged, for how long, and on what."""
 
     base: RunConfig
     """The run that the trials vary, with its validation part held out."""
     space: Space
-    first: tuple[dict[str, Any], ...] = ()
-    """Configurations to try before the sampler takes over."""
+    initial_points: tuple[dict[str, Any], ...] = ()
+    """Values to try before the sampler takes over; the first are the base's own."""
     trials: int = Field(default=16, ge=1)
+    """Configurations to try, the initial points included."""
     objectives: tuple[str, ...] = Field(default=("ARS",), min_length=1)
     """Scores to be maximised; several give a Pareto front."""
     sampler: Sampler = "tpe"
@@ -41,12 +44,28 @@ class Plan(Settings):
     """Of the sampler; every trial has the base's own seed."""
     max_cost: float | None = Field(default=None, gt=0)
     """Millions of image passes after which a trial ends; None for as many as its epochs take."""
-
     max_epochs: int | None = Field(default=None, ge=1)
     """Epochs of all trials together after which no new one is begun; None for as many as the trials take."""
+    verdict: bool = True
+    """Whether the best configurations are retrained and evaluated on the test classes."""
+    top: int = Field(default=1, ge=1)
+    """How many of the best configurations are, beside the default."""
+    verdict_seeds: int = Field(default=3, ge=1)
+    """Seeds per configuration of the final evaluation."""
+    concurrent: int | None = None
+    cpus_per_trial: int = 1
+    gpus_per_trial: float = 0.0
+    workers_per_trial: int = 1
+    device: str = "auto"
+    storage: str | None = None
+    """URI below which second copies of the trials' checkpoints are kept."""
+    tracking_uri: str | None = None
+    """MLflow store; None for $MLFLOW_TRACKING_URI or the local one."""
+    command: str = ""
+    """What began the search, as it was typed."""
 
     @model_validator(mode="after")
-    def _one_number_to_stop_by(self) -> "Plan":
+    def _one_number_to_stop_by(self) -> "SearchPlan":
         if len(self.objectives) > 1 and self.stopping != "none":
             raise ValueError(f"stopping by {self.stopping} compares one number, not {', '.join(self.objectives)}")
         return self
@@ -62,11 +81,68 @@ class Plan(Settings):
         return max(1, self.epochs // 3)
 
 
-def objectives_of(text: str) -> tuple[str, ...]:
+def new_plan(
+    run: RunConfig,
+    *,
+    groups: Sequence[str] = (),
+    space_file: Path | None = None,
+    start_from: Sequence[Path] = (),
+    objective: str = "ars",
+    stopping: Stopping | None = None,
+    first_share: float = 0.5,
+    **choices: Any,
+) -> SearchPlan:
+    """Plan a search around a run.
+
+    Args:
+        run: what the trials vary.
+        groups: see `build_space`.
+        space_file: see `build_space`.
+        start_from: see `initial_points`.
+        objective: "ars", or several such as "r1,ars".
+        stopping: None for asha with one objective and none with several.
+        first_share: share of the validation's budget in the first epoch, growing to all of it in the last one; with a
+            `max_cost` it is 1, because trials then end at different epochs.
+        choices: other fields of `SearchPlan`.
+
+    Raises:
+        SearchError: a choice that makes no sense, or a default outside the space.
+    """
+    share = 1.0 if choices.get("max_cost") is not None else first_share
+    base = run.with_values({"data.hold_out_validation": True, "validation.first_share": share})
+    # Ray's workers have other working directories.
+    base = base.with_values({"data.root": absolute_root(base.data.root)})
+    objectives = parse_objectives(objective)
+    space = build_space(base, groups=groups, file=space_file)
+    return changed(
+        SearchPlan(base=base, space=space),
+        initial_points=tuple(initial_points(space, base, start_from)),
+        objectives=objectives,
+        stopping=stopping or ("asha" if len(objectives) == 1 else "none"),
+        **choices,
+    )
+
+
+def changed(plan: SearchPlan, **choices: Any) -> SearchPlan:
+    """The same plan with other choices, checked as a whole.
+
+    Raises:
+        SearchError: a choice out of its range, named as the option of the command line.
+    """
+    try:
+        return SearchPlan.model_validate(dict(plan) | choices)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "--" + ".".join(map(str, first["loc"])).replace("_", "-") if first["loc"] else "the search"
+        given = f" {first['input']}" if first["loc"] else ""
+        raise SearchError(f"{name}{given}: {first['msg'].removeprefix('Value error, ')}; see --help") from None
+
+
+def parse_objectives(text: str) -> tuple[str, ...]:
     """Scores by the names of the option: "ars", or "r1,ars".
 
     Raises:
-        SearchError: a name that is none, or one given twice.
+        SearchError: an unknown name, or one given twice.
     """
     names = [name.strip().lower() for name in text.split(",")]
     for name in names:
@@ -79,32 +155,62 @@ def objectives_of(text: str) -> tuple[str, ...]:
     return tuple(SCORES[name] for name in names)
 
 
-def save_plan(plan: Plan, folder: Path) -> None:
+def initial_points(space: Space, base: RunConfig, files: Sequence[Path]) -> list[Values]:
+    """The values to try before the sampler takes over, without repetition.
+
+    The first are the base's, which are the paper's. Where the space leaves one of them out, the nearest end of the
+    range takes its place (of choices, the first). Of the files only the values of the space's parameters count;
+    everything else is the base's.
+
+    Args:
+        space: of the search.
+        base: the run that the trials vary.
+        files: YAML configurations, folders of runs, or folders of searches, whose best configuration is taken.
+
+    Raises:
+        SearchError: a file that cannot be used, or one with a value outside the space.
+    """
+    points = [space.values_of(base, clip=True)]
+    for file in files:
+        try:
+            point = space.values_of(load_config(_configuration_in(file)))
+        except ColoTrideError as error:
+            raise SearchError(f"--start-from {file}: {error}, or leave this file out") from None
+        if not any(_equal(point, other) for other in points):
+            points.append(point)
+    return points
+
+
+def save_plan(plan: SearchPlan, folder: Path) -> None:
     """Write a plan into its search's folder, atomically."""
     write_atomically(folder / FILE, (plan.model_dump_json(indent=2) + "\n").encode())
 
 
-def load_plan(folder: Path) -> Plan:
+def load_plan(folder: Path) -> SearchPlan:
     """The plan of a search that was begun.
 
     Raises:
-        SearchError: the folder is none of a search, or its plan is damaged.
+        SearchError: the folder holds no search, or its plan is damaged.
     """
     try:
-        return Plan.model_validate_json((folder / FILE).read_bytes())
+        return SearchPlan.model_validate_json((folder / FILE).read_bytes())
     except FileNotFoundError:
-        raise SearchError(f"there is no search in {folder} to resume; {_known(folder.parent)}") from None
+        names = sorted(path.parent.name for path in folder.parent.glob(f"*/{FILE}"))
+        known = f"there are {', '.join(names)}" if names else f"{folder.parent} holds none"
+        raise SearchError(f"there is no search in {folder} to resume; {known}") from None
     except (OSError, ValidationError) as error:
         first = " ".join(str(error).split())[:200]
         raise SearchError(f"{folder / FILE} cannot be read ({first}); start a new search") from None
 
 
-def _known(results: Path) -> str:
-    names = sorted(path.parent.name for path in results.glob(f"*/{FILE}"))
-    return f"there are {', '.join(names)}" if names else f"{results} holds none"
+def _configuration_in(file: Path) -> Path:
+    if not file.is_dir():
+        return file
+    found = next((file / name for name in CONFIGURATIONS if (file / name).is_file()), None)
+    if found is None:
+        raise SearchError("the folder holds neither best.yaml nor config.yaml; give a search's or a run's")
+    return found
 
 
-def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether no number is smaller and one is larger."""
-    pairs = list(zip(one, other, strict=True))
-    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+def _equal(one: Values, other: Values) -> bool:
+    return one.keys() == other.keys() and all(same(value, other[name]) for name, value in one.items())

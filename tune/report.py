@@ -1,99 +1,133 @@
-"""The report of a search: one HTML file that needs nothing beside it, and its figures as PNG files."""
+"""The report of a search: one HTML file that needs nothing beside it, and its charts as PNG files.
 
-from collections.abc import Mapping, Sequence
+plotly, of the extra `report`, is loaded when a report is written.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import optuna
 
+from colotride.errors import SearchError
 from colotride.io import write_atomically
-from colotride.tune.figures import write_figures
-from colotride.tune.findings import Findings, findings_of, saved
-from colotride.tune.looks import colour_of, short, statuses
-from colotride.tune.parameters import Choice
-from colotride.tune.plots import library, plots
-from colotride.tune.points import ENOUGH
-from colotride.tune.space import Space
-from colotride.tune.trials import TrialRow
+from colotride.tune.charts import COLOURS, charts_of, write_pictures
+from colotride.tune.final_evaluation import Finalist
+from colotride.tune.parameters import Choice, Space, value_in
+from colotride.tune.plan import SearchPlan
+from colotride.tune.progress import COLUMNS, score_text, value_text
+from colotride.tune.records import LOST, TrialRecord, best_first
+from colotride.tune.seed_statistics import verdict_rows
+
+
+@dataclass(frozen=True)
+class SavedEpochs:
+    """Epochs that were not trained, as shares of all trials trained to the end."""
+
+    stopped: float
+    """Because the scheduler gave up on poor trials."""
+    lost: float
+    """Because a model had collapsed, diverged or become NaN."""
+    spent: float
+    """Because finished trials had spent the image passes that one was allowed."""
+    other: float
+    """Because of errors, and of trials that still run."""
+
+    @property
+    def total(self) -> float:
+        """1 - (epochs trained) / (trials times epochs)."""
+        return sum(dataclasses.astuple(self))
+
+
+def saved_epochs(records: Sequence[TrialRecord], epochs: int) -> SavedEpochs:
+    """How much of the epochs of all trials was not trained, and why.
+
+    Args:
+        records: all trials.
+        epochs: of a trial that is trained to the end.
+    """
+    shares = {"stopped": 0.0, "lost": 0.0, "spent": 0.0, "other": 0.0}
+    kinds = {"stopped": "stopped", "finished": "spent", **dict.fromkeys(LOST, "lost")}
+    for record in records:
+        missing = max(0, epochs - record.epoch) / (epochs * len(records))
+        shares[kinds.get(record.status, "other")] += missing
+    return SavedEpochs(**shares)
 
 
 def write_report(
     folder: Path,
-    *,
-    title: str,
-    study: optuna.Study,
-    rows: Sequence[TrialRow],
-    space: Space,
-    objectives: Sequence[str],
-    epochs: int,
-    verdict: Sequence[Mapping[str, str]] = (),
+    plan: SearchPlan,
+    records: Sequence[TrialRecord],
+    finalists: Sequence[Finalist] = (),
+    mlflow_link: str = "",
 ) -> list[Path]:
     """Write the report, each file atomically.
 
     Args:
-        folder: gets report.html and figures/*.png; of the figures those for which there are enough trials.
-        title: name of the search.
-        study: whose trials, counted from 0, are those of the rows, counted from 1; finished ones are COMPLETE.
-        rows: all trials, in the order of their starts.
-        space: that was searched.
-        objectives: names of scores, as many as the study has directions, all maximised.
-        epochs: of a trial that is trained to the end.
-        verdict: a table of texts by column, the same columns in each row; may be empty.
+        folder: of the search; gets report.html and figures/*.png, as far as there are enough trials for a chart.
+        plan: of the search.
+        records: all trials, in the order of their numbers.
+        finalists: of the final evaluation; may be empty.
+        mlflow_link: where MLflow shows the search's runs; empty where they are not recorded.
 
     Returns:
         The files that were written, the report first.
+
+    Raises:
+        SearchError: plotly is not installed.
     """
-    findings = findings_of(study, rows, space, objectives, epochs)
+    try:
+        from colotride.tune.page_charts import library, page_charts
+    except ModuleNotFoundError as error:
+        raise SearchError(f"the report needs {error.name}; install it with pip install 'colotride[report]'") from None
+
+    charts, importances = charts_of(records, plan.space, plan.objectives, plan.epochs, finalists)
+    finished = [record for record in records if record.status == "finished"]
+    best = best_first(finished, plan.objectives)[0] if finished else None
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("colotride.tune", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("report.html.j2").render(
-        title=title,
-        findings=findings,
+        title=folder.name,
+        plan=plan,
+        records=records,
+        best=best,
         library=library(),
-        plots=plots(findings),
-        counts=[(status, sum(row.status == status for row in rows)) for status in statuses(list(rows))],
-        saved=saved(rows, epochs),
-        trained=sum(row.epoch for row in rows),
-        missing=_missing(findings),
-        kind_of_contour=_kind_of_contour(findings),
-        partial=[one for one in findings.ranked[0] if one.trials < len(findings.points)],
-        verdict=list(verdict),
-        trials=[_line(row, findings) for row in rows],
-        unfinished=[row for row in rows if row.status not in ("finished", "stopped", "running")],
-        colour_of=colour_of,
+        charts=page_charts(charts),
+        counts={end: count for end in COLOURS if (count := sum(record.status == end for record in records))},
+        colours=COLOURS,
+        saved=saved_epochs(records, plan.epochs),
+        importances=importances,
+        leaders=[one for one in plan.space.parameters if one.name in importances.leaders],
+        choices=[one.name for one in plan.space.parameters if isinstance(one, Choice)],
+        partial={name: count for name in importances.shares if (count := _having(finished, name)) < len(finished)},
+        settings=_settings(plan, best),
+        verdict=verdict_rows({one.name: one.statistics for one in finalists}, plan.objectives[0]) if finalists else [],
+        columns=COLUMNS,
+        score_text=score_text,
+        value_text=value_text,
+        mlflow_link=mlflow_link,
     )
     report = folder / "report.html"
     write_atomically(report, page.encode())
-    return [report, *write_figures(findings, folder / "figures")]
+    return [report, *write_pictures(charts, folder / "figures")]
 
 
-def _missing(findings: Findings) -> str:
-    """Why there is no importance, and so no pair of parameters that matter most; empty where there is one."""
-    count = len(findings.points)
-    if count < ENOUGH:
-        return f"{count} of {len(findings.rows)} trials reached their last epoch; this takes {ENOUGH} or more."
-    return "All finished trials scored alike, so that no parameter mattered." if not findings.ranked[0] else ""
+def _having(records: Sequence[TrialRecord], name: str) -> int:
+    return sum(name in record.values for record in records)
 
 
-def _kind_of_contour(findings: Findings) -> str:
-    pair = findings.leaders
-    if len(pair) < 2:
-        return "Only one parameter was varied in the trials that finished, so that there is no pair to show."
-    if any(isinstance(parameter, Choice) for parameter in pair):
-        return "One of the two is a choice: between choices there is nothing, so that the trials stand alone."
-    return "Interpolated linearly between finished trials (dots); blank where there are none around."
-
-
-def _line(row: TrialRow, findings: Findings) -> dict[str, Any]:
-    names = ("R@1", "ERS", "ARS")
-    return {
-        "number": row.number,
-        "values": [short(row.values.get(parameter.name)) for parameter in findings.space.parameters],
-        "epoch": row.epoch,
-        "scores": [f"{row.scores[name]:.1f}" if name in row.scores else "–" for name in names],
-        "seconds": f"{row.seconds:.0f}",
-        "status": row.status,
-        "best": findings.best is not None and row.number == findings.best.number,
-    }
+def _settings(plan: SearchPlan, best: TrialRecord | None) -> list[dict[str, Any]]:
+    """The searched settings: the default's value, the best one's, and where it lies in the configuration."""
+    space: Space = plan.space
+    return [
+        {
+            "name": one.name,
+            "default": value_text(value_in(plan.base, one)),
+            "best": value_text(best.values.get(one.name)) if best else "",
+            "path": f"{one.path} / {one.relative_to}" if one.relative_to else one.path,
+        }
+        for one in space.parameters
+    ]

@@ -1,23 +1,18 @@
 """Fetch a public data set, and decode its images once, to where training and evaluation look for them.
 
 Examples:
-    python scripts/download.py cub --data-root ~/data
-    python scripts/download.py cars --data-root ~/data --mirror https://files.example.org/cars196
-    python scripts/download.py sop --data-root ~/data --push s3://bucket/data
-    python scripts/download.py folder --data-root ~/photos --verify
+    colotride download cub --data-root ~/data
+    colotride download cars --data-root ~/data --mirror https://files.example.org/cars196
+    colotride download sop --data-root ~/data --push s3://bucket/data
+    colotride download folder --data-root ~/photos --verify
 """
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
 
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from colotride.cli.options import parse
+from colotride.cli.options.download import Download
 from colotride.data.archives import ARCHIVES, DownloadableName
 from colotride.data.cache import CachedImages
 from colotride.data.download import download
@@ -25,32 +20,8 @@ from colotride.data.splits import local_root, prepare_dataset
 from colotride.presets import preset
 
 
-@dataclass(frozen=True)
-class Download:
-    """Fetch a data set and decode its images; what was interrupted goes on when the same command is given again."""
-
-    dataset: tyro.conf.Positional[DownloadableName | Literal["folder", "manifest"]]
-    """Which data set; folder and manifest are your own images, which are decoded only."""
-    data_root: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(
-        default_factory=lambda: os.environ.get("COLOTRIDE_DATA") or "data"
-    )
-    """Folder that holds the data sets (default: $COLOTRIDE_DATA, or data); of folder and manifest, the folder or
-    table itself."""
-    mirror: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
-    """Fetch the archives from below this address, under their own names, instead of their authors' servers."""
-    keep_archives: bool = False
-    """Leave the archives in the data root; without it they are deleted once they are unpacked."""
-    stored_size: int | None = None
-    """Side in pixels at which images are stored (default: the data set's, 256 for photographs)."""
-    verify: bool = False
-    """Read what was stored before whole, compare it with its checksum, and make it again when they differ."""
-    push: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
-    """Bring the stored images to s3://..., gs://... or file://..., which then serves as --data-root on any node."""
-
-
-def main(arguments: Sequence[str]) -> int:
+def main(command: Download) -> int:
     """Fetch, unpack and decode; the exit code is 0 when the data set is there."""
-    command = parse(Download, arguments, Download(dataset=tyro.MISSING))
     console = Console(stderr=True)
     size = {} if command.stored_size is None else {"data.stored_size": command.stored_size}
     if command.stored_size is not None and command.stored_size >= 1:

@@ -1,11 +1,11 @@
 """Evaluate anybody's model: benign metrics, ten attack scores, ERS and ARS, with intervals and a report.
 
 Examples:
-    python scripts/evaluate.py --model runs/first
-    python scripts/evaluate.py --model runs/first --queries 500 --steps 32 --sanity
-    python scripts/evaluate.py --model net.pt --dataset cub --data-root ~/data --workers 4 --gpus-per-worker 1
-    python scripts/evaluate.py --model mypackage.models:net --dataset folder --data-root ~/photos
-    python scripts/evaluate.py --model runs/first --protocol published --json
+    colotride evaluate --model runs/first
+    colotride evaluate --model runs/first --queries 500 --steps 32 --sanity
+    colotride evaluate --model net.pt --dataset cub --data-root ~/data --workers 4 --gpus-per-worker 1
+    colotride evaluate --model mypackage.models:net --dataset folder --data-root ~/photos
+    colotride evaluate --model runs/first --protocol published --json
 """
 
 import dataclasses
@@ -16,26 +16,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import tyro
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import nn
 
-from colotride.cli.options import device_of, parse
+from colotride.cli.options.evaluate import Evaluate
+from colotride.cli.records import existing_record
 from colotride.config import RunConfig
 from colotride.data.base import ImageSet
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_test
-from colotride.distributed.ray_cluster import on_workers
+from colotride.devices import device_of
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
-from colotride.evaluation.cases import find_cases
 from colotride.evaluation.evaluator import Prepared, attack, prepare
+from colotride.evaluation.examples import retrieval_examples
+from colotride.evaluation.parts import RunParts
 from colotride.evaluation.report import write_report
 from colotride.evaluation.results import Evaluation, save_evaluation
 from colotride.evaluation.sanity import Check, make_bench, sanity_checks
@@ -45,66 +46,11 @@ from colotride.external_models import ExternalModel, load_external_model
 from colotride.models import ModelSettings, build_model
 from colotride.pgd import Budget
 from colotride.presets import preset, with_data_root
-from colotride.registry import DATASETS
+from colotride.registry import DATASETS, load_plugin
 from colotride.reproduction.paper import paper_rows
-from colotride.tracking.export import RunRecord, default_uri
-from colotride.tracking.model_registry import load_registered
 from colotride.training.runs import load_run
 
 URI = re.compile(r"^(models|runs|mlflow-artifacts|s3|gs|dbfs|file):/")
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Attack a model and print its table; scores, the values of every image and a report go into a folder."""
-
-    model: str | None = None
-    """A run's folder, an MLflow URI (models:/..., runs:/...), a TorchScript (.pt) or exported (.pt2) file, or
-    package.module:function that returns a torch.nn.Module (required)."""
-    dataset: str | None = None
-    """Image set (default: the run's; other models need one). folder and manifest are your own images."""
-    data_root: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder that holds the data sets; of folder and manifest, the folder or table itself (default: the run's)."""
-    image_size: int | None = None
-    """Side in pixels that the model sees (default: the run's, or the data set's)."""
-    queries: int | None = None
-    """Query budget: that many test images are attacked (default: the run's setting, or all)."""
-    steps: int | None = None
-    """Step budget: PGD steps per attack (default: the run's setting)."""
-    epsilon: float | None = None
-    """Radius of the perturbation in pixel units, as in 8/255 (default: the run's, or the data set's)."""
-    step_size: float | None = None
-    """Step size in pixel units (default: the run's, or the data set's)."""
-    batch_size: int | None = None
-    """Images per pass through the network (default: the run's, or the data set's)."""
-    protocol: Literal["strict", "published"] | None = None
-    """Attacks as defined (strict), or with the weaknesses of the code behind the papers' numbers (published)."""
-    seed: int = 0
-    """Which queries and targets are drawn."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
-    workers: int = 1
-    """Processes among which the queries are split, with Ray; the numbers are the same."""
-    gpus_per_worker: float = 0.0
-    """GPUs of each worker."""
-    sanity: bool = False
-    """Also check whether the attacks are to be believed (gradient masking)."""
-    surrogate: str | None = None
-    """Model for the transfer attack of --sanity, given as --model is (default: a random network)."""
-    cases: int = 6
-    """Queries shown with their results in the report; 0 for none."""
-    resume: bool = False
-    """Take over what an interrupted evaluation of the same model and settings has finished."""
-    track: bool = True
-    """Add the scores to the run's record in MLflow."""
-    name: str | None = None
-    """What to call the model in the report and on the leaderboard (default: as given)."""
-    leaderboard: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Append the result to this file (JSON lines); scripts/leaderboard.py makes a table of it."""
-    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where the results go (default: evaluation/ in the run's folder, or runs/evaluation/NAME)."""
-    json: bool = False
-    """Print the result as JSON instead of a table."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +69,8 @@ class Subject:
         return load_model(self.spec), load_test(self.config.data)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(command: Evaluate) -> int:
     """Evaluate as the arguments say."""
-    command = parse(Evaluate, arguments, Evaluate())
     subject = subject_of(command)
     output = command.output or (subject.run or Path("runs/evaluation") / _slug(subject.name)) / (
         "evaluation" if subject.run else subject.config.data.name
@@ -147,8 +92,7 @@ def main(arguments: Sequence[str]) -> int:
             device=device,
             progress=report,
         )
-        many = command.workers > 1
-        executor = on_workers(subject.load, command.workers, gpus=command.gpus_per_worker) if many else None
+        executor = _workers(subject, command) if command.workers > 1 else None
         keep = output / "partial"
         try:
             result = attack(
@@ -157,20 +101,28 @@ def main(arguments: Sequence[str]) -> int:
         except ColoTrideError as error:
             raise type(error)(f"{error}; what is finished is kept: mend it and add --resume") from error
         checks = _sanity(command, prepared, model, images, report) if command.sanity else []
-        shown = find_cases(model, images, prepared.plan, command.cases) if command.cases else []
+        examples = (
+            retrieval_examples(model, images, prepared.plan, command.example_queries) if command.example_queries else []
+        )
     written = save_evaluation(result, output)
     others = paper_rows(subject.config.data.name)
     title = command.name or subject.name
     write_report(
-        output / "report.html", result, title=title, dataset=images.name, others=others, cases=shown, checks=checks
+        output / "report.html",
+        result,
+        title=title,
+        dataset=images.name,
+        others=others,
+        examples=examples,
+        checks=checks,
     )
     shutil.rmtree(keep, ignore_errors=True)
     if command.leaderboard:
         leaderboard.append(command.leaderboard, result, model=title, dataset=images.name)
-    if command.track and subject.run and (record := RunRecord.existing(subject.run)):
+    if command.track and subject.run and (record := existing_record(subject.run, console)):
         record.evaluation(result.scores(), written, output / "report.html")
     _print(command, result, checks, title, images.name)
-    console.print(f"written: {written}, attacked.parquet, benign.parquet, report.html", soft_wrap=True)
+    console.print(f"written: {written}, attacked.parquet, benign.parquet, report.html", soft_wrap=True, markup=False)
     return 0
 
 
@@ -180,8 +132,8 @@ def subject_of(command: Evaluate) -> Subject:
     Raises:
         ConfigurationError: no model, no data set for a model that brings none, or a value out of range.
     """
-    if command.model is None:
-        raise ConfigurationError("--model is missing: give the folder of a run that scripts/train.py made, or a file")
+    for module in command.plugin:
+        load_plugin(module)
     path = Path(command.model)
     is_run = path.is_dir() and not (path / "MLmodel").is_file()
     if is_run:
@@ -223,8 +175,19 @@ def load_model(spec: str) -> nn.Module:
     """
     path = Path(spec)
     if URI.match(spec) or (path / "MLmodel").is_file():
+        # MLflow is an extra, and only its own addresses need it.
+        from colotride.tracking.export import default_uri
+        from colotride.tracking.model_registry import load_registered
+
         return ExternalModel(load_registered(spec, default_uri()), spec)
     return load_run(path)[1] if path.is_dir() else load_external_model(spec)
+
+
+def _workers(subject: Subject, command: Evaluate) -> RunParts:
+    # Ray is an extra, takes seconds to import, and one process does without it.
+    from colotride.distributed.ray_cluster import on_workers
+
+    return on_workers(subject.load, command.workers, gpus=command.gpus_per_worker)
 
 
 def _sanity(
@@ -267,14 +230,14 @@ def _progress(console: Console) -> Iterator[_Report]:
 
 
 def _print(command: Evaluate, result: Evaluation, checks: Sequence[Check], title: str, dataset: str) -> None:
-    if command.json:
+    if command.as_json:
         print(json.dumps(result.to_dict() | {"sanity": [dataclasses.asdict(check) for check in checks]}))
         return
     console = Console()
     console.print(table_of({title: result}, title=dataset))
     if not checks:
         return
-    table = Table("check", "verdict", "figures", title="Are the attacks to be believed?")
+    table = Table("check", "verdict", "figures", title="Can the attacks be trusted?")
     for check in checks:
         figures = ", ".join(f"{name} {value:.3g}" for name, value in check.figures.items())
         table.add_row(check.name, "passed" if check.passed else "[bold red]FAILED[/]", figures)

@@ -1,30 +1,18 @@
 """Make a Markdown table of a leaderboard file.
 
 Examples:
-    python scripts/evaluate.py --model runs/first --leaderboard results.jsonl
-    python scripts/leaderboard.py results.jsonl
+    colotride evaluate --model runs/first --leaderboard results.jsonl
+    colotride leaderboard results.jsonl
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+import json
 
-import tyro
-
-from colotride.cli.options import parse
-from colotride.evaluation.leaderboard import markdown, read
+from colotride.cli.options.leaderboard import Leaderboard
+from colotride.evaluation.leaderboard import read, tables
 
 
-@dataclass(frozen=True)
-class Leaderboard:
-    """Print the evaluations of a file as Markdown tables, the most robust model first."""
-
-    file: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FILE")]] = Path("leaderboard.jsonl")
-    """JSON lines, as scripts/evaluate.py --leaderboard appends them."""
-
-
-def main(arguments: Sequence[str]) -> int:
+def main(command: Leaderboard) -> int:
     """Print the tables."""
-    print(markdown(read(parse(Leaderboard, arguments, Leaderboard()).file)), end="")
+    entries = read(command.file)
+    print(json.dumps([entry.model_dump() for entry in entries]) if command.as_json else tables(entries).rstrip())
     return 0

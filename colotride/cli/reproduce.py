@@ -1,9 +1,9 @@
 """Reproduce a table or a figure of the paper: train the rows it needs, evaluate them, put the paper's numbers beside.
 
 Examples:
-    python scripts/reproduce.py table1 --dataset cub --data-root ~/data --gpus-per-run 1
-    python scripts/reproduce.py table4 --dataset digits --seeds 3
-    python scripts/reproduce.py figure3 --dataset fashion-mnist --data-root ~/data --epochs 8 --pairs-per-epoch 768
+    colotride reproduce table1 --dataset cub --data-root ~/data --gpus-per-run 1
+    colotride reproduce table4 --dataset digits --seeds 3
+    colotride reproduce figure3 --dataset fashion-mnist --data-root ~/data --epochs 8 --pairs-per-epoch 768
 """
 
 import dataclasses
@@ -11,12 +11,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from rich.console import Console
 
-from colotride.cli.options import parse
+from colotride.cli.options.reproduce import Reproduce
 from colotride.config import RunConfig
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_splits
@@ -24,6 +23,7 @@ from colotride.distributed.ray_cluster import machines, start_ray
 from colotride.errors import ConfigurationError
 from colotride.io import write_atomically
 from colotride.presets import preset, with_data_root
+from colotride.registry import load_plugin
 from colotride.reproduction.appendix_a import draw_ratios, shifts_at
 from colotride.reproduction.experiments import Row, rows_of
 from colotride.reproduction.figures import PANELS, draw_curves
@@ -32,45 +32,8 @@ from colotride.tracking.export import TEST_STEP, Tracker, default_uri
 from colotride.tracking.names import dataset_of, epoch_metrics, final_metrics, flat_parameters, run_tags, test_metrics
 from colotride.training.records import EpochRecord
 from colotride.training.run_directory import config_digest
-from colotride.tune.engine import Resources, capacity
-from colotride.tune.verdict import Judged, judge_each
-
-
-@dataclass(frozen=True)
-class Reproduce:
-    """Train and evaluate the rows of a table or figure; started again, it goes on where it was."""
-
-    what: tyro.conf.Positional[str] = "table1"
-    """table1, table2, table3, table4, figure3, figure4, appendix-a, evidence (all kinds of defenses),
-    or readings (COLO-TRIDE under its disputed formulas)."""
-    dataset: str = "digits"
-    """cub, cars, sop (the paper's settings), fashion-mnist or digits (what fits a small machine)."""
-    data_root: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder that holds the data sets (default: $COLOTRIDE_DATA, or ./data)."""
-    seeds: int = 1
-    """Runs per row; with several the table shows mean and standard deviation."""
-    epochs: int | None = None
-    """Budget: epochs (default: the preset's)."""
-    pairs_per_epoch: int | None = None
-    """Budget: pairs per epoch (default: every training image once)."""
-    pairs_per_batch: int | None = None
-    """Budget: pairs per batch (default: the preset's)."""
-    queries: int | None = None
-    """Budget: images attacked per attack (default: all)."""
-    attack_steps: int | None = None
-    """Budget: PGD steps of the evaluation's attacks (default: the preset's)."""
-    concurrent: int | None = None
-    """Runs at once (default: as many as the machine holds)."""
-    cpus_per_run: int = 1
-    """Processor cores of one run."""
-    gpus_per_run: float = 0.0
-    """GPUs of one run."""
-    device: str = "auto"
-    """Device of a run: auto, cpu, cuda."""
-    results: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/reproduce")
-    """Where runs, tables and figures go."""
-    tracking_uri: str | None = None
-    """MLflow store (default: $MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."""
+from colotride.tune.final_evaluation import FinalRun, train_and_evaluate_each
+from colotride.tune.resources import TrialResources, capacity
 
 
 @dataclass(frozen=True)
@@ -82,15 +45,16 @@ class Job:
     folder: Path
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(command: Reproduce) -> int:
     """Reproduce what the arguments ask for."""
-    command = parse(Reproduce, arguments, Reproduce())
     if command.what == "appendix-a":
         return appendix_a(command)
+    for module in command.plugin:
+        load_plugin(module)
     rows = rows_of(command.what)
     jobs = plan_jobs(command, rows)
     load_splits(jobs[0].config.data)
-    resources = Resources(command.cpus_per_run, command.gpus_per_run, command.concurrent)
+    resources = _resources(command)
     start_ray()
     capacity(resources, machines())
     console = Console(stderr=True)
@@ -169,15 +133,9 @@ def run_jobs(
         One result per job in the order of the jobs, and the histories by label.
     """
     by_folder = {job.folder.absolute(): job for job in jobs}
-    judged = judge_each(
-        {folder: job.config for folder, job in by_folder.items()},
-        device=command.device if command.gpus_per_run or command.device != "auto" else "cpu",
-        cpus=command.cpus_per_run,
-        gpus=command.gpus_per_run,
-        concurrent=command.concurrent,
-    )
-    ended: dict[Path, Judged] = {}
-    for folder, one in judged:
+    configs = {folder: job.config for folder, job in by_folder.items()}
+    ended: dict[Path, FinalRun] = {}
+    for folder, one in train_and_evaluate_each(configs, _resources(command), command.concurrent):
         ended[folder] = one
         console.print(_line(len(ended), len(jobs), _result(by_folder[folder], one)), highlight=False, soft_wrap=True)
         _record(by_folder[folder], one, command, tracker)
@@ -187,6 +145,11 @@ def run_jobs(
     order = list(histories)
     results = [_result(job, ended[folder]) for folder, job in by_folder.items()]
     return sorted(results, key=lambda result: (order.index(result.label), result.seed)), histories
+
+
+def _resources(command: Reproduce) -> TrialResources:
+    device = command.device if command.gpus_per_run or command.device != "auto" else "cpu"
+    return TrialResources(command.cpus_per_run, command.gpus_per_run, command.concurrent, device=device)
 
 
 def write_results(command: Reproduce, results: Sequence[SeedResult], folder: Path) -> list[Path]:
@@ -207,7 +170,7 @@ def write_results(command: Reproduce, results: Sequence[SeedResult], folder: Pat
     return [folder / f"{command.what}{suffix}" for suffix in contents]
 
 
-def _record(job: Job, one: Judged, command: Reproduce, tracker: Tracker) -> None:
+def _record(job: Job, one: FinalRun, command: Reproduce, tracker: Tracker) -> None:
     tags = run_tags(job.config, "reproduce") | {"reproduces": command.what, "status": one.status}
     name = f"{job.row.label} seed {job.config.seed}"
     key = f"{command.what}/{name}"
@@ -221,7 +184,7 @@ def _record(job: Job, one: Judged, command: Reproduce, tracker: Tracker) -> None
     tracker.end(key)
 
 
-def _result(job: Job, one: Judged) -> SeedResult:
+def _result(job: Job, one: FinalRun) -> SeedResult:
     seen = one.history[-1].diagnostics if one.history else {}
     last = {name: seen[name] for name in LAST_EPOCH if name in seen}
     return SeedResult(

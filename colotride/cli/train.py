@@ -1,81 +1,41 @@
 """Train one model: COLO-TRIDE or a baseline, in this process or on several GPUs and machines.
 
 Examples:
-    python scripts/train.py --preset digits --directory runs/first
-    python scripts/train.py --preset cub --data-root ~/data --run.pgd.epsilon 4/255
-    python scripts/train.py --defense natural --run.seed 3
-    python scripts/train.py --config runs/search/digits-1/best.yaml
-    python scripts/train.py --preset sop --data-root ~/data --workers 4 --gpu --checkpoint-minutes 10
-    python scripts/train.py --preset cub --workers 2:8 --gpu --storage s3://bucket/runs/cub-1
+    colotride train --dataset digits --directory runs/first
+    colotride train --dataset cub --data-root ~/data --run.pgd.epsilon 4/255
+    colotride train --defense natural --run.seed 3
+    colotride train --config runs/search/digits-1/best.yaml
+    colotride train --dataset sop --data-root ~/data --workers 4 --gpu --checkpoint-minutes 10
+    colotride train --dataset cub --workers 2:8 --gpu --storage s3://bucket/runs/cub-1
 """
 
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
 
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from colotride.cli.options import base_config, device_of, parse
+from colotride.cli.configuration import run_config
+from colotride.cli.options.train import Train
+from colotride.cli.records import begin_record
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
-from colotride.presets import with_data_root
-from colotride.tracking.export import RunRecord
+from colotride.devices import device_of
 from colotride.training.checkpoint import CHECKPOINTS, checkpoints_in
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy, RunFolder
 from colotride.training.trainer import Trainer
 
 
-@dataclass(frozen=True)
-class Train:
-    """Train one model; an interrupted run continues where it stopped when the same command is given again."""
-
-    run: RunConfig
-    preset: str = "digits"
-    """Start from the settings of a data set: digits, fashion-mnist, cub, cars or sop."""
-    config: Path | None = None
-    """Start from a configuration in YAML instead (a run's config.yaml, a search's best.yaml)."""
-    defense: str | None = None
-    """Replace the defense by another one with its defaults."""
-    data_root: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder that holds the data sets (default: $COLOTRIDE_DATA, or the configuration's)."""
-    directory: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """The run's folder (default: runs/<data set>-<defense>-<date>); an existing run in it is resumed."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ...; with --workers see --gpu."""
-    workers: str | None = None
-    """Train on so many of Ray's workers (4), or on as many as there is room for (2:8); the batch is divided among them.
-    Ray is started on this machine, or joined where RAY_ADDRESS says."""
-    gpu: bool = False
-    """Give every worker a GPU."""
-    cpus_per_worker: int | None = None
-    """CPU cores of a worker (default: an equal share of this machine's)."""
-    max_failures: int = 3
-    """How often workers that failed are started again; -1 for any number of times."""
-    checkpoint_minutes: float | None = None
-    """Write a checkpoint after so many minutes too, not only after every epoch."""
-    keep_checkpoints: int = 2
-    """How many of the newest checkpoints remain."""
-    storage: str | None = None
-    """Keep a second copy of the run's folder there, and start from it where the folder is gone: s3://..., gs://...,
-    file:///..."""
-    tracking_uri: str | None = None
-    """MLflow store (default: $MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."""
-    track: bool = True
-    """Record the run in MLflow."""
-
-
-def main(arguments: Sequence[str]) -> int:
+def main(command: Train) -> int:
     """Train as the arguments say; the exit code is 0 when the run finished, 1 when the model was lost."""
-    command = parse(Train, arguments, Train(run=base_config(arguments)))
-    config = with_data_root(command.run, command.data_root)
+    config = run_config(command)
+    given = {"training.epochs": command.epochs, "seed": command.seed}
+    config = config.with_values({name: value for name, value in given.items() if value is not None})
     directory = command.directory or Path("runs") / time.strftime(
         f"{config.data.name}-{config.defense.name}-%Y%m%d-%H%M%S"
     )
@@ -87,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         train = _here(command, config, directory, checkpoint_policy)
     else:
         train = _there(command, command.workers, config, directory, checkpoint_policy)
-    record = RunRecord.open(directory, config, command.tracking_uri) if command.track else None
+    record = begin_record(directory, config, command.tracking_uri, console) if command.track else None
     with _progress(console) as progress, StopOnSignals() as stopped:
         task = progress.add_task("starting", total=None)
 
@@ -105,11 +65,9 @@ def main(arguments: Sequence[str]) -> int:
         record.end(outcome)
     console.print(f"{outcome.status}{': ' + outcome.reason if outcome.reason else ''} — {directory}")
     if outcome.status == "interrupted":
-        console.print(
-            f"Continue with: python scripts/train.py --config {directory}/config.yaml --directory {directory}"
-        )
+        console.print(f"Continue with: colotride train --config {directory}/config.yaml --directory {directory}")
         return 130
-    console.print(f"Evaluate with: python scripts/evaluate.py --model {directory}")
+    console.print(f"Evaluate with: colotride evaluate --model {directory}")
     return 0 if outcome.status == "finished" else 1
 
 

@@ -1,6 +1,6 @@
 """What a data set is to the rest of the project: image sets, and the two sides of a source."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -21,6 +21,8 @@ class ImageSet(Protocol):
 
     Images are stored at one size ("stored size"), as 8-bit pixels; cropping, flipping and scaling to [0, 1] are
     `colotride.data.augmentation`'s.
+
+    A set whose source names its classes has a further attribute, `class_names: Mapping[int, str]`; see `class_name`.
     """
 
     @property
@@ -46,6 +48,12 @@ class ImageSet(Protocol):
         ...
 
 
+def class_name(images: ImageSet, label: int) -> str:
+    """What to call a class in a report: its name where the source has one ("Laysan Albatross"), else "class 2"."""
+    names: Mapping[int, str] = getattr(images, "class_names", None) or {}
+    return names.get(label, f"class {label}")
+
+
 def subset_of(images: ImageSet, indices: Int[Tensor, "chosen"], name: str) -> ImageSet:
     """The part of an image set at these indices, without copying pixels."""
     return _Subset(images, indices, name)
@@ -55,6 +63,7 @@ class _Subset:
     def __init__(self, images: ImageSet, indices: Tensor, name: str) -> None:
         self._images, self._indices, self.name = images, indices, name
         self.labels: Tensor = images.labels[indices]
+        self.class_names: Mapping[int, str] = getattr(images, "class_names", None) or {}
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -71,11 +80,16 @@ class InMemoryImages:
     """
 
     def __init__(
-        self, name: str, pixels: Shaped[Tensor, "images channels height width"], labels: Int[Tensor, "images"]
+        self,
+        name: str,
+        pixels: Shaped[Tensor, "images channels height width"],
+        labels: Int[Tensor, "images"],
+        class_names: Mapping[int, str] | None = None,
     ) -> None:
         if pixels.dtype != torch.uint8:
             raise DataError(f"pixels of {name} are {pixels.dtype}; give 8-bit ones (torch.uint8, 0 to 255)")
         self.name, self._pixels, self.labels = name, pixels, labels.to(torch.int64)
+        self.class_names: Mapping[int, str] = class_names or {}
 
     def __len__(self) -> int:
         return len(self.labels)

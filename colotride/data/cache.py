@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -28,8 +28,8 @@ from colotride.errors import DataError
 class CachedImages:
     """Decoded images in a mapped file. Pickling one passes the path, and the other process maps the file itself."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, class_names: Mapping[int, str] | None = None) -> None:
+        self.path, self.class_names = path, class_names or {}
         self._content = CacheFile(path)
         self.name = self._content.header.images
         self.labels: Tensor = torch.from_numpy(self._content.labels)
@@ -38,7 +38,7 @@ class CachedImages:
         return len(self.labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CachedImages, (self.path,)
+        return CachedImages, (self.path, self.class_names)
 
     def pixels(self, indices: Int[Tensor, "batch"]) -> UInt8[Tensor, "batch channels height width"]:
         """See `ImageSet.pixels`; an image is compared with its checksum the first time it is read."""
@@ -70,7 +70,7 @@ def cached_images(images: ImageSet, root: Path) -> ImageSet:
     places = [folder / file_name(images.name, images.stored_size) for folder in cache_folders(root)]
     for path in places:
         if defect_of(path, wanted) is None:
-            return CachedImages(path)
+            return CachedImages(path, images.class_names)
     refusals = []
     for path in places:
         with ExitStack() as stack:
@@ -81,7 +81,7 @@ def cached_images(images: ImageSet, root: Path) -> ImageSet:
                 refusals.append(f"{path.parent}: {error.strerror or error}")
                 continue
             _make(images, wanted, path)
-            return CachedImages(path)
+            return CachedImages(path, images.class_names)
     raise DataError(
         f"the image cache of {images.name} cannot be written ({'; '.join(refusals)}); "
         "name a folder for it in the environment variable COLOTRIDE_CACHE"

@@ -36,7 +36,8 @@ def _part(root: Path, side: str, stored_size: int) -> ImageSet:
     from scipy.io import loadmat
 
     try:
-        table = loadmat(annotations, squeeze_me=True)["annotations"]
+        content = loadmat(annotations, squeeze_me=True)
+        table = content["annotations"]
         names = [str(name) for name in np.atleast_1d(table["relative_im_path"])]
         classes = [int(label) for label in np.atleast_1d(table["class"])]
     except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
@@ -47,4 +48,6 @@ def _part(root: Path, side: str, stored_size: int) -> ImageSet:
     absent = next((path for path, _ in chosen if not path.is_file()), None)
     if absent is not None:
         raise DataError(f"cars lists {absent}, which is not there; {REMEDY} again")
-    return FileImages(f"cars/{side}", [path for path, _ in chosen], [label for _, label in chosen], stored_size)
+    class_names = {number: str(name) for number, name in enumerate(np.atleast_1d(content.get("class_names", [])), 1)}
+    paths, labels = [path for path, _ in chosen], [label for _, label in chosen]
+    return FileImages(f"cars/{side}", paths, labels, stored_size, class_names)

@@ -44,7 +44,16 @@ def _part(root: Path, side: str, stored_size: int) -> ImageSet:
     absent = next((path for path in paths if not path.is_file()), None)
     if absent is not None:
         raise DataError(f"cub lists {absent}, which is not there; {REMEDY} again")
-    return FileImages(f"cub/{side}", paths, [classes[image] for image in chosen], stored_size)
+    return FileImages(f"cub/{side}", paths, [classes[image] for image in chosen], stored_size, _class_names(folder))
+
+
+def _class_names(folder: Path) -> dict[int, str]:
+    """Names of the birds; the list is not needed to train or to evaluate, so it may be missing."""
+    path = folder / "classes.txt"
+    if not path.is_file():
+        return {}
+    # A line is "2 002.Laysan_Albatross".
+    return {int(label): name.partition(".")[2].replace("_", " ") for label, name in _table(path).items()}
 
 
 def _table(path: Path) -> dict[str, str]:

@@ -31,4 +31,5 @@ def _part(name: str, classes: range) -> ImageSet:
     chosen = np.isin(data.target, list(classes))
     # Grey values run from 0 to 16.
     pixels = np.rint(data.images[chosen] * (255 / 16)).astype(np.uint8)
-    return InMemoryImages(name, torch.from_numpy(pixels)[:, None], torch.from_numpy(data.target[chosen]))
+    names = {digit: f"digit {digit}" for digit in classes}
+    return InMemoryImages(name, torch.from_numpy(pixels)[:, None], torch.from_numpy(data.target[chosen]), names)

@@ -12,6 +12,8 @@ from colotride.data.base import ImageSet, InMemoryImages, Source, missing
 from colotride.errors import DataError
 from colotride.registry import register_dataset
 
+NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
 REMEDY = "fetch it with colotride download fashion-mnist"
 
 
@@ -35,7 +37,8 @@ def _part(name: str, folder: Path, prefix: str) -> ImageSet:
     labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte", dimensions=1)
     if len(images) != len(labels):
         raise DataError(f"{name} in {folder} has {len(images)} images and {len(labels)} labels; {REMEDY} again")
-    return InMemoryImages(name, torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64)))
+    pixels, numbers = torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64))
+    return InMemoryImages(name, pixels, numbers, dict(enumerate(NAMES)))
 
 
 def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:

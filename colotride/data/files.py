@@ -1,7 +1,7 @@
 """Image files: decoding them, sets of them, and pictures prepared for a model."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,9 +31,17 @@ THREADS = 8
 class FileImages:
     """Images that are decoded from files on every access, as RGB, resized to a square."""
 
-    def __init__(self, name: str, paths: Sequence[Path], labels: Sequence[int], stored_size: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        labels: Sequence[int],
+        stored_size: int,
+        class_names: Mapping[int, str] | None = None,
+    ) -> None:
         self.name, self.paths, self.stored_size = name, list(paths), stored_size
         self.labels: Tensor = torch.tensor(labels, dtype=torch.int64)
+        self.class_names: Mapping[int, str] = class_names or {}
 
     def __len__(self) -> int:
         return len(self.paths)

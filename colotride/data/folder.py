@@ -51,4 +51,5 @@ def _part(name: str, side: Path, numbers: dict[str, int], stored_size: int) -> I
     odd = next((path for path in paths if not path.is_file()), None)
     if odd is not None:
         raise DataError(f"{name} has {odd}, which is not a regular file; remove it")
-    return FileImages(name, paths, [numbers[path.parent.name] for path in paths], stored_size)
+    names = {number: name for name, number in numbers.items()}
+    return FileImages(name, paths, [numbers[path.parent.name] for path in paths], stored_size, names)

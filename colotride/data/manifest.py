@@ -40,6 +40,7 @@ def manifest(root: Path, stored_size: int) -> Source:
     table = _read(root)
     labels = table["label"].to_pylist()
     numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
+    names = {number: str(label) for label, number in numbers.items()}
     sides: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
     splits = table["split"].to_pylist() if "split" in table.column_names else ["test"] * len(labels)
     for path, label, split in zip(table["path"].to_pylist(), labels, splits, strict=True):
@@ -51,8 +52,8 @@ def manifest(root: Path, stored_size: int) -> Source:
         raise DataError(f"manifest {root} has {_named(both)} in both splits, train and test; keep each in one")
     train_labels, test_labels = ({label for _, label in sides[side]} for side in ("train", "test"))
     return Source(
-        train=partial(_part, root, "train", sides["train"], stored_size),
-        test=partial(_part, root, "test", sides["test"], stored_size),
+        train=partial(_part, root, "train", sides["train"], names, stored_size),
+        test=partial(_part, root, "test", sides["test"], names, stored_size),
         zero_shot=not train_labels & test_labels,
     )
 
@@ -90,7 +91,7 @@ def _check_column(path: Path, name: str, column: pa.ChunkedArray) -> None:
     )
 
 
-def _part(table: Path, side: str, rows: list[tuple[Path, int]], stored_size: int) -> ImageSet:
+def _part(table: Path, side: str, rows: list[tuple[Path, int]], names: dict[int, str], stored_size: int) -> ImageSet:
     if not rows:
         raise DataError(f"manifest {table} lists no image of split {side}; {LAYOUT}")
     absent = next((path for path, _ in rows if not path.is_file()), None)
@@ -99,7 +100,8 @@ def _part(table: Path, side: str, rows: list[tuple[Path, int]], stored_size: int
             f"manifest {table} lists {absent}, which is not a file that is there; correct or remove the row"
         )
     _warn_of_repetitions(table, side, rows)
-    return FileImages(f"manifest/{side}", [path for path, _ in rows], [label for _, label in rows], stored_size)
+    paths, labels = [path for path, _ in rows], [label for _, label in rows]
+    return FileImages(f"manifest/{side}", paths, labels, stored_size, names)
 
 
 def _warn_of_repetitions(table: Path, side: str, rows: list[tuple[Path, int]]) -> None:

@@ -37,11 +37,18 @@ class HardnessManipulation(TripletDefense[HardnessManipulationSettings]):
 
     Settings = HardnessManipulationSettings
 
-    def __init__(self, settings: HardnessManipulationSettings, context: DefenseContext) -> None:
-        super().__init__(settings, context)
-        self.trains_clean_too = settings.intra_class_coefficient > 0
+    def __init__(
+        self,
+        settings: HardnessManipulationSettings | None = None,
+        context: DefenseContext | None = None,
+        *,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(settings, context, seed=seed, **options)
+        self.trains_clean_too = self.settings.intra_class_coefficient > 0
         # Before the first batch nothing has been learnt: the weakest adversary.
-        self._previous_loss = torch.tensor(context.margin)
+        self._previous_loss = torch.tensor(self.context.margin)
 
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
         """All parts."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from colotride import geometry
+from colotride.defenses.options import parts_from_options
+from colotride.defenses.pairs import paired_batch
 from colotride.defenses.triplets import (
     Batch,
     DefenseContext,
@@ -22,7 +24,9 @@ from colotride.defenses.triplets import (
     mine_triplets,
 )
 from colotride.losses import LossBatch
+from colotride.models import EmbeddingModel, UnitEmbeddings
 from colotride.pgd import Budget, Objective, perturb
+from colotride.randomness import generator as stream
 from colotride.registry import LOSSES
 
 S = TypeVar("S", bound=DefenseSettings)
@@ -48,19 +52,40 @@ class Perturbation:
 class TripletDefense(ABC, Generic[S]):
     """A defense that says, per batch, what moves and why; everything else is here.
 
-    Subclasses implement `moving` and `perturbation`; one that carries something from batch to batch also overrides `after`
-    and the two methods of its state.
+    Subclasses implement `perturbed_parts` and `perturbation`; one that carries something from batch to batch also
+    overrides `after` and the two methods of its state. The trainer calls `batch_loss`; anybody's own training loop calls
+    the defense itself, with images and labels.
 
     Attributes:
         Settings: class of the settings, whose `name` is the defense's.
         trains_clean_too: whether the extra loss trains on the clean anchors and positives.
+        diagnostics: named scalars of the last batch on which the defense was called, on the device.
     """
 
     Settings: type[S]
     trains_clean_too = False
 
-    def __init__(self, settings: S, context: DefenseContext) -> None:
-        self.settings, self.context = settings, context
+    def __init__(
+        self, settings: S | None = None, context: DefenseContext | None = None, *, seed: int = 0, **options: Any
+    ) -> None:
+        """Make a defense: from the sections of a configuration, or from single options.
+
+        Args:
+            settings: what this defense leaves open; None takes it from the options.
+            context: what every defense needs; None takes it from the options.
+            seed: of the mining in `__call__`.
+            options: fields of `Settings`, and of the settings of perturbation (`epsilon`, `step_size`, `steps`, ...),
+                collapseness (`attention_factor`, ...) and training (`margin`, `miner`, `metric`, `loss`). What is not
+                given is as the authors of the defense use it.
+
+        Raises:
+            ConfigurationError: an unknown option, or a value out of range.
+        """
+        if settings is None or context is None:
+            from_options = parts_from_options(self.Settings, options)
+            settings, context = settings or from_options[0], context or from_options[1]
+        self.settings, self.context, self.seed = settings, context, seed
+        self.diagnostics: Diagnostics = {}
 
     @abstractmethod
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
@@ -87,9 +112,44 @@ class TripletDefense(ABC, Generic[S]):
         """Take note of the base loss of the batch on its perturbed triplets."""
 
     def __call__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "images channels height width"],
+        labels: Int[Tensor, "images"],
+        *,
+        step: int,
+        epoch: int,
+        epochs: int,
+    ) -> Float[Tensor, ""]:
+        """The loss of one batch in anybody's training loop, with the graph for `loss.backward()`.
+
+        The images of each class are paired in the order in which they come: first with second, third with fourth. The
+        last one of an odd number is left out. Negatives are mined among all paired images. What the batch showed is in
+        `diagnostics` afterwards.
+
+        Args:
+            model: any module that maps pixels in [0, 1] to embeddings [images, dim]; they are normalised to length 1
+                here where the model does not. It keeps its mode and its `requires_grad`.
+            images: pixels in [0, 1], on the device of the model. Normalisation by mean and standard deviation belongs
+                into the model, because epsilon is in pixel units.
+            labels: class of each image; at least two classes, and at least two images of each.
+            step: batches trained before this one, over all epochs; COLO-TRIDE alternates its phases by it.
+            epoch: counted from 0.
+            epochs: length of the whole run.
+
+        Raises:
+            DataError: pixels outside [0, 1], a class with a single image, or a batch of one class.
+            ModelError: the model does not return one embedding per image.
+        """
+        batch, info = paired_batch(images, labels), StepInfo(epoch, epochs, step)
+        whole = model if isinstance(model, EmbeddingModel) else UnitEmbeddings(model)
+        loss, self.diagnostics = self.batch_loss(whole, batch, info, stream(self.seed, "mining", epoch, step))
+        return loss
+
+    def batch_loss(
         self, model: nn.Module, batch: Batch, info: StepInfo, generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], Diagnostics]:
-        """See `Defense.__call__`."""
+        """See `Defense.batch_loss`."""
         moving = self.perturbed_parts(info)
         # The pass that mines also trains where whole clean parts are trained on. CAP trains on clean anchors alone:
         # going back through the positives of that pass too would cost more than a pass of the anchors.

@@ -149,7 +149,7 @@ Diagnostics = dict[str, Tensor]
 class Defense(Protocol):
     """Turns a batch into the loss that training minimises, and into diagnostics."""
 
-    def __call__(
+    def batch_loss(
         self, model: nn.Module, batch: Batch, info: StepInfo, generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], Diagnostics]:
         """Mine, perturb, and compute the loss with its graph.

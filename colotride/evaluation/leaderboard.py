@@ -1,14 +1,34 @@
 """A file to which evaluations are appended, one JSON object per line, and the table that is made from it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+
+from colotride import markdown
 from colotride.errors import DataError
 from colotride.evaluation.results import Evaluation
 from colotride.io import write_atomically
 
 COLUMNS = ("R@1", "mAP", "ERS", "ARS")
+
+
+class Entry(BaseModel):
+    """An evaluation on a leaderboard: the fields that the table needs, and whatever else the line holds."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+
+    model: str
+    dataset: str
+    protocol: str
+    epsilon: FiniteFloat
+    steps: int
+    queries: int
+    benign: dict[str, FiniteFloat]
+    ERS: FiniteFloat
+    ARS: FiniteFloat
+    intervals: dict[str, list[FiniteFloat]]
 
 
 def append(path: Path, evaluation: Evaluation, *, model: str, dataset: str) -> None:
@@ -27,7 +47,7 @@ def append(path: Path, evaluation: Evaluation, *, model: str, dataset: str) -> N
     write_atomically(path, before + (json.dumps(entry) + "\n").encode())
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[Entry]:
     """The entries of a leaderboard.
 
     Raises:
@@ -36,34 +56,34 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"leaderboard {path} is not there; append to it with scripts/evaluate.py --leaderboard {path}")
     entries = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            entry = json.loads(line)
-            Evaluation.from_dict({name: value for name, value in entry.items() if name not in ("model", "dataset")})
-        except (ValueError, TypeError, KeyError, AttributeError):
+            entries.append(Entry.model_validate_json(line))
+        except ValidationError:
             raise DataError(f"leaderboard {path}, line {number}, is not an evaluation; remove the line") from None
-        entries.append(entry)
     return entries
 
 
-def markdown(entries: list[dict[str, Any]]) -> str:
+def tables(entries: Sequence[Entry]) -> str:
     """One Markdown table per data set and way of attacking, the best ARS first; only those are comparable."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        size = round(entry["epsilon"] * 255, 1)
-        heading = f"{entry['dataset']}, {entry['protocol']} protocol, epsilon {size:g}/255, {entry['steps']} steps"
+        size = round(entry.epsilon * 255, 1)
+        heading = f"{entry.dataset}, {entry.protocol} protocol, epsilon {size:g}/255, {entry.steps} steps"
         groups.setdefault(heading, []).append(entry)
     blocks = []
-    for heading, rows in groups.items():
-        lines = [f"### {heading}", "", f"| model | {' | '.join(COLUMNS)} | queries |", "|---" + "|---:" * 5 + "|"]
-        for entry in sorted(rows, key=lambda one: -one["ARS"]):
-            cells = [_cell(entry, name) for name in COLUMNS]
-            lines.append(f"| {entry['model']} | {' | '.join(cells)} | {entry['queries']} |")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
+    for heading, group in groups.items():
+        rows = [
+            [entry.model, *(_cell(entry, name) for name in COLUMNS), str(entry.queries)]
+            for entry in sorted(group, key=lambda entry: -entry.ARS)
+        ]
+        blocks.append(f"### {markdown.escape(heading)}\n\n{markdown.table(['model', *COLUMNS, 'queries'], rows)}")
+    return "\n".join(blocks)
 
 
-def _cell(entry: dict[str, Any], name: str) -> str:
-    value = entry[name] if name in entry else entry["benign"][name]
-    interval = entry["intervals"].get(name)
-    return f"{value:.1f}" + (f" ({interval[0]:.1f} to {interval[1]:.1f})" if interval else "")
+def _cell(entry: Entry, name: str) -> str:
+    value = {**entry.benign, "ERS": entry.ERS, "ARS": entry.ARS}.get(name)
+    if value is None:
+        return ""
+    interval = entry.intervals.get(name)
+    return f"{value:.1f}" + (f" ({interval[0]:.1f} to {interval[-1]:.1f})" if interval else "")

@@ -1,37 +1,73 @@
 """The report that people look at: one HTML file that needs nothing beside it."""
 
-import base64
-import io
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import numpy as np
-from jaxtyping import Float
-from matplotlib.figure import Figure
-from PIL import Image
-from torch import Tensor
-
-from colotride.evaluation.cases import Case
+import colotride
+from colotride.errors import ConfigurationError
+from colotride.evaluation.attack_descriptions import DESCRIPTIONS, AttackDescription, Unit
+from colotride.evaluation.attack_drawings import SCENES, TEMPLATES, picture
+from colotride.evaluation.examples import RetrievalExample
+from colotride.evaluation.report_parts import histograms, images_of
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.sanity import Check
-from colotride.evaluation.scores import ATTACK_COLUMNS, RANK_GOALS
+from colotride.evaluation.scores import RANK_GOALS, mean_of, scaled_columns
 from colotride.io import write_atomically
 
-BEFORE, AFTER = "#3b6ea5", "#d1495b"
+PROTOCOLS = {
+    "strict": "The strict protocol attacks as the attacks are defined; ARS is the mean over the queries.",
+    "published": "The published protocol reproduces the weaker attacks of the code behind the papers' numbers.",
+}
+
+HEADLINE = {
+    "ERS": ("empirical robustness score", "The mean of the ten numbers below, each scaled to 0 to 100."),
+    "ARS": (
+        "adversarial resistance score",
+        "The part of what eight attacks intended that they did not achieve: 100 means that they achieved nothing.",
+    ),
+    "R@1": ("recall at 1, without attack", "Queries whose first result is of their own class when nobody attacks."),
+}
+
+PERCENT = (0.0, 100.0)
+
+AXES: Mapping[Unit, tuple[tuple[float, float], tuple[str, str]]] = {
+    "rank": ((0.0, 100.0), ("0 %, first", "100 %, last")),
+    "share": ((0.0, 100.0), ("0 % of the queries", "100 %")),
+    "cosine": ((-1.0, 1.0), ("−1, opposite", "1, the same")),
+    "distance": ((0.0, 2.0), ("0, not moved", "2, opposite")),
+}
+"""Both ends of the axis of each unit, and what to call them."""
+
+GROUPS: Sequence[tuple[str, str, Sequence[Unit]]] = (
+    (
+        "Ranks under attack",
+        "A rank says where an image stands in a query's results, in percent of the gallery: 0 % is the first place.",
+        ("rank",),
+    ),
+    (
+        "Queries that still find what they should",
+        "Shares are percentages of the attacked queries.",
+        ("share",),
+    ),
+    (
+        "How far the embedding moves",
+        "Embeddings are unit vectors: two of them are at most 2 apart, and their cosine similarity is between -1 and 1.",
+        ("cosine", "distance"),
+    ),
+)
+"""Attacks that stand together: a heading, what the numbers mean, and their units."""
 
 
 def write_report(
     path: Path,
     evaluation: Evaluation,
     *,
-    title: str,
-    dataset: str,
-    others: Mapping[str, Mapping[str, float]],
-    cases: Sequence[Case],
-    checks: Sequence[Check],
+    title: str = "model",
+    dataset: str = "the gallery",
+    others: Mapping[str, Mapping[str, float]] | None = None,
+    examples: Sequence[RetrievalExample] = (),
+    checks: Sequence[Check] = (),
 ) -> None:
     """Write the report, atomically.
 
@@ -41,24 +77,42 @@ def write_report(
         title: name of the model.
         dataset: name of the image set.
         others: printed rows to stand beside ours, by name.
-        cases: for the gallery; may be empty.
+        examples: to show; may be empty.
         checks: of the sanity pass; empty where it was not run.
+
+    Raises:
+        ConfigurationError: the evaluation was read without the values of its single images.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("colotride.evaluation", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template("report.html.j2").render(
+    if not evaluation.per_query:
+        raise ConfigurationError(
+            "a report needs the values of single images, which this evaluation lacks; "
+            "keep attacked.parquet and benign.parquet beside evaluation.json"
+        )
+    others = others or {}
+    page = TEMPLATES.get_template("report.html.j2").render(
         title=title,
         dataset=dataset,
         result=evaluation,
+        version=colotride.__version__,
+        norm="L∞",
         epsilon=_in_levels(evaluation.epsilon),
         step_size=_in_levels(evaluation.step_size),
+        protocol_meaning=PROTOCOLS[evaluation.protocol],
+        headline=_headline(evaluation),
+        pictures={name: picture(name) for name in SCENES},
+        groups=[
+            {
+                "heading": heading,
+                "meaning": meaning,
+                "attacks": [_attack(evaluation, about) for about in DESCRIPTIONS if about.unit in units],
+            }
+            for heading, meaning, units in GROUPS
+        ],
+        histograms=histograms({name: evaluation.per_query[name] for name in RANK_GOALS}),
         rows=_rows(evaluation, others),
         others=list(others),
-        bars=_bars(evaluation),
-        ranks=_ranks(evaluation),
-        cases=[_shown(case) for case in cases],
-        small_images=bool(cases) and cases[0].pixels.shape[-1] < 84,
+        examples=[images_of(example) for example in examples],
+        small_images=bool(examples) and examples[0].pixels.shape[-1] < 84,
         checks=checks,
         suspected=[f'"{check.name}" fails, {check.meaning}' for check in checks if not check.passed],
     )
@@ -70,71 +124,80 @@ def _in_levels(size: float) -> str:
     return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 else f"{size:.4g}"
 
 
-def _rows(evaluation: Evaluation, others: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
-    rows = []
-    for name, value in evaluation.scores().items():
-        digits = 2 if name in ("TMA", "ES:D") else 1
-        low, high = evaluation.intervals.get(name, (None, None))
-        interval = f"{low:.{digits}f} to {high:.{digits}f}" if low is not None and high is not None else ""
-        printed = [f"{other[name]:.{digits}f}" if name in other else "" for other in others.values()]
-        rows.append({"name": name, "value": f"{value:.{digits}f}", "interval": interval, "others": printed})
-    return rows
+def _headline(evaluation: Evaluation) -> list[dict[str, Any]]:
+    scores = evaluation.scores()
+    return [
+        {
+            "name": name,
+            "full_name": full_name,
+            "value": f"{scores[name]:.1f}",
+            "interval": _interval(evaluation, name),
+            "band": _band(evaluation, name, PERCENT),
+            "position": _position(scores[name], PERCENT),
+            "meaning": meaning,
+        }
+        for name, (full_name, meaning) in HEADLINE.items()
+        if name in scores
+    ]
 
 
-def _bars(evaluation: Evaluation) -> str:
-    names = [name for name in ATTACK_COLUMNS if name not in ("TMA", "ES:D")]
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(names))
-    for offset, when, colour in ((-0.2, "before", BEFORE), (0.2, "after", AFTER)):
-        heights = [float(evaluation.per_query[name][when].double().mean()) for name in names]
-        bars = axes.bar(places + offset, heights, 0.38, label=when, color=colour)
-        axes.bar_label(bars, fmt="%.0f", fontsize=8)
-    axes.set_xticks(places, names)
-    axes.set(ylim=(0, 125), ylabel="rank or share, %")
-    axes.legend(frameon=False, ncols=2, loc="upper center", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    return _svg(figure)
-
-
-def _ranks(evaluation: Evaluation) -> str:
-    figure = Figure(figsize=(9, 2.3), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(RANK_GOALS), sharey=True), RANK_GOALS, strict=True):
-        values = evaluation.per_query[name]
-        change = (values["after"] - values["before"]).numpy()
-        axes.hist(change, bins=np.linspace(-100, 100, 41), color=AFTER, weights=np.full(len(change), 100 / len(change)))
-        axes.axvline(0, color="#55616e", linewidth=0.8)
-        axes.set_title(f"{name}, mean {change.mean():+.1f}", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.supylabel("share of queries, %", fontsize=9)
-    return _svg(figure)
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    text = buffer.getvalue()
-    # Matplotlib names its shapes at random in each file; without the header the drawing stands inside the page.
-    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-
-
-def _shown(case: Case) -> dict[str, Any]:
-    lists = {
-        when: [{"pixels": _data(one.pixels), "label": one.label, "right": one.right} for one in getattr(case, when)]
-        for when in ("before", "after")
-    }
+def _attack(evaluation: Evaluation, about: AttackDescription) -> dict[str, Any]:
+    name, (limits, ends) = about.column, AXES[about.unit]
+    before, after = float(mean_of(evaluation.per_query[name]["before"])), evaluation.attacked[name]
+    start, end = _position(before, limits), _position(after, limits)
+    resistance = evaluation.resistance.get(name)
+    digits, percent = _digits(name), " %" if about.unit in ("rank", "share") else ""
+    # The attack wants the opposite of what is good for the model.
+    goal = 0 if about.robust == "higher" else 1
     return {
-        "query": case.query,
-        "label": case.label,
-        "shift": case.shift,
-        "pixels": _data(case.pixels),
-        "perturbation": _data(case.perturbation),
-        **lists,
+        "about": about,
+        "value": f"{after:.{digits}f}{percent}",
+        "before": f"{before:.{digits}f}{percent}",
+        "interval": _interval(evaluation, name),
+        "band": _band(evaluation, name, limits),
+        "start": start,
+        "end": end,
+        "move": (min(start, end), round(abs(start - end), 2)),
+        "ends": ends,
+        "goal": goal,
+        "term": f"{scaled_columns(evaluation.attacked)[name]:.1f}",
+        "resistance": None if resistance is None else f"{resistance:.1f}",
     }
 
 
-def _data(pixels: Float[Tensor, "channels height width"]) -> str:
-    array = (pixels * 255).round().byte().permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _rows(evaluation: Evaluation, others: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    arrows = {about.column: about.arrow for about in DESCRIPTIONS}
+    return [
+        {
+            "name": name,
+            "arrow": arrows.get(name, "↑"),
+            "value": f"{value:.{_digits(name)}f}",
+            "interval": _interval(evaluation, name),
+            "others": [f"{other[name]:.{_digits(name)}f}" if name in other else "" for other in others.values()],
+        }
+        for name, value in evaluation.scores().items()
+    ]
+
+
+def _digits(name: str) -> int:
+    return 2 if name in ("TMA", "ES:D") else 1
+
+
+def _interval(evaluation: Evaluation, name: str) -> str:
+    if name not in evaluation.intervals:
+        return ""
+    low, high = evaluation.intervals[name]
+    return f"{low:.{_digits(name)}f} to {high:.{_digits(name)}f}"
+
+
+def _band(evaluation: Evaluation, name: str, limits: tuple[float, float]) -> tuple[float, float] | None:
+    """Where the interval begins on the axis, and how long it is, in percent of the axis."""
+    if name not in evaluation.intervals:
+        return None
+    low, high = (_position(end, limits) for end in evaluation.intervals[name])
+    return low, round(high - low, 2)
+
+
+def _position(value: float, limits: tuple[float, float]) -> float:
+    low, high = limits
+    return round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 2)

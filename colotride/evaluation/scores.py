@@ -32,15 +32,20 @@ def empirical_robustness_score(columns: Mapping[str, Score]) -> Score:
         columns: CA+, CA-, QA+, QA- (percentile ranks), TMA (cosine), ES:D (shift in [0, 2]), ES:R, LTM, GTM, GTT
             (percent), all after the attack.
     """
-    scaled: list[Score] = [
-        2 * columns["CA+"],
-        100 - columns["CA-"],
-        2 * columns["QA+"],
-        100 - columns["QA-"],
-        100 * (1 - columns["TMA"]),
-        100 * (1 - columns["ES:D"] / 2),
-    ]
-    return _mean(scaled + [columns[name] for name in RECALL_ATTACKS])
+    return _mean(list(scaled_columns(columns).values()))
+
+
+def scaled_columns(columns: Mapping[str, Score]) -> dict[str, Score]:
+    """The ten attack numbers on one scale, 0..100, where more is more robust: the terms of ERS."""
+    return {
+        "CA+": 2 * columns["CA+"],
+        "CA-": 100 - columns["CA-"],
+        "QA+": 2 * columns["QA+"],
+        "QA-": 100 - columns["QA-"],
+        "TMA": 100 * (1 - columns["TMA"]),
+        "ES:D": 100 * (1 - columns["ES:D"] / 2),
+        **{name: columns[name] for name in RECALL_ATTACKS},
+    }
 
 
 def adversarial_resistance_score(resistances: Mapping[str, Score]) -> Score:

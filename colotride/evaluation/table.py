@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 from rich.table import Table
+from rich.text import Text
 
 from colotride.errors import ConfigurationError
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS
+from colotride.markdown import printable
 
 
 def table_of(evaluations: Mapping[str, Evaluation], title: str = "") -> Table:
@@ -23,10 +25,12 @@ def table_of(evaluations: Mapping[str, Evaluation], title: str = "") -> Table:
     """
     first = _of_one_protocol(evaluations)
     caption = f"{first.protocol} protocol, {first.queries} of {first.images} images attacked with {first.steps} steps"
-    table = Table(title=title or None, caption=caption)
+    # As Text, because rich takes brackets in a plain string for markup: "[red]" would vanish.
+    heading = Text(printable(title), style="table.title") if title else None
+    table = Table(title=heading, caption=caption)
     table.add_column("")
     for name in evaluations:
-        table.add_column(name, justify="right")
+        table.add_column(Text(printable(name)), justify="right", overflow="fold")
     for name in first.benign:
         table.add_row(name, *(f"{one.benign[name]:.1f}" for one in evaluations.values()))
     table.add_section()

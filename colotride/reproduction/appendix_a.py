@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from colotride.reproduction.figures import save_figure
+from colotride.io import save_figure
 
 DIRECTIONS = 7200
 """Directions that are tried for the anchor, a twentieth of a degree apart."""
@@ -77,4 +77,4 @@ def draw_ratios(shifts: Sequence[Shifts], path: Path) -> list[Path]:
     axes.set(xlabel="angle between A-P and A-N, degrees", ylabel="(ANP + CAP) / SIP", title="Appendix A: mean shifts")
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
-    return save_figure(figure, path)
+    return [save_figure(figure, path.with_suffix(suffix)) for suffix in (".png", ".svg")]

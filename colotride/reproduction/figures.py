@@ -1,12 +1,11 @@
 """Figures 3 and 4: the diagnostics of every epoch, one colour per defense, one line per seed."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from colotride.io import write_atomically
+from colotride.io import save_figure
 from colotride.training.records import EpochRecord
 
 Histories = Mapping[str, Sequence[Sequence[EpochRecord]]]
@@ -57,18 +56,7 @@ def draw_curves(histories: Histories, what: str, path: Path, title: str) -> list
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     axes[0].legend(frameon=False, fontsize="small")
-    return save_figure(figure, path)
-
-
-def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and SVG, atomically; returns the two files."""
-    written = []
-    for suffix in (".png", ".svg"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix[1:], dpi=130)
-        write_atomically(path.with_suffix(suffix), buffer.getvalue())
-        written.append(path.with_suffix(suffix))
-    return written
+    return [save_figure(figure, path.with_suffix(suffix)) for suffix in (".png", ".svg")]
 
 
 def _curve(history: Sequence[EpochRecord], names: Sequence[str]) -> tuple[list[int], list[float]]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS
+from colotride.markdown import printable, table
 from colotride.reproduction.paper import paper_row
 
 LAST_EPOCH = (
@@ -79,27 +81,29 @@ def markdown(summary: Sequence[Mapping[str, object]], what: str) -> str:
     columns = COLUMNS.get(what, OTHERWISE)
     beside = [name for name in BESIDE if any(f"paper {name}" in row for row in summary)]
     heads = ["defense", "ended", *columns, *(f"paper {name}" for name in beside), "training s"]
-    lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * (len(heads) - 2)]
+    rows = []
     for row in summary:
         cells = [str(row["defense"]), str(row["ended"])]
         cells += [_cell(row, column) for column in columns]
         cells += [str(row.get(f"paper {name}", "")) for name in beside]
-        lines.append("| " + " | ".join([*cells, f"{row['training s']:.0f}"]) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([*cells, f"{row['training s']:.0f}"])
+    return table(heads, rows, left=2)
 
 
 def short_table(summary: Sequence[Mapping[str, object]]) -> Table:
     """The scores that fit a terminal, ours and the printed ones."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     beside = [f"paper {name}" for name in BESIDE if any(f"paper {name}" in row for row in summary)]
     for head in ("defense", "ended"):
-        table.add_column(head, overflow="fold")
+        shown.add_column(head, overflow="fold")
     for head in (*BESIDE, *beside):
-        table.add_column(head, justify="right", no_wrap=True)
+        shown.add_column(head, justify="right", no_wrap=True)
     for row in summary:
         ours = (_cell(row, name) for name in BESIDE)
-        table.add_row(str(row["defense"]), str(row["ended"]), *ours, *(str(row.get(name, "")) for name in beside))
-    return table
+        shown.add_row(
+            Text(printable(str(row["defense"]))), str(row["ended"]), *ours, *(str(row.get(name, "")) for name in beside)
+        )
+    return shown
 
 
 def comma_separated(summary: Sequence[Mapping[str, object]]) -> str:

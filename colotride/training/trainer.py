@@ -168,7 +168,7 @@ class Trainer:
         anchor, positive = images.chunk(2)
         batch = Batch(anchor, positive, labels, self._group)
         info = StepInfo(self.epoch, self.config.training.epochs, self.step)
-        loss, diagnostics = self._defense(self.model, batch, info, generator(seed, "mining", *position))
+        loss, diagnostics = self._defense.batch_loss(self.model, batch, info, generator(seed, "mining", *position))
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]

@@ -1,12 +1,11 @@
 """Bar charts of ratios."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from colotride.io import write_atomically
+from colotride.io import save_figure
 
 
 def draw_ratios(groups: Mapping[str, Sequence[tuple[str, float]]], title: str, path: Path) -> None:
@@ -27,6 +26,4 @@ def draw_ratios(groups: Mapping[str, Sequence[tuple[str, float]]], title: str, p
         axis.set_title(heading, fontsize=9)
         axis.tick_params(axis="x", labelsize=8, rotation=30)
         axis.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=140)
-    write_atomically(path, buffer.getvalue())
+    save_figure(figure, path, dpi=140)

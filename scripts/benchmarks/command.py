@@ -1,32 +1,30 @@
 """Measure speed as ratios, side by side in one process.
 
 Examples:
-    python scripts/benchmark.py step
-    python scripts/benchmark.py step --device cuda --image-sizes 224 --triplets 37 --precision bfloat16 --compile
-    python scripts/benchmark.py profile
-    python scripts/benchmark.py evaluation
-    python scripts/benchmark.py scaling --workers 1 2
-    python scripts/benchmark.py search --seeds 5
+    colotride benchmark step
+    colotride benchmark step --device cuda --image-sizes 224 --triplets 37 --precision bfloat16 --compile
+    colotride benchmark profile
+    colotride benchmark evaluation
+    colotride benchmark scaling --workers 1 2
+    colotride benchmark search --seeds 5
 """
 
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import tyro
 from rich.console import Console, Group, RenderableType
 from rich.status import Status
 from rich.table import Table
 
-from colotride.cli.options import device_of, parse
-from colotride.errors import ConfigurationError
+from colotride.cli.options.benchmark import Benchmark
+from colotride.devices import device_of
 from colotride.io import write_atomically
 from colotride.models import TWO_CONVOLUTIONS
 from scripts.benchmarks.chart import draw_ratios
@@ -44,58 +42,9 @@ SCALING_PAIRS = 16
 """Pairs per worker and batch of scaling."""
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """Print a table, and write it as JSON with a chart."""
-
-    what: tyro.conf.Positional[str] = "step"
-    """step (training steps against the textbook and against the limit), profile (where a step's time goes), evaluation
-    (against a loop over queries, and against its network passes alone), scaling (several workers, loading) or search (samplers
-    against each other)."""
-    image_sizes: tuple[int, ...] = (28, 64, 224)
-    """Sides in pixels: 28 is the two-convolution net, others ResNet-18."""
-    galleries: tuple[int, ...] = (2000, 8000, 60000)
-    """Images in the galleries of evaluation; the smallest is compared with a loop, 60,000 takes minutes."""
-    queries: int = 256
-    """Attacked images of the whole evaluation."""
-    triplets: int = 28
-    """Triplets in a batch; at 224 px on a CPU 4, with 4 PGD steps."""
-    steps: int = 16
-    """PGD steps."""
-    workers: tuple[int, ...] = (1, 2)
-    """Numbers of workers of scaling; the first is what the others are compared with."""
-    trials: int = 12
-    """Trials of a search; its budget is that they are all trained to the end."""
-    seeds: int = 5
-    """Searches per method."""
-    rounds: int = 2
-    """Measured runs of everything."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
-    threads: int | None = None
-    """Threads of the processor (default: torch's)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of our network; the textbook is always float32."""
-    compile: bool = False
-    """Compile our perturbation."""
-    output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/benchmark")
-    """Where the JSON and the chart go."""
-    json: bool = False
-    """Print the result as JSON instead of a table."""
-
-
-def main(arguments: Sequence[str]) -> int:
+def main(command: Benchmark) -> int:
     """Measure what the arguments ask for."""
-    command = parse(Benchmark, arguments, Benchmark())
     works = {"step": step, "profile": profile, "evaluation": evaluation, "scaling": scaling, "search": search}
-    if command.what not in works:
-        raise ConfigurationError(f"no benchmark {command.what!r}; there are {', '.join(works)}")
-    numbers = (command.rounds, command.steps, command.queries, *command.workers, *command.image_sizes)
-    numbers += (*command.galleries, command.trials, command.seeds)
-    if min(numbers) < 1 or command.triplets < 4 or min(command.galleries) < 100:
-        raise ConfigurationError(
-            "--rounds, --steps, --queries, --workers, --trials, --seeds and --image-sizes must be 1 or more, --triplets 4, --galleries 100"
-        )
     if command.threads is not None:
         torch.set_num_threads(command.threads)
     device = device_of(command.device)
@@ -103,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     result = {"what": command.what, "machine": machine(device), "rows": rows}
     path = command.output / f"{command.what}.json"
     write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
-    if command.json:
+    if command.as_json:
         print(json.dumps(result))
     else:
         Console().print(table)
@@ -240,7 +189,7 @@ def search(command: Benchmark, device: torch.device) -> tuple[RenderableType, li
     # Ray, Optuna and the search take seconds to import.
     from colotride.distributed.ray_cluster import start_ray
     from colotride.presets import preset
-    from colotride.tune.comparison import METHODS, compare, draw_comparison
+    from scripts.benchmarks.search import METHODS, compare, draw_comparison
     from scripts.benchmarks.tracking import seconds_per_epoch
 
     base = preset("digits").with_values({"training.epochs": SEARCH_EPOCHS, "validation.first_share": 0.5})

@@ -134,7 +134,7 @@ class Bench:
         self.model.train()
         defense.load_state_dict(state)
         batch = Batch(self.anchor, self.positive, self.labels)
-        loss, _ = defense(self.model, batch, StepInfo(0, 1, 0), torch.Generator().manual_seed(0))
+        loss, _ = defense.batch_loss(self.model, batch, StepInfo(0, 1, 0), torch.Generator().manual_seed(0))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

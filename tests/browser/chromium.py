@@ -20,7 +20,7 @@ class Page:
     complaints: list[str]
 
 
-def open_page(address: str, milliseconds: int = 3000) -> Page:
+def open_page(address: str, milliseconds: int = 3000, *options: str) -> Page:
     """Open an address in headless Chromium; skips the test, with the reason, where there is none."""
     browser = next((found for name in NAMES if (found := shutil.which(name))), None)
     if browser is None:
@@ -38,6 +38,7 @@ def open_page(address: str, milliseconds: int = 3000) -> Page:
                 f"--virtual-time-budget={milliseconds}",
                 "--enable-logging=stderr",
                 "--dump-dom",
+                *options,
                 address,
             ],
             capture_output=True,
@@ -53,3 +54,21 @@ def open_file(path: Path) -> Page:
     with tempfile.TemporaryDirectory() as folder:
         alone = shutil.copy(path, folder)
         return open_page(Path(alone).as_uri())
+
+
+def widest_content(path: Path, width: int) -> int:
+    """How wide a file's page becomes in a window of this width, in pixels: more than the width means scrolling.
+
+    Chromium's own windows are at least 500 pixels wide, so the page is shown in a frame.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        frame = Path(folder) / "frame.html"
+        frame.write_text(
+            f'<iframe id="page" src="{path.as_uri()}" width="{width}" height="800" style="border:0"></iframe>'
+            "<script>onload = () => { const root = document.getElementById('page').contentDocument.documentElement;"
+            "document.title = `width ${root.scrollWidth}`; };</script>"
+        )
+        page = open_page(frame.as_uri(), 3000, "--allow-file-access-from-files", "--disable-web-security")
+    found = re.search(r"<title>width (\d+)</title>", page.html)
+    assert found, "the frame never loaded"
+    return int(found[1])

@@ -11,15 +11,15 @@ import time
 import urllib.parse
 
 import pytest
+from colotride.tune.build import build_space
+from colotride.tune.memory import Memory
+from colotride.tune.record import SearchRecord
 from mlflow import MlflowClient
 
 from colotride.presets import preset
 from colotride.tracking.delivery import EXPERIMENT
 from colotride.tracking.export import Tracker
-from colotride.tune.build import build_space
-from colotride.tune.memory import Memory
 from colotride.tune.plan import Plan
-from colotride.tune.record import SearchRecord
 from tests.browser.chromium import open_page
 
 SCORES = {1: (91.5, 30.25), 2: (88.5, 41.75), 3: (76.5, 52.5)}

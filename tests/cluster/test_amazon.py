@@ -8,7 +8,7 @@ from moto import mock_aws
 from ray.autoscaler._private.commands import _bootstrap_config
 
 from colotride.distributed.ray_cluster import startable
-from colotride.tune.engine import Resources, capacity
+from colotride.tune.resources import TrialResources, capacity
 from tests.cluster.files import ROOT, read
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -76,4 +76,4 @@ def test_a_search_fills_all_machines_that_may_come_while_there_is_the_head_alone
     launched = tmp_path / "ray_bootstrap_config.yaml"
     launched.write_text(json.dumps(config))
     head = {name: float(amount) for name, amount in config["available_node_types"]["head"]["resources"].items()}
-    assert capacity(Resources(8, 1.0, None), [head, *startable(launched)]) == config["max_workers"] == 8
+    assert capacity(TrialResources(8, 1.0, None), [head, *startable(launched)]) == config["max_workers"] == 8

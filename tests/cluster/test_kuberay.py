@@ -7,7 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
-from colotride.tune.engine import Resources, capacity
+from colotride.tune.resources import TrialResources, capacity
 from tests.cluster.files import CLUSTER, ROOT, documents, pinned
 from tests.cluster.kubernetes_fields import NETWORK_POLICY, RAY_JOB
 
@@ -80,7 +80,8 @@ def test_the_machines_that_come_with_the_job_run_a_trial_each(job, cluster):
     # A search begins with the machines that are there, and there is no launcher to ask for others.
     assert group["replicas"] == group["maxReplicas"]
     assert (
-        capacity(Resources(int(asked["cpu"]), asked["gpu"], None), [offered] * group["replicas"]) == group["replicas"]
+        capacity(TrialResources(int(asked["cpu"]), asked["gpu"], None), [offered] * group["replicas"])
+        == group["replicas"]
     )
 
 

@@ -8,7 +8,7 @@ import ray
 from colotride import distributed
 from colotride.distributed.ray_cluster import startable
 from colotride.errors import SearchError
-from colotride.tune.engine import Resources, capacity
+from colotride.tune.resources import TrialResources, capacity
 
 HEAD = {"CPU": 4.0}
 SMALL = {"CPU": 8, "GPU": 1}
@@ -33,10 +33,10 @@ def launch(launched, *, small=0, large=0, most=99):
 
 def test_as_many_trials_run_at_once_as_fit_on_all_that_may_be_started(launched):
     launch(launched, small=3, large=1)
-    one_gpu = Resources(8, 1.0, None)
+    one_gpu = TrialResources(8, 1.0, None)
     assert capacity(one_gpu, [HEAD, *startable(launched)]) == 3 + 8
     with pytest.raises(SearchError, match="--gpus-per-trial 9 is more"):
-        capacity(Resources(1, 9.0, None), [HEAD, *startable(launched)])
+        capacity(TrialResources(1, 9.0, None), [HEAD, *startable(launched)])
 
 
 def test_no_more_machines_count_than_may_be_there_at_once_and_each_kind_does(launched):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pyarrow import csv, parquet
 
+from colotride.data.base import class_name
 from colotride.data.settings import DataSettings
 from colotride.data.splits import load_splits
 from colotride.errors import DataError
@@ -40,6 +41,7 @@ def test_folders_of_both_sides_share_their_class_numbers(tmp_path):
     assert splits.train.labels.tolist() == [1, 1, 1, 2, 2, 2]
     assert splits.test.labels.tolist() == [0, 0, 0, 2, 2, 2]
     assert splits.train.pixels(torch.tensor([0, 5])).shape == (2, 3, 16, 16)
+    assert [class_name(splits.test, label) for label in range(4)] == ["ant", "cat", "dog", "class 3"]
 
 
 @pytest.mark.parametrize(("test", "classes"), [(["x", "y"], 2), (["a", "b"], 4)])
@@ -62,7 +64,7 @@ def test_a_folder_without_sides_is_there_to_be_evaluated(tmp_path):
 
 def test_an_empty_folder_is_one_line(tmp_path):
     (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="has no images"):
         load_splits(settings("folder", tmp_path))
     with pytest.raises(DataError, match="folder is not at"):
         load_splits(settings("folder", tmp_path / "nowhere"))
@@ -97,7 +99,7 @@ def test_labels_may_be_numbers_and_sides_may_be_left_out(tmp_path):
     [
         ([{"path": "a/0.png", "class": "a"}], "no column label"),
         ([{"path": "a/0.png", "label": "a", "split": "valid"}], "split 'valid'"),
-        ([{"path": "a/9.png", "label": "a", "split": "train"}], "which is not there"),
+        ([{"path": "a/9.png", "label": "a", "split": "train"}], "which is not a file"),
         ([{"path": None, "label": "a"}, {"path": "a/0.png", "label": "a"}], "rows without path"),
     ],
 )

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from colotride.data.base import class_name, subset_of
 from colotride.data.settings import DataSettings
 from colotride.data.splits import load_splits
 from colotride.errors import DataError
@@ -50,6 +51,15 @@ def test_photographs_are_read_from_their_own_layout_with_their_classes(tmp_path,
         flat = pixels.flatten(1).float()
         away = torch.cdist(flat, flat).fill_diagonal_(torch.inf)
         assert torch.equal(side.labels[away.argmin(dim=1)], side.labels)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("cub", "Bird 5"), ("cars", "Car 5"), ("sop", "class 5")])
+def test_classes_have_their_sources_names(tmp_path, name, expected):
+    MAKERS[name](tmp_path)
+    assert class_name(load_splits(settings(name, tmp_path)).test, 5) == expected
+    stored_before = load_splits(settings(name, tmp_path)).test
+    assert class_name(stored_before, 5) == expected
+    assert class_name(subset_of(stored_before, torch.arange(2), "two"), 5) == expected
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -49,7 +49,7 @@ def step(batch, defense, info=LATE, seed=0):
     """One step: its loss, its diagnostics, the images that were trained on (part by part), and the model."""
     model = Watched()
     model.train()
-    loss, diagnostics = defense(model, batch, info, draw(seed))
+    loss, diagnostics = defense.batch_loss(model, batch, info, draw(seed))
     trained = [images for images, training in model.passes if training]
     moving = defense.perturbed_parts(info)
     if moving not in ("nothing", "anchor"):

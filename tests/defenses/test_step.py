@@ -143,7 +143,7 @@ def test_the_pass_that_mines_trains_the_weights_as_separate_passes_do(defense):
     for dropout in (nn.Identity(), nn.Dropout(0.0)):
         model = Watched().train()
         model.dropout = dropout.train()
-        loss, _ = defense(model, healthy(), LATE, draw())
+        loss, _ = defense.batch_loss(model, healthy(), LATE, draw())
         loss.backward()
         gradients.append(model.linear.weight.grad)
         embedded.append(sum(len(images) for images, _ in model.passes))

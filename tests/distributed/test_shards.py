@@ -30,7 +30,7 @@ def gradients(group, name, changes, step):
     defense = build_defense(config.defense, defense_context(config))
     labels = torch.arange(PAIRS) % 3
     batch = Batch(random_images(PAIRS, seed=1), random_images(PAIRS, seed=2), labels, group)
-    loss, diagnostics = defense(model, batch, StepInfo(2, 4, step), generator(0, "mining"))
+    loss, diagnostics = defense.batch_loss(model, batch, StepInfo(2, 4, step), generator(0, "mining"))
     loss.backward()
     held = [one.grad for one in model.parameters()]
     group.all_reduce_sum(held)

@@ -151,6 +151,15 @@ def test_the_table_holds_the_numbers():
     assert "strict protocol, 30 of 30 images" in text
 
 
+def test_brackets_in_a_name_are_letters_and_not_markup():
+    result = run()
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(table_of({"[red]ours": result, "a[/bold]\x1b[2J": result}, title="[/b] set"))
+    text = console.export_text()
+    for name in ("[red]ours", "a[/bold]\ufffd[2J", "[/b] set"):
+        assert name in text
+
+
 def test_protocols_are_never_mixed_in_a_table():
     both = {"strict": run(), "published": run(protocol="published")}
     with pytest.raises(ConfigurationError, match="cannot stand in one table"):

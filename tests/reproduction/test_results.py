@@ -1,13 +1,15 @@
 import csv
 import io
+from xml.etree import ElementTree
 
+import matplotlib
 import pytest
 
 from colotride.config import RunConfig
 from colotride.errors import ConfigurationError
 from colotride.presets import preset
 from colotride.reproduction.experiments import EXPERIMENTS, rows_of
-from colotride.reproduction.figures import draw_curves
+from colotride.reproduction.figures import PANELS, draw_curves
 from colotride.reproduction.paper import paper_row
 from colotride.reproduction.results import SeedResult, comma_separated, markdown, summarise
 from colotride.training.records import EpochRecord
@@ -78,6 +80,11 @@ def test_tables_carry_means_spreads_and_printed_numbers():
 def test_figures_are_drawn_as_png_and_svg(tmp_path, what):
     diagnostics = {"distance_anchor_positive": 0.4, "collapseness": -0.1, "shift_anchor": 0.7}
     history = [EpochRecord(epoch, epoch, 1.0, diagnostics) for epoch in (1, 2, 3)]
-    png, svg = draw_curves({"COLO-ANP": [history, history]}, what, tmp_path / what, "Title")
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        png, svg = draw_curves({"COLO-ANP": [history, history]}, what, tmp_path / what, "On the digits")
     assert png.read_bytes().startswith(b"\x89PNG")
-    assert "COLO-ANP" in svg.read_text() or "</svg>" in svg.read_text()
+    root = ElementTree.parse(svg).getroot()
+    texts = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "COLO-ANP" in texts
+    assert "On the digits" in texts
+    assert {heading for _, heading in PANELS[what]} <= set(texts)

@@ -1,8 +1,9 @@
-"""tune/search.py as a user runs it, with real Ray, Optuna and MLflow."""
+"""The search as a user runs it, on the command line and in Python, with real Ray, Optuna and MLflow."""
 
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,11 +11,20 @@ import time
 
 import optuna
 import pytest
+import torch
 from mlflow import MlflowClient
+from rich.console import Console
 
-from colotride.config import load_config
-from colotride.errors import ColoTrideError
-from colotride.tune import search
+from colotride.cli.arguments import parse
+from colotride.cli.configuration import run_config
+from colotride.cli.main import execute
+from colotride.cli.options.search import Search
+from colotride.cli.search import _begun, _resumed
+from colotride.config import load_config, questionable_settings
+from colotride.errors import ColoTrideError, ModelError
+from colotride.presets import preset
+from colotride.tune import api
+from colotride.tune.plan import new_plan, save_plan
 from tests.commands import ROOT, environment, refused, run
 from tests.layouts import make_cub
 
@@ -72,7 +82,7 @@ def test_a_search_on_digits_ends_with_the_comparison_and_is_on_record(finished):
     written = load_config(folder / "best.yaml")
     assert written.collapseness.attention_factor == pytest.approx(best["values"]["attention_factor"])
     assert not written.data.hold_out_validation
-    assert (folder / "search.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "figures/verdict.png").read_bytes().startswith(b"\x89PNG")
     assert "parallel" in (folder / "report.html").read_text()
 
     states = {"finished": "COMPLETE", "stopped": "PRUNED", "collapsed": "PRUNED"}
@@ -94,7 +104,7 @@ def test_a_search_on_digits_ends_with_the_comparison_and_is_on_record(finished):
     told = json.loads((folder / "verdict/default/seed-0/evaluation/evaluation.json").read_text())
     assert verdict.data.metrics["test/ARS"] == pytest.approx(told["ARS"])
     kept = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert {"best.yaml", "trials.json", "search.json", "search.png", "report.html"} <= kept
+    assert {"best.yaml", "trials.json", "search.json", "report.html", "figures"} <= kept
 
     again = run(
         "scripts/train.py", "--config", str(folder / "best.yaml"), "--directory", "best", "--no-track", cwd=place
@@ -136,8 +146,9 @@ def test_a_search_that_is_interrupted_and_then_killed_ends_as_if_nothing_had_bee
     first.send_signal(signal.SIGINT)
     told, _ = first.communicate(timeout=120)
     assert first.returncode == 130
-    assert "python tune/search.py --results runs/search --resume first" in told
-    resume = ("--resume", "first", "--concurrent", "1", "--verdict-seeds", "2")
+    assert "colotride search --results runs/search --resume first" in told
+    # Every choice of the first call stays: one trial at a time, two seeds.
+    resume = ("--resume", "first")
     second = started(tmp_path, *resume)
     until(tmp_path, lambda trials: len(trials) > 2 and trials[2].user_attrs.get("epoch") == 1, second)
     os.killpg(second.pid, signal.SIGKILL)
@@ -162,7 +173,7 @@ def test_a_search_for_two_objectives_runs_on_a_small_folder_in_cubs_layout(tmp_p
     done = run(
         "tune/search.py", "--dataset", "cub", "--data-root", "photos", "--trials", "2", "--json", *QUICK,
         "--objective", "r1,ars", "--sampler", "nsga2", "--verdict-seeds", "1", "--max-cost", "1000",
-        "--run.model.weights", "none", "--run.data.stored-size", "36", "--run.data.image-size", "32",
+        "--run.model.weights", "none", "--run.model.no-freeze-batchnorm", "--run.data.stored-size", "36", "--run.data.image-size", "32",
         "--run.data.pairs-per-batch", "6", "--run.pgd.steps", "2", "--run.training.learning-rate", "1e-4",
         cwd=tmp_path,
     )  # fmt: skip
@@ -181,6 +192,8 @@ def test_a_search_for_two_objectives_runs_on_a_small_folder_in_cubs_layout(tmp_p
         (["--objective", "accuracy"], "there is no objective 'accuracy'"),
         (["--objective", "r1,ars", "--stopping", "asha"], "stopping by asha compares one number"),
         (["--max-cost", "-1"], "--max-cost: Input should be greater than 0"),
+        (["--resume", "nowhere", "--sampler", "gp"], "--sampler cannot change in a search that was begun"),
+        (["--resume", "nowhere", "--run.seed", "3"], "--run cannot change in a search that was begun"),
         (["--resume", "nowhere"], "there is no search in runs/search/nowhere to resume"),
         (["--groups", "margin"], "did you mean"),
         (["--workers-per-trial", "0"], "--workers-per-trial 0 trains nothing"),
@@ -197,7 +210,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_starts(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/search/taken").mkdir(parents=True)
     with pytest.raises(ColoTrideError, match=complaint) as error:
-        search.main(arguments)
+        execute("search", arguments)
     assert "\n" not in str(error.value)
     assert sorted(tmp_path.rglob("*")) == [tmp_path / path for path in ("runs", "runs/search", "runs/search/taken")]
 
@@ -205,3 +218,62 @@ def test_what_cannot_be_searched_is_refused_before_anything_starts(tmp_path, mon
 def test_a_data_set_that_is_not_there_is_one_line_and_exit_2(tmp_path):
     assert "cub is not at" in refused(run("tune/search.py", "--dataset", "cub", cwd=tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_that_is_resumed_keeps_every_choice_that_is_not_given_again(tmp_path):
+    words = (
+        "--name", "first", "--results", str(tmp_path), "--trials", "5", "--no-verdict", "--top", "2", "--concurrent", "1",
+        "--cpus-per-trial", "2", "--tracking-uri", "sqlite:///elsewhere.db", "--storage", "file:///copies",
+    )  # fmt: skip
+    plan, folder = _begun(parse(Search, words))
+    save_plan(plan, folder)
+    assert not plan.verdict
+    again, place = _resumed(parse(Search, ("--resume", "first", "--results", str(tmp_path))))
+    assert (again, place) == (plan, folder)
+    more, _ = _resumed(parse(Search, ("--resume", "first", "--results", str(tmp_path), "--trials", "7")))
+    assert (more.trials, more.verdict, more.top) == (7, False, 2)
+    assert plan.command == "colotride search --trials 5 --no-verdict --top 2 " + plan.command.partition("--top 2 ")[2]
+    assert _begun(parse(Search, [*shlex.split(plan.command)[2:], "--name", "second"]))[0].trials == 5
+
+
+@pytest.mark.slow
+def test_a_search_in_python_reads_no_test_class_when_it_is_told_not_to(tmp_path):
+    base = preset("digits").with_values(
+        {"training.epochs": 1, "data.pairs_per_epoch": 64, "validation.queries": 8, "validation.steps": 1}
+    )
+    found = api.search(
+        base, 2, directory=tmp_path / "first", verdict=False, quiet=True, concurrent=1,
+        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
+    )  # fmt: skip
+    assert [trial.number for trial in found.trials] == [1, 2]
+    assert found.best == found.ranked[0].values
+    frame = found.to_frame()
+    assert list(frame.index) == [1, 2]
+    assert frame.loc[found.best_trial.number, "ARS"] == frame["ARS"].max()
+    assert found.report.is_file()
+    assert not (found.directory / "verdict").exists()
+    assert load_config(found.directory / "best.yaml").pgd == found.best_trial.config.pgd
+
+
+def test_weights_that_are_not_there_are_missed_before_the_first_trial(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def offline(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    plan = new_plan(preset("digits").with_values({"model.architecture": "resnet18", "model.weights": "imagenet"}))
+    with pytest.raises(ModelError, match=r"start from random weights with --run\.model\.weights none"):
+        api.prepare(plan, Console(quiet=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_random_weights_with_the_settings_of_fine_tuning_are_warned_about():
+    photographs = preset("cub").with_values({"model.weights": "none"})
+    rate, batchnorm = questionable_settings(photographs)
+    assert "learning rate of fine-tuning, 1e-05; try --run.training.learning-rate 1e-3" in rate
+    assert "--run.model.no-freeze-batchnorm" in batchnorm
+    meant = parse(Search, ("--dataset", "cub", "--run.model.weights", "none", "--run.model.no-freeze-batchnorm",
+                           "--run.training.learning-rate", "1e-3"))  # fmt: skip
+    assert questionable_settings(run_config(meant)) == [], "the remedies exist"
+    assert questionable_settings(preset("cub")) == questionable_settings(preset("digits")) == []

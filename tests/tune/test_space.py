@@ -4,22 +4,24 @@ from pydantic import ValidationError
 
 from colotride.errors import ConfigurationError, SearchError
 from colotride.presets import preset
-from colotride.tune.space import Choice, Continuous, Integer, Space, default_space
+from colotride.tune.parameters import Choice, Continuous, Integer, Space
+from colotride.tune.space import build_space
 
+SPACE = build_space(preset("digits"))
 PRESETS = ["digits", "fashion-mnist", "cub", "cars", "sop"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_first_trial_is_the_preset_itself(name):
-    config, space = preset(name), default_space()
-    again = space.configure(config, space.point_of(config))
+    config, space = preset(name), SPACE
+    again = space.configure(config, space.values_of(config))
     # Dividing by epsilon and multiplying by it may cost the last digit of the step size.
     assert again.pgd.step_size == pytest.approx(config.pgd.step_size, rel=1e-12)
     assert again.with_values({"pgd.step_size": config.pgd.step_size}) == config
 
 
 def test_the_methods_open_values_are_searched():
-    paths = {parameter.path for parameter in default_space().parameters}
+    paths = {parameter.path for parameter in SPACE.parameters}
     assert {
         "collapseness.attention_factor",
         "defense.top_ranked_coefficient",
@@ -32,7 +34,7 @@ def test_the_methods_open_values_are_searched():
 
 
 def test_every_drawn_configuration_is_valid_and_inside_its_ranges():
-    config, space = preset("digits"), default_space()
+    config, space = preset("digits"), SPACE
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(50):
         drawn = space.suggest(study.ask())
@@ -40,11 +42,11 @@ def test_every_drawn_configuration_is_valid_and_inside_its_ranges():
         assert 2 <= made.pgd.steps <= 32
         assert 0.02 <= made.pgd.step_size / made.pgd.epsilon <= 0.5
         assert made.collapseness.attention_factor == drawn["attention_factor"]
-        assert space.point_of(made) == pytest.approx(drawn)
+        assert space.values_of(made) == pytest.approx(drawn)
 
 
 def test_a_parameter_is_drawn_only_where_it_means_something():
-    space = default_space()
+    space = SPACE
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     drawn = [space.suggest(study.ask()) for _ in range(30)]
     assert {values["ramp"] for values in drawn} == {"linear", "cosine", "constant"}
@@ -80,12 +82,12 @@ def test_an_empty_space_is_refused():
 def test_a_setting_that_the_run_does_not_have_is_one_line():
     natural = preset("digits").with_values({"defense": {"name": "natural"}})
     with pytest.raises(SearchError, match=r"defense\.top_ranked_coefficient, which this run does not have"):
-        default_space().point_of(natural)
+        SPACE.values_of(natural)
 
 
 def test_a_default_outside_the_space_is_one_line():
     with pytest.raises(SearchError, match="pgd_steps 64 lies outside the space"):
-        default_space().point_of(preset("digits").with_values({"pgd.steps": 64}))
+        SPACE.values_of(preset("digits").with_values({"pgd.steps": 64}))
 
 
 def test_a_value_that_the_configuration_refuses_is_one_line():

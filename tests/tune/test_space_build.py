@@ -5,11 +5,11 @@ import pytest
 
 from colotride.errors import SearchError
 from colotride.presets import preset, with_defense
-from colotride.tune.build import build_space
-from colotride.tune.groups import optional_groups
-from colotride.tune.space import Choice, Continuous, Integer, Space, default_space
+from colotride.tune.parameters import Choice, Continuous, Integer, Space
+from colotride.tune.space import build_space, default_space
 
 DIGITS = preset("digits")
+SPACE = build_space(DIGITS)
 
 
 def names(space):
@@ -33,7 +33,7 @@ def drawn(space, count=60):
 
 @pytest.mark.parametrize("name", ["digits", "fashion-mnist", "cub", "cars", "sop"])
 def test_without_wishes_it_is_the_default_space(name):
-    assert build_space(preset(name)) == default_space()
+    assert names(build_space(preset(name))) == list(default_space().parameters)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_defense_gets_what_means_something_to_it(defense, expected):
     space = build_space(base)
     assert set(names(space)) == expected
     for values in drawn(space, 10):
-        assert space.point_of(space.configure(base, values)) == pytest.approx(values)
+        assert space.values_of(space.configure(base, values)) == pytest.approx(values)
 
 
 def test_collapseness_that_guides_nothing_is_not_tuned():
@@ -81,13 +81,13 @@ def test_natural_training_has_nothing_to_search_but_what_is_added():
     assert names(build_space(natural, groups=["margins", "learning-rate"])) == ["margin", "learning_rate"]
 
 
-@pytest.mark.parametrize("group", [name for name in optional_groups(DIGITS) if name != "intra-class"])
+@pytest.mark.parametrize("group", [name for name in default_space().groups if name != "intra-class"])
 def test_every_group_adds_to_colo_tride_and_every_draw_is_a_valid_run(group):
     space = build_space(DIGITS, groups=[group])
-    added = {parameter.name for parameter in optional_groups(DIGITS)[group]}
+    added = set(default_space().groups[group])
     assert added <= set(names(space))
     for values in drawn(space, 30):
-        assert space.point_of(space.configure(DIGITS, values)) == pytest.approx(values)
+        assert space.values_of(space.configure(DIGITS, values)) == pytest.approx(values)
 
 
 def test_hardness_manipulation_has_its_own_coefficient():
@@ -122,7 +122,7 @@ def test_a_group_that_is_not_there_is_one_line(groups, complaint):
 
 def test_a_file_narrows_and_keeps_what_it_does_not_name(tmp_path):
     space = built(tmp_path, "parameters: {attention_factor: {low: 2}, ramp: {values: [linear, cosine]}}")
-    assert names(space) == names(default_space())
+    assert names(space) == names(SPACE)
     factor = space.parameters[0]
     assert (factor.low, factor.high, factor.log, factor.label) == (2, 50, True, "λ")
     length = next(one for one in space.parameters if one.name == "ramp_length")
@@ -190,7 +190,7 @@ def test_a_unit_that_is_varied_counts_with_its_drawn_value(tmp_path):
     space = built(tmp_path, "parameters: {pgd.epsilon: {low: 8/255, high: 64/255}}")
     made = space.configure(DIGITS, {"epsilon": 0.2, "step_size_over_epsilon": 0.5})
     assert made.pgd.step_size == pytest.approx(0.1)
-    assert space.point_of(made)["step_size_over_epsilon"] == pytest.approx(0.5)
+    assert space.values_of(made)["step_size_over_epsilon"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -251,4 +251,4 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
 
 def test_a_perturbation_of_nothing_has_no_step_size():
     with pytest.raises(SearchError, match=r"in units of pgd\.epsilon = 0"):
-        default_space().point_of(DIGITS.with_values({"pgd.epsilon": 0}))
+        SPACE.values_of(DIGITS.with_values({"pgd.epsilon": 0}))

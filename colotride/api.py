@@ -1,0 +1,287 @@
+"""The library's front door: train, evaluate, perturb, load and search in one call each."""
+
+import importlib
+import importlib.util
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from colotride import presets
+from colotride.config import RunConfig, load_config
+from colotride.data.base import ImageSet, InMemoryImages
+from colotride.data.splits import load_splits, load_test
+from colotride.devices import device_of
+from colotride.embedder import Embedder
+from colotride.errors import ConfigurationError, DataError
+from colotride.evaluation.evaluator import evaluate as run_evaluation
+from colotride.evaluation.results import Evaluation
+from colotride.evaluation.settings import EvaluationSettings
+from colotride.external_models import load_external_model
+from colotride.index import Index
+from colotride.models import EmbeddingModel, UnitEmbeddings
+from colotride.pgd import Budget, perturb
+from colotride.presets import preset, with_data_root, with_defense
+from colotride.training.records import EpochRecord, Outcome
+from colotride.training.run_directory import CheckpointPolicy
+from colotride.training.runs import load_run
+from colotride.training.trainer import Trainer
+
+__all__ = ["Budget", "Index", "Run", "evaluate", "load", "perturb", "search", "train"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run that has ended."""
+
+    directory: Path
+    """Its configuration, checkpoints, history and summary."""
+    config: RunConfig
+    outcome: Outcome
+    """How it ended: `status` is "finished", or says how the model was lost; `history` has a record per epoch."""
+    model: EmbeddingModel
+    """As it was after the last epoch, in evaluation mode."""
+
+
+def train(
+    start: str | PathLike[str] | RunConfig,
+    *,
+    defense: str | None = None,
+    directory: str | PathLike[str] | None = None,
+    epochs: int | None = None,
+    quick: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    data_root: str | PathLike[str] | None = None,
+    device: str = "auto",
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> Run:
+    """Train a model in this process; a run that is in the directory already is continued where it stopped.
+
+    Args:
+        start: name of a data set (its preset: "digits", "cub", ...), path of a configuration in YAML, or a `RunConfig`.
+        defense: another defense than the configuration's, as its authors use it ("natural", "act", ...).
+        directory: where the run is kept; None makes runs/<data set>-<defense>-<date>.
+        epochs: another length of the run.
+        quick: scale the run down to minutes, for a first look; see `presets.quick`.
+        overrides: other values by dotted path, such as {"pgd.steps": 8}.
+        data_root: folder that holds the data sets.
+        device: "auto" (a GPU where there is one), "cpu", "cuda:1", "mps", ...
+        on_epoch: told of every completed epoch.
+
+    Raises:
+        ConfigurationError: an unknown name or setting, or a value out of range.
+        CheckpointError: the directory belongs to a run of another configuration.
+        DataError, ModelError: the data set or the model cannot be had.
+    """
+    config = _configured(start)
+    if defense is not None and defense != config.defense.name:
+        config = with_defense(config, defense)
+    config = with_data_root(config, None if data_root is None else str(data_root))
+    if quick:
+        config = presets.quick(config)
+    changes = {**({} if epochs is None else {"training.epochs": epochs}), **(overrides or {})}
+    config = config.with_values(changes)
+    folder = Path(directory) if directory is not None else default_directory(config)
+    splits = load_splits(config.data)
+    trainer = Trainer(
+        config,
+        splits.train,
+        splits.validation,
+        device=device_of(device),
+        directory=folder,
+        checkpoint_policy=CheckpointPolicy(),
+    )
+    outcome = trainer.run(on_epoch=on_epoch)
+    return Run(folder, config, outcome, trainer.model.eval())
+
+
+def default_directory(config: RunConfig) -> Path:
+    """Where a run is kept whose directory nobody named."""
+    return Path("runs") / time.strftime(f"{config.data.name}-{config.defense.name}-%Y%m%d-%H%M%S")
+
+
+def evaluate(
+    model: Run | str | PathLike[str] | nn.Module,
+    images: Any = None,
+    labels: Any = None,
+    *,
+    queries: int | None = None,
+    epsilon: float | str | None = None,
+    steps: int | None = None,
+    protocol: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    on_progress: Callable[[str, float], None] | None = None,
+    **settings: Any,
+) -> Evaluation:
+    """Attack a model with all ten attacks, and score it.
+
+    Args:
+        model: a `Run`, the directory of one, or any module that maps pixels in [0, 1] to embeddings, which are
+            normalised to length 1 here where the model does not.
+        images: of a module: a tensor or array of images, 8-bit or floating-point in [0, 1] (kept as 8 bits), or a
+            torch data set of (image, label). A run is evaluated on its own test images where this is None.
+        labels: class of each image; None where `images` is a data set that has them.
+        queries: how many images are attacked, drawn at random; None attacks every image (of a run: as configured).
+        epsilon: radius of the perturbation in pixel units, such as 8/255; without a `step_size` the steps change in
+            proportion.
+        steps: steps of each attack.
+        protocol: "strict" attacks as they are defined, "published" as the code behind the papers' tables has them.
+        seed: of the queries, the targets and the intervals.
+        device: "auto", "cpu", "cuda:1", ...
+        on_progress: told what is being done and the share that is done.
+        settings: any other field of `EvaluationSettings`, such as `step_size`, `batch_size` or `bootstrap`.
+
+    Raises:
+        ConfigurationError: an unknown setting, a value out of range, or more queries than images.
+        DataError: a class with a single image, pixels outside [0, 1], or labels that do not fit.
+        ModelError: embeddings that cannot be used.
+        CheckpointError: the directory holds no run.
+    """
+    asked = {"queries": queries, "epsilon": epsilon, "steps": steps, "protocol": protocol, **settings}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if isinstance(model, nn.Module):
+        if images is None:
+            raise ConfigurationError("a module alone cannot be evaluated; give images and labels too")
+        network: nn.Module = model if isinstance(model, EmbeddingModel) else UnitEmbeddings(model)
+        base = EvaluationSettings()
+    else:
+        config, network = _run_of(model)
+        base = config.evaluation
+    if images is not None:
+        gallery, size = _image_set(images, labels), None
+    else:
+        gallery, size = load_test(config.data), config.data.image_size
+    evaluation_settings = _with_settings(base, asked)
+    wanted = evaluation_settings.queries
+    if wanted is not None and wanted > len(gallery):
+        raise ConfigurationError(f"queries = {wanted} is more than the {len(gallery)} images of {gallery.name}")
+    where = _device_of_module(network) if device == "auto" and isinstance(model, nn.Module) else device_of(device)
+    return run_evaluation(
+        network.to(where),
+        gallery,
+        evaluation_settings,
+        image_size=size or _side(gallery),
+        seed=seed,
+        device=where,
+        progress=on_progress,
+    )
+
+
+def load(
+    path: str | PathLike[str],
+    *,
+    image_size: int | None = None,
+    stored_size: int | None = None,
+    channels: int = 3,
+    device: str = "auto",
+) -> Embedder:
+    """Load a trained model with its preprocessing, ready to embed pictures.
+
+    Args:
+        path: directory of a run; or a TorchScript file, an exported program (.pt2) or `package.module:function`, whose
+            preprocessing is given here.
+        image_size: side in pixels that the network sees; a run knows its own, others default to 224.
+        stored_size: side to which pictures are resized before the central crop; a run knows its own, others default
+            to 8/7 of `image_size`, as 256 for 224.
+        channels: of an external model's images; a run knows its own.
+        device: "auto", "cpu", "cuda:1", ...
+
+    Raises:
+        CheckpointError: the directory holds no run.
+        ModelError: the model cannot be loaded.
+    """
+    where = device_of(device)
+    if not Path(path).is_dir():
+        size = image_size or 224
+        network = load_external_model(str(path))
+        stored = stored_size or round(size * 8 / 7)
+        return Embedder(network, image_size=size, stored_size=stored, channels=channels, device=where)
+    config, model = load_run(Path(path))
+    return Embedder(
+        model,
+        image_size=image_size or config.data.image_size,
+        stored_size=stored_size or config.data.stored_size,
+        channels=next(one for one in model.modules() if isinstance(one, nn.Conv2d)).in_channels,
+        device=where,
+    )
+
+
+def search(*arguments: Any, **options: Any) -> Any:
+    """Search hyper-parameters; see `colotride.tune.api.search` for its arguments.
+
+    Raises:
+        ConfigurationError: Ray or Optuna is not installed.
+    """
+    missing = [name for name in ("ray", "optuna") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"a search needs {' and '.join(missing)}, which is not installed: pip install 'colotride[tune]'"
+        )
+    return importlib.import_module("colotride.tune.api").search(*arguments, **options)
+
+
+def _configured(start: str | PathLike[str] | RunConfig) -> RunConfig:
+    if isinstance(start, RunConfig):
+        return start
+    path = Path(start)
+    return load_config(path) if path.suffix in (".yaml", ".yml") else preset(str(start))
+
+
+def _run_of(run: Run | str | PathLike[str]) -> tuple[RunConfig, nn.Module]:
+    # A run in memory is read again too: what was trained in bfloat16 is evaluated in float32.
+    return load_run(run.directory if isinstance(run, Run) else Path(run))
+
+
+def _with_settings(base: EvaluationSettings, asked: Mapping[str, Any]) -> EvaluationSettings:
+    asked = dict(asked)
+    try:
+        if "epsilon" in asked and "step_size" not in asked:
+            settings = EvaluationSettings.model_validate(base.model_dump() | {"epsilon": asked["epsilon"]})
+            asked["step_size"] = min(1.0, base.step_size * settings.epsilon / base.epsilon) or base.step_size
+        settings = EvaluationSettings.model_validate(base.model_dump() | asked)
+    except ValidationError as error:
+        lines = (f"{one['loc'][0]} = {one['input']!r}: {one['msg']}" for one in error.errors(include_url=False))
+        raise ConfigurationError("; ".join(lines)) from None
+    return settings
+
+
+def _image_set(images: Any, labels: Any) -> ImageSet:
+    """Tensors, arrays, or a data set of (image, label), as an image set of 8-bit pixels."""
+    if labels is None:
+        pairs = [images[place] for place in range(len(images))]
+        images = np.stack([np.asarray(image) for image, _ in pairs])
+        labels = [int(label) for _, label in pairs]
+    pixels, classes = torch.as_tensor(np.asarray(images)), torch.as_tensor(np.asarray(labels))
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    if pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
+        pixels = pixels.permute(0, 3, 1, 2)
+    if pixels.ndim != 4 or len(pixels) != len(classes):
+        raise DataError(
+            f"images of shape {tuple(pixels.shape)} with {len(classes)} labels cannot be evaluated; give [images, "
+            "channels, height, width] and one label per image"
+        )
+    if pixels.dtype != torch.uint8:
+        low, high = (float(value) for value in pixels.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise DataError(f"pixels lie in {low:.3g} to {high:.3g}, not in [0, 1]; give 8-bit pixels or divide by 255")
+        pixels = (pixels.double() * 255).round().to(torch.uint8)
+    return InMemoryImages("images", pixels, classes)
+
+
+def _device_of_module(module: nn.Module) -> torch.device:
+    """Where a module is; one without weights is taken to be wherever there is a GPU."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return tensors[0].device if tensors else device_of("auto")
+
+
+def _side(images: ImageSet) -> int:
+    return images.pixels(torch.zeros(1, dtype=torch.int64)).shape[-1]

@@ -1,0 +1,55 @@
+"""Options of `colotride benchmark`."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from colotride.cli.arguments import Option, Options
+from colotride.cli.options.shared import BUDGET, MACHINE, OUTPUT, WHAT, Count, Device, Json
+
+
+class Benchmark(Options):
+    """Measure speed as ratios, side by side in one process."""
+
+    command: ClassVar = "benchmark"
+    examples: ClassVar = (
+        "step",
+        "step --device cuda --image-sizes 224 --precision bfloat16 --compile",
+        "scaling --workers 1 2",
+    )
+
+    what: Annotated[
+        Literal["step", "profile", "evaluation", "scaling", "search"], Option(WHAT, "WHAT", positional=True)
+    ] = "step"
+    """step, profile, evaluation, scaling or search. Training steps against the textbook and against the limit; where a
+    step's time goes; an evaluation against a loop over queries and against its network passes alone; several workers
+    and loading; samplers against each other."""
+    image_sizes: Annotated[tuple[Count, ...], Option(WHAT, "N")] = (28, 64, 224)
+    """Sides in pixels: 28 is the two-convolution net, others ResNet-18."""
+    galleries: Annotated[tuple[Annotated[int, Field(ge=100)], ...], Option(WHAT, "N")] = (2000, 8000, 60000)
+    """Images in the galleries of evaluation. The smallest is compared with a loop, 60,000 takes minutes."""
+    queries: Annotated[Count, Option(BUDGET)] = 256
+    """Attacked images of the whole evaluation."""
+    triplets: Annotated[int, Field(ge=4), Option(BUDGET)] = 28
+    """Triplets in a batch; at 224 px on a CPU 4, with 4 PGD steps."""
+    steps: Annotated[Count, Option(BUDGET)] = 16
+    """PGD steps."""
+    trials: Annotated[Count, Option(BUDGET)] = 12
+    """Trials of a search. Its budget is that they are all trained to the end."""
+    seeds: Annotated[Count, Option(BUDGET)] = 5
+    """Searches per method."""
+    rounds: Annotated[Count, Option(BUDGET)] = 2
+    """Measured runs of everything."""
+    workers: Annotated[tuple[Count, ...], Option(MACHINE, "N")] = (1, 2)
+    """Numbers of workers of scaling; the first is what the others are compared with."""
+    device: Device = "auto"
+    threads: Annotated[Count | None, Option(MACHINE)] = None
+    """Threads of the processor (default: torch's)."""
+    precision: Annotated[Literal["float32", "bfloat16"], Option(MACHINE)] = "float32"
+    """Arithmetic of our network; the textbook is always float32."""
+    compile: Annotated[bool, Option(MACHINE)] = False
+    """Compile our perturbation."""
+    output: Annotated[Path, Option(OUTPUT, "DIR")] = Path("runs/benchmark")
+    """Where the JSON and the chart go."""
+    as_json: Json = False

@@ -1,0 +1,78 @@
+"""Options of `colotride evaluate`."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from colotride.cli.arguments import Option, Options
+from colotride.cli.options.shared import (
+    BUDGET,
+    MACHINE,
+    NAMES,
+    OUTPUT,
+    WHAT,
+    Count,
+    DataRoot,
+    Device,
+    Gpus,
+    Json,
+    ModelSpec,
+    Plugins,
+    Seed,
+    Track,
+)
+from colotride.settings import Fraction
+
+
+class Evaluate(Options):
+    """Attack a model: benign metrics, ten attack scores, ERS and ARS, written with a report into a folder."""
+
+    command: ClassVar = "evaluate"
+    examples: ClassVar = (
+        "--model runs/first --queries 200",
+        "--model mypackage.models:net --dataset folder --data-root ~/photos --sanity",
+    )
+
+    model: ModelSpec
+    name: Annotated[str | None, Option(WHAT, rare=True)] = None
+    """What to call the model in the report and on the leaderboard (default: as given)."""
+    plugin: Plugins = ()
+    dataset: Annotated[str | None, Option(WHAT)] = Field(default=None, description=f"{NAMES} (default: the run's)")
+    data_root: DataRoot = None
+    image_size: Annotated[Count | None, Option(WHAT)] = None
+    """Side in pixels that the model sees (default: the run's)."""
+    queries: Annotated[Count | None, Option(BUDGET)] = None
+    """Test images that are attacked (default: the run's setting, or all)."""
+    steps: Annotated[Count | None, Option(BUDGET)] = None
+    """PGD steps per attack (default: the run's setting)."""
+    batch_size: Annotated[Count | None, Option(BUDGET, rare=True)] = None
+    """Images per pass through the network (default: the run's)."""
+    epsilon: Annotated[Fraction | None, Field(ge=0, le=1), Option(BUDGET, "E")] = None
+    """Radius of the perturbation, as in 8/255 (default: the run's)."""
+    step_size: Annotated[Fraction | None, Field(gt=0, le=1), Option(BUDGET, "S", rare=True)] = None
+    """Step size in pixel units (default: the run's)."""
+    protocol: Annotated[Literal["strict", "published"] | None, Option(BUDGET, "NAME")] = None
+    """strict or published (default: the run's). Attacks as they are defined, or with the weaknesses of the code behind the
+    papers' numbers."""
+    seed: Annotated[Seed, Option(BUDGET, rare=True)] = 0
+    """Which queries and targets are drawn."""
+    sanity: Annotated[bool, Option(BUDGET)] = False
+    """Also check whether the attacks can be trusted."""
+    surrogate: Annotated[str | None, Option(BUDGET, "MODEL", rare=True)] = None
+    """Model for the transfer attack of --sanity, given as --model is (default: a random network)."""
+    device: Device = "auto"
+    workers: Annotated[Count, Option(MACHINE)] = 1
+    """Processes, with Ray, that share the queries. The numbers are the same."""
+    gpus_per_worker: Annotated[Gpus, Option(MACHINE)] = 0.0
+    """GPUs of each worker."""
+    resume: Annotated[bool, Option(OUTPUT)] = False
+    """Take over what the same evaluation finished before it was interrupted."""
+    example_queries: Annotated[int, Field(ge=0), Option(OUTPUT, rare=True)] = 6
+    """Queries shown with their results in the report; 0 for none."""
+    leaderboard: Annotated[Path | None, Option(OUTPUT, "FILE")] = None
+    """Append the result to this file (JSON lines). `colotride leaderboard` makes a table of it."""
+    output: Annotated[Path | None, Option(OUTPUT, "DIR")] = None
+    """Where the results go (default: evaluation/ in the run's folder). Of other models, runs/evaluation/NAME."""
+    track: Track = True
+    as_json: Json = False

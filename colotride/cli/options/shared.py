@@ -1,0 +1,96 @@
+"""Options that several commands share, each declared once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from colotride.cli.arguments import Option
+from colotride.settings import Fraction
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[Fraction, Field(gt=0, le=1)]
+Gpus = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+WHAT, BUDGET, MACHINE, OUTPUT = "what", "budget", "machine", "output"
+"""Headings of the help."""
+
+NAMES = "digits, fashion-mnist, cub, cars, sop, or your own: folder, manifest"
+
+
+def _device(name: str) -> str:
+    kind, colon, number = name.partition(":")
+    if kind in ("auto", "cpu", "mps") and not colon:
+        return name
+    if kind == "cuda" and (not colon or number.isdigit()):
+        return name
+    raise ValueError("should be auto, cpu, cuda, cuda:1 or mps")
+
+
+Device = Annotated[
+    str,
+    AfterValidator(_device),
+    Option(MACHINE, "NAME"),
+    Field(description="auto, cpu, cuda, cuda:1 or mps"),
+]
+DataRoot = Annotated[
+    str | None,
+    Option(WHAT, "DIR"),
+    Field(description="Their folder; of your own, the folder or table (default: $COLOTRIDE_DATA or data)."),
+]
+Dataset = Annotated[
+    str,
+    Option(WHAT, "NAME", alias="--preset"),
+    Field(description=f"{NAMES}."),
+]
+Config = Annotated[
+    Path | None,
+    Option(WHAT, "FILE"),
+    Field(description="YAML configuration to begin from instead (config.yaml, best.yaml)."),
+]
+DefenseName = Annotated[
+    str | None,
+    Option(WHAT, "NAME"),
+    Field(
+        description="natural, act, est, ... with its authors' settings (default: colo-tride). A wrong name lists all."
+    ),
+]
+Reading = Annotated[
+    Literal["paper", "released"] | None,
+    Option(WHAT, rare=True),
+    Field(description="COLO-TRIDE by the paper's formulas, or as its released code computes them."),
+]
+Quick = Annotated[
+    bool,
+    Option(WHAT),
+    Field(description="Minutes, for a first look: few epochs, images and PGD steps."),
+]
+Plugins = Annotated[
+    tuple[str, ...],
+    Option(WHAT, "MODULE", rare=True),
+    Field(description="Import these modules first; they register your own defenses, attacks, losses or data sets."),
+]
+TrackingURI = Annotated[
+    str | None,
+    Option(OUTPUT, "URI", rare=True),
+    Field(description="MLflow store (default: $MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."),
+]
+Track = Annotated[bool, Option(OUTPUT), Field(description="Do not record the run in MLflow.")]
+Storage = Annotated[
+    str | None,
+    Option(OUTPUT, "URI", rare=True),
+    Field(
+        description="Keep second copies of the checkpoints there: s3://..., gs://..., file:///.... "
+        "A run whose folder is gone starts from it; needed where machines share no disk."
+    ),
+]
+Json = Annotated[bool, Option(OUTPUT, name="--json"), Field(description="Print JSON instead of a table.")]
+ModelSpec = Annotated[
+    str,
+    Option(WHAT, "MODEL"),
+    Field(
+        description="A run's folder, a .pt or .pt2 file, module:function, or an MLflow URI. The function returns a "
+        "torch.nn.Module; .pt is TorchScript, .pt2 an exported program; URIs are models:/... or runs:/..."
+    ),
+]

@@ -1,0 +1,109 @@
+"""Examples to look at: a query, what an attack adds to it, and what it finds before and after."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from colotride.data.augmentation import evaluation_view
+from colotride.data.base import ImageSet, class_name
+from colotride.evaluation.attacks import AttackBatch
+from colotride.evaluation.gallery import Gallery
+from colotride.evaluation.parts import Plan, attack_named
+from colotride.evaluation.retrieval import chunks
+from colotride.geometry import distance_matrix
+from colotride.pgd import Budget, frozen, perturb
+
+RESULTS = 5
+
+
+@dataclass(frozen=True)
+class RetrievedImage:
+    """One image in a list of results."""
+
+    pixels: Float[Tensor, "channels size size"]
+    label: int
+    class_name: str
+    correct: bool
+    """Whether it is of the query's class."""
+
+
+@dataclass(frozen=True)
+class RetrievalExample:
+    """One query under the embedding-shift attack."""
+
+    query: int
+    """Its place in the gallery."""
+    label: int
+    class_name: str
+    pixels: Float[Tensor, "channels size size"]
+    perturbation: Float[Tensor, "channels size size"]
+    """Amplified so that epsilon fills the range: 0.5 is no change, 0 and 1 are the ends of the ball."""
+    before: list[RetrievedImage]
+    after: list[RetrievedImage]
+    shift: float
+    """Distance between the embeddings before and after the attack, in [0, 2]."""
+
+
+def retrieval_examples(model: nn.Module, images: ImageSet, plan: Plan, count: int) -> list[RetrievalExample]:
+    """Attack some of the queries, evenly chosen, with ES, and look up their first results.
+
+    Args:
+        model: on the gallery's device.
+        images: of the gallery.
+        plan: of the evaluation.
+        count: how many; all queries where there are fewer.
+    """
+    gallery, settings = plan.gallery, plan.settings
+    device = gallery.embeddings.device
+    chosen = torch.linspace(0, len(plan.queries) - 1, min(count, len(plan.queries))).round().long()
+    queries = plan.queries[chosen]
+    clean = evaluation_view(images.pixels(queries).to(device), plan.image_size)
+    batch = AttackBatch(gallery, queries.to(device), queries.to(device))
+    objective = attack_named("ES", settings).objective(batch)
+    moved = perturb(model, clean, objective, Budget(settings.epsilon, settings.step_size, settings.steps))
+    with frozen(model) as embed, torch.no_grad():
+        perturbed = embed(moved)
+    start = gallery.embeddings[queries.to(device)]
+    before, after = (_first_results(gallery, one, queries) for one in (start, perturbed))
+    shifts = (perturbed - start).norm(dim=1)
+    wanted = torch.cat([before, after]).flatten().unique()
+    views = evaluation_view(images.pixels(wanted.cpu()).to(device), plan.image_size).cpu()
+    shown = dict(zip(wanted.tolist(), views, strict=True))
+
+    def results(row: Tensor, label: int) -> list[RetrievedImage]:
+        labels = gallery.labels[row].tolist()
+        return [
+            RetrievedImage(shown[index], found, class_name(images, found), found == label)
+            for index, found in zip(row.tolist(), labels, strict=True)
+        ]
+
+    examples = []
+    scale = max(settings.epsilon, 1e-6)
+    for number, query in enumerate(queries.tolist()):
+        label = int(gallery.labels[query])
+        amplified = ((moved[number] - clean[number]) / (2 * scale) + 0.5).clamp(0, 1).cpu()
+        examples.append(
+            RetrievalExample(
+                query,
+                label,
+                class_name(images, label),
+                clean[number].cpu(),
+                amplified,
+                results(before[number], label),
+                results(after[number], label),
+                float(shifts[number]),
+            )
+        )
+    return examples
+
+
+def _first_results(gallery: Gallery, embeddings: Tensor, queries: Int[Tensor, "queries"]) -> Tensor:
+    rows = queries.to(embeddings.device)
+    found = []
+    for chunk in chunks(torch.arange(len(queries)), len(gallery)):
+        to_gallery = distance_matrix(embeddings[chunk], gallery.embeddings)
+        to_gallery[torch.arange(len(chunk)), rows[chunk]] = torch.inf
+        found.append(to_gallery.topk(min(RESULTS, len(gallery) - 1), largest=False).indices)
+    return torch.cat(found)

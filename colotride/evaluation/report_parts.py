@@ -1,0 +1,71 @@
+"""Histograms and images of the report, ready for its template."""
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from colotride.evaluation.examples import RetrievalExample
+
+BINS, WIDTH, HEIGHT = 40, 200, 70
+
+
+def histograms(ranks: Mapping[str, Mapping[str, Tensor]]) -> list[dict[str, Any]]:
+    """Histograms of how far ranks moved, on one scale, as rectangles 200 wide and 70 high.
+
+    Args:
+        ranks: by attack, the percentile ranks `before` and `after` it, one per image.
+    """
+    changes = {name: (values["after"] - values["before"]).double().cpu() for name, values in ranks.items()}
+    shares = {name: change.histc(BINS, -100, 100) / len(change) for name, change in changes.items()}
+    tallest = max(float(share.max()) for share in shares.values())
+    step = WIDTH / BINS
+    return [
+        {
+            "name": name,
+            "mean": f"{float(changes[name].mean()):+.1f}".replace("-", "−"),
+            "tallest": f"{100 * float(share.max()):.0f} %",
+            "bars": [
+                {
+                    "x": index * step,
+                    "width": step - 0.4,
+                    "y": round(HEIGHT * (1 - value / tallest), 2),
+                    "height": round(HEIGHT * value / tallest, 2),
+                }
+                for index, value in enumerate(share.tolist())
+                if value
+            ],
+        }
+        for name, share in shares.items()
+    ]
+
+
+def images_of(example: RetrievalExample) -> dict[str, Any]:
+    """An example whose pixels are addresses that hold the images themselves."""
+    lists = {
+        when: [
+            {"pixels": _data(one.pixels), "class_name": one.class_name, "correct": one.correct}
+            for one in getattr(example, when)
+        ]
+        for when in ("before", "after")
+    }
+    return {
+        "query": example.query,
+        "class_name": example.class_name,
+        "shift": example.shift,
+        "pixels": _data(example.pixels),
+        "perturbation": _data(example.perturbation),
+        **lists,
+    }
+
+
+def _data(pixels: Float[Tensor, "channels height width"]) -> str:
+    array = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,271 @@
+"""A search from its plan to its result: what `colotride search` and `colotride.search` both call."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+
+from colotride.config import RunConfig, load_config, questionable_settings, save_config
+from colotride.data.splits import load_splits
+from colotride.devices import device_of
+from colotride.distributed.ray_cluster import machines, start_ray
+from colotride.errors import SearchError
+from colotride.io import write_atomically
+from colotride.models import build_model
+from colotride.presets import preset, with_data_root, with_defense
+from colotride.tracking.export import Tracker, default_uri
+from colotride.tune.callbacks import SEARCH, MLflowCallback
+from colotride.tune.final_evaluation import (
+    BEST,
+    Finalist,
+    evaluate_finalists,
+    finalists_of,
+    register_winner,
+)
+from colotride.tune.parameters import Values
+from colotride.tune.plan import SearchPlan, new_plan, save_plan
+from colotride.tune.progress import SearchProgress
+from colotride.tune.ray_tune import run_trials
+from colotride.tune.records import TrialRecord, best_first, pareto_front
+from colotride.tune.report import write_report
+from colotride.tune.resources import TrialFolders, TrialResources, capacity
+from colotride.tune.seed_statistics import DEFAULT
+from colotride.tune.study import SearchStudy
+
+if TYPE_CHECKING:
+    import pandas
+
+RESULTS = Path("runs/search")
+"""Folder above those of the searches."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found."""
+
+    directory: Path
+    """Holds search.json, the study, trials.json, best.yaml, default.yaml, report.html, figures/ and verdict/."""
+    plan: SearchPlan
+    trials: list[TrialRecord]
+    """All trials, by number; the first is the default configuration."""
+    finalists: list[Finalist]
+    """Of the final evaluation on the test classes; empty where none was asked for."""
+    complete: bool
+    """False where the search was interrupted; it can be resumed."""
+    tracking_uri: str
+    """MLflow's store."""
+    model: str | None = None
+    """Name of the winner's model in MLflow."""
+
+    @property
+    def ranked(self) -> list[TrialRecord]:
+        """The finished trials from the best to the worst.
+
+        Raises:
+            SearchError: no trial finished.
+        """
+        return best_first(self.trials, self.plan.objectives)
+
+    @property
+    def best_trial(self) -> TrialRecord:
+        """The best finished trial; its `config` can be trained."""
+        return self.ranked[0]
+
+    @property
+    def best(self) -> Values:
+        """The values of the best trial, by parameter."""
+        return self.best_trial.values
+
+    @property
+    def front(self) -> list[TrialRecord]:
+        """The finished trials that no other one beats in every objective."""
+        return pareto_front(self.trials, self.plan.objectives)
+
+    @property
+    def report(self) -> Path:
+        """The report, one HTML file."""
+        return self.directory / "report.html"
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """All trials as a table: number, status, values, scores in percent, cost in millions of image passes, seconds."""
+        import pandas
+
+        rows = [
+            {"number": one.number, "status": one.status, "epoch": one.epoch}
+            | {one_parameter.name: one.values.get(one_parameter.name) for one_parameter in self.plan.space.parameters}
+            | one.scores
+            | {"cost": one.cost, "seconds": one.seconds}
+            for one in self.trials
+        ]
+        return pandas.DataFrame(rows).set_index("number")
+
+
+def search(
+    dataset: str | Path | RunConfig = "digits",
+    trials: int = 16,
+    *,
+    defense: str | None = None,
+    directory: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    data_root: str | Path | None = None,
+    groups: Sequence[str] = (),
+    space: str | Path | None = None,
+    start_from: Sequence[str | Path] = (),
+    objective: str = "ars",
+    verdict: bool = True,
+    quiet: bool = False,
+    **choices: Any,
+) -> SearchResult:
+    """Search for a better configuration with Ray Tune and Optuna.
+
+    Args:
+        dataset: a data set whose preset the trials vary, the path of a YAML configuration, or a `RunConfig`.
+        trials: configurations to try, the default included.
+        defense: replaces the configuration's by another one with its defaults.
+        directory: of the search; None for runs/search/<data set>-<date>.
+        overrides: settings of the run by dotted path, such as {"training.epochs": 4}.
+        data_root: folder that holds the data sets.
+        groups: search more: margins, learning-rate, weighting, readings, phases, mining, intra-class.
+        space: YAML file that narrows, replaces, fixes, removes or adds parameters.
+        start_from: folders of searches or runs, or YAML configurations, to try after the default.
+        objective: ars, ers, r1, map, or several for a Pareto front, such as "r1,ars".
+        verdict: retrain the best and the default on all training classes and evaluate them on the test classes.
+        quiet: show nothing while the search runs.
+        choices: other fields of `SearchPlan`: sampler, stopping, seed, max_cost, max_epochs, top, verdict_seeds,
+            concurrent, cpus_per_trial, gpus_per_trial, workers_per_trial, device, storage, tracking_uri.
+
+    Raises:
+        SearchError: a choice that makes no sense, a directory that is taken, or no trial that finished.
+        ConfigurationError, DataError, ModelError: the run cannot be trained.
+    """
+    if isinstance(dataset, RunConfig):
+        run = dataset
+    else:
+        is_file = isinstance(dataset, Path) or dataset.endswith((".yaml", ".yml"))
+        run = load_config(Path(dataset)) if is_file else preset(str(dataset))
+    if defense is not None:
+        run = with_defense(run, defense)
+    run = with_data_root(run.with_values(overrides or {}), data_root)
+    folder = Path(directory) if directory is not None else RESULTS / time.strftime(f"{run.data.name}-%Y%m%d-%H%M%S")
+    if folder.exists():
+        raise SearchError(f"{folder} exists already; choose another directory")
+    plan = new_plan(
+        run,
+        groups=groups,
+        space_file=None if space is None else Path(space),
+        start_from=[Path(one) for one in start_from],
+        objective=objective,
+        trials=trials,
+        verdict=verdict,
+        **choices,
+    )
+    return execute(plan, folder, Console(stderr=True, quiet=quiet))
+
+
+def execute(plan: SearchPlan, folder: Path, console: Console) -> SearchResult:
+    """Run a search, or go on with one, from its first trial to its report.
+
+    Args:
+        plan: of the search.
+        folder: of the search; what it holds is continued.
+        console: shows the trials.
+
+    Raises:
+        SearchError: more than the machines can hold, or no trial that finished.
+        DataError, ModelError: the images or the weights that the trials start from are missing.
+    """
+    resources, at_once = prepare(plan, console)
+    storage = None if plan.storage is None else f"{plan.storage.rstrip('/')}/{folder.name}/trials"
+    folders = TrialFolders((folder / "trials").absolute(), storage)
+    save_plan(plan, folder)
+    study = SearchStudy(folder, plan)
+    tracker = Tracker(plan.tracking_uri or default_uri(), folder)
+    mlflow = MLflowCallback(tracker, folder.name, plan)
+    finalists: list[Finalist] = []
+
+    def result(*, complete: bool, model: str | None = None) -> SearchResult:
+        return SearchResult(folder, plan, study.records(), finalists, complete, tracker.uri, model)
+
+    def interrupted() -> SearchResult:
+        mlflow.pause()
+        save_trials(study.records(), folder / "trials.json")
+        return result(complete=False)
+
+    try:
+        with SearchProgress(console, plan, study.records()) as progress:
+            run_trials(study, folder, resources, at_once, folders, [progress, mlflow])
+        if not study.complete:
+            return interrupted()
+        ranked = best_first(study.records(), plan.objectives)
+        if plan.verdict:
+            with console.status("Verdict") as status:
+                tell = status.update if console.is_terminal else lambda text: console.print(text, soft_wrap=True)
+                finalists += evaluate_finalists(plan, folder, ranked, resources, at_once, mlflow, tell)
+        artifacts = _write_results(plan, folder, study.records(), ranked, finalists, mlflow_link(tracker))
+        model = register_winner(finalists, plan.objectives[0], mlflow)
+    except KeyboardInterrupt:
+        return interrupted()
+    except BaseException:
+        mlflow.close({}, [], folder, failed=True)
+        raise
+    mlflow.close(ranked[0].scores, artifacts, folder)
+    return result(complete=True, model=model)
+
+
+def prepare(plan: SearchPlan, console: Console) -> tuple[TrialResources, int]:
+    """Check what the trials need before the first one starts, and start Ray.
+
+    Returns:
+        What one trial gets, and how many run at once.
+
+    Raises:
+        DataError, ModelError: the images or the weights that the trials start from are missing.
+        ConfigurationError: there is no such device.
+        SearchError: more than the machines can hold.
+    """
+    device = plan.device if plan.gpus_per_trial > 0 or plan.device != "auto" else "cpu"
+    resources = TrialResources(
+        plan.cpus_per_trial, plan.gpus_per_trial, plan.concurrent, plan.workers_per_trial, device
+    )
+    pixels = load_splits(plan.base.data).train.pixels(torch.zeros(1, dtype=torch.int64))
+    build_model(plan.base.model, channels=pixels.shape[1], image_size=plan.base.data.image_size, seed=plan.base.seed)
+    if plan.device != "auto":
+        device_of(plan.device)
+    for line in questionable_settings(plan.base):
+        console.print(f"[yellow]warning:[/yellow] {line}", highlight=False, soft_wrap=True)
+    start_ray()
+    return resources, capacity(resources, machines())
+
+
+def mlflow_link(tracker: Tracker) -> str:
+    """Where MLflow shows the runs: the server's page, or that of `make ui` for a local store."""
+    server = tracker.uri.rstrip("/") if tracker.uri.startswith("http") else "http://127.0.0.1:5000"
+    run = tracker.run_id(SEARCH)
+    return server if run is None else f"{server}/#/search?searchFilter=tags.mlflow.parentRunId%20%3D%20%22{run}%22"
+
+
+def save_trials(records: Sequence[TrialRecord], path: Path) -> None:
+    """Write all trials with their values, curves, costs and ends as JSON, atomically."""
+    write_atomically(path, (json.dumps([record.plain() for record in records], indent=2) + "\n").encode())
+
+
+def _write_results(
+    plan: SearchPlan,
+    folder: Path,
+    records: Sequence[TrialRecord],
+    ranked: Sequence[TrialRecord],
+    finalists: Sequence[Finalist],
+    link: str,
+) -> list[Path]:
+    """Write configurations, trials and report; returns the files that belong to the search's run in MLflow."""
+    configs = finalists_of(plan, ranked)
+    save_config(configs[DEFAULT], folder / "default.yaml")
+    save_config(configs.get(BEST, configs[DEFAULT]), folder / "best.yaml")
+    save_trials(records, folder / "trials.json")
+    report = write_report(folder, plan, records, finalists, link)
+    return [folder / "best.yaml", folder / "trials.json", folder / "search.json", *report]

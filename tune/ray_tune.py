@@ -1,0 +1,178 @@
+"""Ray Tune, which runs the trials: it asks the study what to run, tells it what happened, and stops what it says."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from colotride.tune.callbacks import TrialCallback
+from colotride.tune.records import OUT_OF_MEMORY
+from colotride.tune.resources import TrialFolders, TrialResources
+from colotride.tune.study import SearchStudy
+from colotride.tune.trial import RECORD, run_trial
+
+RETRIES = 2
+"""How often a trial is started again from its checkpoint after its process or machine was lost."""
+
+
+def run_trials(
+    study: SearchStudy,
+    folder: Path,
+    resources: TrialResources,
+    at_once: int,
+    folders: TrialFolders,
+    callbacks: Sequence[TrialCallback],
+    trial: Callable[..., None] = run_trial,
+) -> None:
+    """Run the trials of a search that have not ended; Ctrl-C ends it early, and nothing is lost.
+
+    Args:
+        study: of the search.
+        folder: of the search.
+        resources: of one trial.
+        at_once: how many trials; see `capacity`.
+        folders: where the trials keep their checkpoints.
+        callbacks: told of every trial.
+        trial: what each does, in its own process; see `run_trial`.
+    """
+    plan = study.plan
+
+    def trainable(given: dict[str, Any]) -> None:
+        trial(given[RECORD], plan, resources, folders)
+
+    tuner = tune.Tuner(
+        tune.with_resources(
+            trainable,
+            lambda given: tune.PlacementGroupFactory([resources.request(exclusive=given["exclusive"])]),
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=StudySearcher(study, shares_gpus=0 < resources.gpus < 1),
+            scheduler=StudyScheduler(study),
+            num_samples=-1,
+            max_concurrent_trials=at_once,
+            # A process that has imported torch trains the next trial too.
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str((folder / "ray").absolute()),
+            callbacks=[CallbackRelay(study, list(callbacks))],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+class StudySearcher(Searcher):
+    """Hands out trials: those that a former driver left running, those to be tried again alone, then new ones."""
+
+    def __init__(self, study: SearchStudy, *, shares_gpus: bool) -> None:
+        """Serve one session of a search.
+
+        Args:
+            study: of the search.
+            shares_gpus: whether trials share GPUs, so that one that ran out of memory may succeed on its own.
+        """
+        super().__init__()
+        self._study, self._shares_gpus = study, shares_gpus
+        self._waiting: list[tuple[int, bool]] = [(number, False) for number in study.unfinished()]
+        self._running: dict[str, tuple[int, bool]] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """What the next trial of Ray runs; nothing yet while a running one may have to be tried again."""
+        if not self._waiting:
+            record = self._study.draw()
+            if record is None:
+                return None if self._running else Searcher.FINISHED
+            self._waiting.append((record.number, False))
+        number, exclusive = self._waiting.pop(0)
+        self._running[trial_id] = (number, exclusive)
+        return {"number": number, "exclusive": exclusive, RECORD: self._study.record(number)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: `StudyScheduler` has told the study already."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Close the trial, or put it back into the queue to be tried without company."""
+        number, exclusive = self._running.pop(trial_id, (0, False))
+        if number == 0:
+            return
+        if self._study.record(number).status == OUT_OF_MEMORY and self._shares_gpus and not exclusive:
+            self._study.reopen(number)
+            self._waiting.append((number, True))
+        elif not error:
+            self._study.settle(number)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is on disk."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study is on disk."""
+
+
+class StudyScheduler(FIFOScheduler):
+    """Stops a trial where the study, which also knows the trials of before an interruption, says so."""
+
+    def __init__(self, study: SearchStudy) -> None:
+        super().__init__()
+        self._study = study
+
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+        """Take note of an epoch."""
+        return TrialScheduler.STOP if self._study.report(result[RECORD]) else TrialScheduler.CONTINUE
+
+
+class CallbackRelay(tune.Callback):
+    """Tells the callbacks of every trial, in the driver's process."""
+
+    def __init__(self, study: SearchStudy, callbacks: list[TrialCallback]) -> None:
+        self._study, self._callbacks = study, callbacks
+        self._started: set[int] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray keeps its callbacks with the experiment; terminals and database connections do not survive that.
+        return {**self.__dict__, "_callbacks": [], "_study": None}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """See `ray.tune.Callback`."""
+        number = trial.config["number"]
+        if number not in self._started:
+            self._started.add(number)
+            for callback in self._callbacks:
+                callback.started(self._study.record(number))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """See `ray.tune.Callback`."""
+        for callback in self._callbacks:
+            callback.reported(self._study.record(trial.config["number"]))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """See `ray.tune.Callback`; a trial that will be tried again has not ended."""
+        number = trial.config["number"]
+        if self._study.record(number).status == OUT_OF_MEMORY and not trial.config["exclusive"]:
+            return
+        self._study.settle(number)
+        self._end(number)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """See `ray.tune.Callback`."""
+        trace = str(trial.get_error() or "").strip().splitlines()
+        number = trial.config["number"]
+        self._study.settle(number, error=trace[-1] if trace else "see error.txt in the trial's folder")
+        self._end(number)
+
+    def _end(self, number: int) -> None:
+        record = self._study.record(number)
+        if record.status != "running":
+            for callback in self._callbacks:
+                callback.ended(record)

@@ -1,0 +1,119 @@
+"""What a trial needs, how many trials fit on the machines, and where the trials keep their folders."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from colotride.distributed.ray_train import Workers
+from colotride.errors import SearchError
+from colotride.training.run_directory import CheckpointPolicy
+
+DRIVER_CPUS = 0.01
+"""CPU of a process that only drives workers of its own; Ray refuses 0."""
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """What one trial needs, and how many run at once."""
+
+    cpus: int = 1
+    """Of the trial, or of each of its workers; also the threads of torch."""
+    gpus: float = 0.0
+    """Of the trial, or of each of its workers. A fraction packs several trials onto one GPU."""
+    concurrent: int | None = None
+    """At most this many trials at once; None for as many as fit."""
+    workers_per_trial: int = 1
+    """Ray Train's; a trial with one trains in its own process."""
+    device: str = "cpu"
+    """Where a trial computes: cpu, cuda, or auto for a GPU where the trial has one."""
+
+    @property
+    def workers(self) -> Workers | None:
+        """Of each trial; None where it trains in its own process."""
+        if self.workers_per_trial == 1:
+            return None
+        return Workers(self.workers_per_trial, self.workers_per_trial, self.gpus > 0, self.cpus)
+
+    def request(self, *, exclusive: bool = False) -> dict[str, float]:
+        """What Ray reserves for a trial's own process, by Ray's names.
+
+        Args:
+            exclusive: whole GPUs, for a trial that must share them with no other.
+        """
+        if self.workers_per_trial > 1:
+            return {"CPU": DRIVER_CPUS}
+        return {"CPU": float(self.cpus), "GPU": float(math.ceil(self.gpus)) if exclusive else self.gpus}
+
+
+@dataclass(frozen=True)
+class TrialFolders:
+    """Where the trials of a search keep their checkpoints."""
+
+    root: Path
+    """Each trial has its own folder below. All machines see it, unless there is `storage`."""
+    storage: str | None = None
+    """URI of second copies of all trials' folders."""
+
+    def of(self, number: int) -> tuple[Path, CheckpointPolicy]:
+        """The folder of one trial, and how its checkpoints are kept."""
+        name = f"{number:03d}"
+        return self.root / name, CheckpointPolicy(storage=None if self.storage is None else f"{self.storage}/{name}")
+
+
+def capacity(resources: TrialResources, offered: Sequence[Mapping[str, float]]) -> int:
+    """How many trials fit at once.
+
+    A trial with workers counts with all of them and with the process that drives it, so that two trials never wait
+    for each other's workers.
+
+    Args:
+        resources: of one trial.
+        offered: by machine; see `machines`.
+
+    Raises:
+        SearchError: not even one trial fits, or a request makes no sense.
+    """
+    _check(resources, offered)
+    if resources.workers is None:
+        room = sum(_room(machine, resources) for machine in offered)
+    else:
+        # The process that drives a trial stands beside its workers and takes the last whole core of a machine.
+        spare = [{**machine, "CPU": machine.get("CPU", 0.0) - DRIVER_CPUS} for machine in offered]
+        room = sum(map(resources.workers.room, spare)) // resources.workers_per_trial
+        if room < 1:
+            raise SearchError(
+                f"--workers-per-trial {resources.workers_per_trial} with {resources.cpus} CPUs each and "
+                f"{DRIVER_CPUS:g} CPU that drives them do not fit on the machines here; ask for fewer"
+            )
+    return min(room, resources.concurrent or room)
+
+
+def _check(resources: TrialResources, offered: Sequence[Mapping[str, float]]) -> None:
+    if resources.concurrent is not None and resources.concurrent < 1:
+        raise SearchError(f"--concurrent {resources.concurrent} runs no trial; give 1 or more")
+    if resources.workers_per_trial < 1:
+        raise SearchError(f"--workers-per-trial {resources.workers_per_trial} trains nothing; give 1 or more")
+    if resources.cpus < 1:
+        raise SearchError(f"--cpus-per-trial {resources.cpus} is too few; give 1 or more")
+    if not 0 <= resources.gpus < math.inf:
+        raise SearchError(f"--gpus-per-trial {resources.gpus:g} is no number of GPUs; give 0 or more")
+    if resources.workers_per_trial > 1 and resources.gpus not in (0, 1):
+        raise SearchError(
+            f"--gpus-per-trial {resources.gpus:g} with several workers per trial: each has no GPU or one; give 0 or 1"
+        )
+    for kind, count in (("CPU", float(resources.cpus)), ("GPU", resources.gpus)):
+        most = max((machine.get(kind, 0.0) for machine in offered), default=0.0)
+        if count > most:
+            raise SearchError(
+                f"--{kind.lower()}s-per-trial {count:g} is more than any machine here has ({most:g}); ask for less"
+            )
+
+
+def _room(machine: Mapping[str, float], resources: TrialResources) -> int:
+    counts = [math.floor(machine.get("CPU", 0.0) / resources.cpus)]
+    if resources.gpus > 0:
+        gpus, each = machine.get("GPU", 0.0), resources.gpus
+        # A fraction of a GPU lies on one GPU: 0.4 does not fit three times on one, though two would hold five in sum.
+        counts.append(math.floor(gpus / each) if each >= 1 else int(gpus) * math.floor(1 / each + 1e-9))
+    return min(counts)

@@ -1,0 +1,269 @@
+"""The study of a search: an Optuna study on disk that has the history of every trial at every moment.
+
+Ray runs the trials but keeps nothing that matters. A driver that is killed at any moment and started again finds every
+trial here, goes on with those that were running and draws the next ones as if nothing had happened. The study opens in
+optuna-dashboard.
+
+Ray's own OptunaSearch would tell Optuna that a stopped trial is COMPLETE with its last value, as if it had been trained
+to the end. Here a trial is COMPLETE only when it is; a stopped one is PRUNED at its epoch, a lost model is PRUNED and
+infeasible, and a trial that raised is FAIL.
+"""
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
+
+from colotride.errors import SearchError
+from colotride.randomness import derive_seed
+from colotride.training.records import EpochRecord
+from colotride.tune.plan import Sampler, SearchPlan
+from colotride.tune.records import LOST, OUT_OF_MEMORY, TrialRecord
+
+JOURNAL = "optuna.journal"
+STUDY = "colotride"
+LOCK_SECONDS = 5
+"""After which a lock is taken over that a killed driver left behind."""
+
+STARTUP_TRIALS = 6
+"""Trials before a sampler models anything, the initial points included."""
+
+HEALTH = "health"
+"""Constraint of a trial: 0 where it is feasible; above 1 for a lost model, the more the earlier it was lost."""
+
+LAST_STOP = 2 / 3
+"""Share of its epochs after which a trial is no longer stopped: little would be saved, and its end is worth knowing."""
+
+STOP, END, EPOCH = "stop", "end", "epoch "
+"""Attributes of a trial: whether it was told to stop, its status and reason, and each of its epochs."""
+
+
+class SearchStudy:
+    """The trials of one search, told what happens to them.
+
+    Attributes:
+        plan: of the search.
+        study: Optuna's view of it.
+    """
+
+    def __init__(self, folder: Path, plan: SearchPlan) -> None:
+        """Open the study of a search, or begin it.
+
+        Args:
+            folder: of the search; made when missing.
+            plan: of the search; its number of trials may have grown since it was begun.
+
+        Raises:
+            SearchError: the study is damaged.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / JOURNAL
+        _drop_unfinished_line(path)
+        self.plan = plan
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._storage = JournalStorage(
+            JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path), grace_period=LOCK_SECONDS))
+        )
+        try:
+            self.study = optuna.create_study(
+                storage=self._storage,
+                study_name=STUDY,
+                directions=["maximize"] * len(plan.objectives),
+                pruner=build_pruner(plan),
+                load_if_exists=True,
+            )
+        except (ValueError, KeyError, optuna.exceptions.OptunaError) as error:
+            raise SearchError(f"the study in {path} cannot be read ({error}); start a new search") from None
+        for values in plan.initial_points:
+            self.study.enqueue_trial(dict(values), skip_if_exists=True)
+        trials = [trial for trial in self.study.trials if trial.state != TrialState.WAITING]
+        self._stopped = {trial.number + 1 for trial in trials if trial.user_attrs.get(STOP)}
+        self._records: dict[int, TrialRecord] = {}
+        for trial in trials:
+            self._records[trial.number + 1] = self._restored(trial)
+
+    def records(self) -> list[TrialRecord]:
+        """All trials that were drawn, by number."""
+        return [self._records[number] for number in sorted(self._records)]
+
+    def record(self, number: int) -> TrialRecord:
+        """One trial."""
+        return self._records[number]
+
+    def unfinished(self) -> list[int]:
+        """Numbers of the trials that run, or ran when a former driver ended."""
+        return [record.number for record in self.records() if record.status == "running"]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial of the plan has come to its end."""
+        return self._drawn_all and not self.unfinished()
+
+    @property
+    def _drawn_all(self) -> bool:
+        spent = sum(record.epoch for record in self._records.values())
+        return len(self._records) >= self.plan.trials or (
+            self.plan.max_epochs is not None and spent >= self.plan.max_epochs
+        )
+
+    def draw(self) -> TrialRecord | None:
+        """Draw the next trial; None where the plan has no more.
+
+        The sampler's randomness follows from the search's seed and the number of the trial alone.
+        """
+        if self._drawn_all:
+            return None
+        self._seed_sampler(len(self._records) + 1)
+        trial = self.study.ask()
+        return self._begun(trial, self.plan.space.suggest(trial))
+
+    def report(self, record: TrialRecord) -> bool:
+        """Take note of a trial's newest epoch or of its end; True where the trial should be stopped.
+
+        A trial that goes on after an interruption reports its epochs again; what is known already changes nothing.
+        """
+        known = self._records[record.number]
+        if record.epoch <= known.epoch:
+            if record.status == "running":
+                return record.number in self._stopped and record.epoch == known.epoch
+            record = known.with_end(record.status, record.reason)
+        single = len(self.plan.objectives) == 1
+        if single and record.status not in LOST and record.epoch > known.epoch:
+            value = record.scores[self.plan.objectives[0]]
+            self._storage.set_trial_intermediate_value(self._id(record.number), record.epoch, value)
+        self._write(record)
+        if record.status != "running" or not single or record.epoch > LAST_STOP * self.plan.epochs:
+            return False
+        if self.study.pruner.prune(self.study, self._frozen(record.number)):
+            # A pruner decides once: the driver may be killed before the trial has ended.
+            self._storage.set_trial_user_attr(self._id(record.number), STOP, True)
+            self._stopped.add(record.number)
+        return record.number in self._stopped
+
+    def settle(self, number: int, error: str | None = None) -> None:
+        """Close a trial that has ended, in the state that it deserves; what merely was interrupted stays open.
+
+        Args:
+            number: of the trial.
+            error: what it raised, if it did.
+        """
+        record = self._records[number]
+        if self._frozen(number).state.is_finished():
+            return
+        if error is not None:
+            record = record.with_end("error", error)
+        elif number in self._stopped and record.status == "running":
+            record = record.with_end("stopped", record.reason)
+        if record.status == "running":
+            return
+        self._write(record)
+        if HEALTH not in self._frozen(number).constraints:
+            left = 1 - record.epoch / self.plan.epochs
+            self._opened(number).set_constraint(HEALTH, 1 + left if record.status in LOST else 0.0)
+        if record.status == "finished":
+            self.study.tell(number - 1, [record.scores[name] for name in self.plan.objectives])
+        elif record.status in ("error", OUT_OF_MEMORY):
+            self.study.tell(number - 1, state=TrialState.FAIL)
+        else:
+            self.study.tell(number - 1, state=TrialState.PRUNED)
+
+    def reopen(self, number: int) -> None:
+        """Open a trial again that ended through no fault of its own."""
+        self._write(self._records[number].with_end("running"))
+
+    def _begun(self, trial: optuna.Trial, values: dict[str, Any]) -> TrialRecord:
+        config = self.plan.space.configure(self.plan.base, values)
+        record = TrialRecord(number=trial.number + 1, values=values, config=config)
+        self._write(record)
+        return record
+
+    def _write(self, record: TrialRecord) -> None:
+        known, identity = self._records.get(record.number, record), self._id(record.number)
+        written = len(known.history) if known is not record else 0
+        for one in record.history[written:]:
+            self._storage.set_trial_user_attr(identity, f"{EPOCH}{one.epoch}", dataclasses.asdict(one))
+        for name in ("status", "epoch"):
+            self._storage.set_trial_user_attr(identity, name, getattr(record, name))
+        # Last, so that a killed driver leaves no trial with a status and without its epochs.
+        self._storage.set_trial_user_attr(identity, END, {"status": record.status, "reason": record.reason})
+        self._records[record.number] = record
+
+    def _restored(self, trial: FrozenTrial) -> TrialRecord:
+        end = trial.user_attrs.get(END)
+        if end is None:
+            # The driver was killed while it drew this one.
+            self._seed_sampler(trial.number + 1)
+            live = optuna.Trial(self.study, self._id(trial.number + 1))
+            return self._begun(live, self.plan.space.suggest(live))
+        epochs = [EpochRecord(**value) for name, value in trial.user_attrs.items() if name.startswith(EPOCH)]
+        return TrialRecord(
+            number=trial.number + 1,
+            values=dict(trial.params),
+            config=self.plan.space.configure(self.plan.base, trial.params),
+            history=tuple(sorted(epochs, key=lambda one: one.epoch)),
+            **end,
+        )
+
+    def _seed_sampler(self, number: int) -> None:
+        seed = derive_seed(self.plan.seed, "sampler", number) % 2**32
+        self.study.sampler = build_sampler(self.plan.sampler, seed)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._storage.get_trial(self._id(number))
+
+    def _opened(self, number: int) -> optuna.Trial:
+        # A trial that is opened draws what its sampler models together, which here would be for nothing.
+        self.study.sampler = RandomSampler()
+        return optuna.Trial(self.study, self._id(number))
+
+    def _id(self, number: int) -> int:
+        # The only study of its storage: trials are numbered alike in both.
+        return self._storage.get_trial_id_from_study_id_trial_number(
+            self._storage.get_study_id_from_name(STUDY), number - 1
+        )
+
+
+def build_sampler(name: Sampler, seed: int) -> BaseSampler:
+    """A sampler. All but the random one, which is the control, learn from the constraints of lost trials.
+
+    Args:
+        name: tpe (multivariate, in groups, with the constant liar for trials that still run), gp (Gaussian process),
+            nsga2 (for several objectives) or random.
+        seed: of its draws.
+    """
+    if name == "random":
+        return RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if name == "gp":
+            return GPSampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
+        if name == "nsga2":
+            return NSGAIISampler(population_size=STARTUP_TRIALS, seed=seed)
+        return TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS, seed=seed)
+
+
+def build_pruner(plan: SearchPlan) -> BasePruner:
+    """What stops trials early: asynchronous successive halving (ASHA), the running median, or nothing."""
+    if plan.stopping == "asha":
+        return SuccessiveHalvingPruner(min_resource=plan.grace, reduction_factor=3)
+    if plan.stopping == "median":
+        return MedianPruner(n_startup_trials=STARTUP_TRIALS - 1, n_warmup_steps=plan.grace)
+    return NopPruner()
+
+
+def _drop_unfinished_line(path: Path) -> None:
+    """Cut off what a killed driver had not finished writing; Optuna would read it together with the next line."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)

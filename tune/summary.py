@@ -1,0 +1,85 @@
+"""What a search ends with: tables for a person, JSON for a program, and how to go on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from colotride.evaluation.table import table_of
+from colotride.tracking.export import DEFAULT_URI, absolute
+from colotride.tune.api import SearchResult
+from colotride.tune.final_evaluation import BEST, Finalist
+from colotride.tune.plan import SearchPlan
+from colotride.tune.progress import trial_table, value_text
+from colotride.tune.seed_statistics import DEFAULT, difference_lines, verdict_rows, verdict_table
+
+
+def show_interrupted(console: Console, result: SearchResult) -> None:
+    """Show what there is so far, and how to go on."""
+    plan, folder = result.plan, result.directory
+    console.print(trial_table(result.trials, plan.space, plan.objectives[0], title="Interrupted; trials so far"))
+    console.print(
+        f"Nothing is lost. Go on with:\n  colotride search --results {folder.parent} --resume {folder.name}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_summary(console: Console, result: SearchResult) -> None:
+    """Tell a person what was found, and where it is."""
+    plan, folder, best = result.plan, result.directory, result.best_trial
+    objective = plan.objectives[0]
+    title = "Trials, scores in % on the held-out training classes (in brackets: earlier, with less)"
+    console.print(trial_table(result.trials, plan.space, objective, title=title))
+    if len(plan.objectives) > 1:
+        title = f"Pareto front of {' and '.join(plan.objectives)}"
+        console.print(trial_table(result.front, plan.space, objective, title=title))
+    console.print(f"\n[bold]Best configuration[/bold] (trial {best.number}):")
+    for name, value in best.values.items():
+        default = value_text(result.trials[0].values.get(name))
+        console.print(f"  {name.replace('_', ' '):<26}{value_text(value):>9}   (default {default})")
+    _show_verdict(console, plan, result.finalists)
+    files = "report.html, figures/, best.yaml, trials.json" + (", verdict/" if result.finalists else "")
+    console.print(f"\nResults     {folder}  ({files})", soft_wrap=True)
+    console.print(f"Train it    colotride train --config {folder / 'best.yaml'}", soft_wrap=True)
+    if result.model is not None:
+        console.print(f"Use it      models:/{result.model}/latest, the winner's model in MLflow", highlight=False)
+    local = result.tracking_uri == absolute(DEFAULT_URI)
+    opened = "make ui" if local else f"mlflow ui --backend-store-uri {result.tracking_uri}"
+    console.print(f"Compare     {opened}, then http://127.0.0.1:5000", soft_wrap=True)
+
+
+def as_json(result: SearchResult) -> dict[str, Any]:
+    """The same for a program."""
+    return {
+        "folder": str(result.directory),
+        "best": result.best_trial.plain(),
+        "front": [record.number for record in result.front],
+        "verdict": {
+            one.name: {"scores": one.statistics.scores, "lost": list(one.statistics.lost)} for one in result.finalists
+        },
+        "table": _rows(result.plan, result.finalists),
+    }
+
+
+def _rows(plan: SearchPlan, finalists: Sequence[Finalist]) -> list[dict[str, str]]:
+    return verdict_rows({one.name: one.statistics for one in finalists}, plan.objectives[0]) if finalists else []
+
+
+def _show_verdict(console: Console, plan: SearchPlan, finalists: Sequence[Finalist]) -> None:
+    if not finalists:
+        return
+    console.print()
+    shown = {
+        one.name: one.first_evaluation
+        for one in finalists
+        if one.name in (DEFAULT, BEST) and one.first_evaluation is not None
+    }
+    if shown:
+        console.print(table_of(shown, title=f"Verdict on the test classes, seed {plan.base.seed}"))
+    rows = _rows(plan, finalists)
+    console.print(verdict_table(rows, title="Verdict over all seeds"))
+    for line in difference_lines(rows):
+        console.print(line, highlight=False)
+    if len(finalists) == 1:
+        console.print("The default configuration is the best one that was found.")

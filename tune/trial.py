@@ -1,0 +1,105 @@
+"""One trial: the trainer on the training side without its validation part, judged on that part as it goes."""
+
+import dataclasses
+
+import torch
+from ray import tune
+
+from colotride.data.splits import load_splits
+from colotride.devices import device_of
+from colotride.distributed.ray_train import train_on_workers
+from colotride.errors import WorkerError
+from colotride.training.records import EpochRecord, Outcome
+from colotride.training.trainer import Trainer
+from colotride.tune.plan import SearchPlan
+from colotride.tune.records import MILLION, OUT_OF_MEMORY, TrialRecord
+from colotride.tune.resources import TrialFolders, TrialResources
+
+RECORD = "record"
+"""Key of the trial's record in what Ray carries."""
+
+
+def run_trial(record: TrialRecord, plan: SearchPlan, resources: TrialResources, folders: TrialFolders) -> None:
+    """Train a trial's configuration and report its record to Ray Tune after every validated epoch.
+
+    Epochs that an earlier process trained are read from the trial's checkpoint and reported again.
+
+    Args:
+        record: of the trial, as it was drawn.
+        plan: of the search.
+        resources: of the trial.
+        folders: where it keeps its checkpoints.
+
+    Raises:
+        ColoTrideError: whatever the trainer raises; running out of GPU memory is reported instead.
+    """
+    folder, policy = folders.of(record.number)
+    report = TrialReport(dataclasses.replace(record, status="running", reason="", history=()), plan)
+    try:
+        if resources.workers is not None:
+            outcome = train_on_workers(
+                record.config,
+                resources.workers,
+                folder,
+                checkpoint_policy=policy,
+                on_epoch=report.epoch,
+                should_stop=lambda: report.spent,
+            )
+        else:
+            torch.set_num_threads(resources.cpus)
+            splits, device = load_splits(record.config.data), device_of(resources.device)
+            trainer = Trainer(
+                record.config,
+                splits.train,
+                splits.validation,
+                device=device,
+                directory=folder,
+                checkpoint_policy=policy,
+            )
+            for known in trainer.history:
+                report.epoch(known)
+            outcome = trainer.run(on_epoch=report.epoch, should_stop=lambda: report.spent)
+    except (torch.OutOfMemoryError, WorkerError) as error:
+        if isinstance(error, WorkerError) and "OutOfMemory" not in str(error):
+            raise
+        report.end(OUT_OF_MEMORY, str(error).splitlines()[0])
+        return
+    report.outcome(outcome)
+
+
+class TrialReport:
+    """Reports a trial's record to Ray Tune, and ends the trial when its cost is spent.
+
+    Attributes:
+        spent: whether the trial has used up the image passes that it was allowed.
+    """
+
+    def __init__(self, record: TrialRecord, plan: SearchPlan) -> None:
+        self._record, self._plan, self.spent = record, plan, False
+
+    def epoch(self, done: EpochRecord) -> None:
+        """Add an epoch, and report where it was validated."""
+        self._record = dataclasses.replace(self._record, history=(*self._record.history, done))
+        if not done.validation:
+            return
+        # The next score would cost as many epochs as there are between two validations.
+        next_score = self._plan.base.validation.every * done.passes / MILLION
+        limit, last = self._plan.max_cost, done.epoch == self._plan.epochs
+        self.spent = limit is not None and self._record.cost + next_score > limit
+        if last:
+            self.end("finished")
+        elif self.spent:
+            self.end("finished", f"its cost of {limit:g} M passes is spent")
+        else:
+            self.end("running")
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Report a model that was lost."""
+        if outcome.status not in ("finished", "interrupted"):
+            self._record = dataclasses.replace(self._record, history=tuple(outcome.history))
+            self.end(outcome.status, outcome.reason)
+
+    def end(self, status: str, reason: str = "") -> None:
+        """Report the record as it is now."""
+        self._record = self._record.with_end(status, reason)
+        tune.report({RECORD: self._record})
