@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from colotride.data.folder import SUFFIXES
+from colotride.data.files import SUFFIXES
 from colotride.embedder import Embedder, Picture
 from colotride.errors import DataError, ModelError
 from colotride.io import write_atomically

@@ -27,8 +27,9 @@ def main(command: Download) -> int:
     if command.stored_size is not None and command.stored_size >= 1:
         size["data.image_size"] = command.stored_size
     settings = preset(command.dataset).with_values({"data.root": command.data_root, **size}).data
-    if command.dataset != "folder" and command.dataset != "manifest":
-        _fetch(command.dataset, local_root(settings), command, console)
+    public = next((name for name in ARCHIVES if name == command.dataset), None)
+    if public is not None:
+        _fetch(public, local_root(settings), command, console)
     for images in prepare_dataset(settings, verify=command.verify, address=command.push).values():
         if isinstance(images, CachedImages):
             _tell(console, f"{images.name}: {len(images):,} images are stored in {images.path}")

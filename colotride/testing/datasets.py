@@ -1,9 +1,9 @@
 """What every data set has to hold, as tests that anybody's data set can inherit.
 
-    from colotride.testing.datasets import DatasetContract
+from colotride.testing.datasets import DatasetContract
 
-    class TestBirds(DatasetContract):
-        name, root, stored_size = "birds", Path("data"), 64
+class TestBirds(DatasetContract):
+name, root, stored_size = "birds", Path("data"), 64
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
 """What every defense has to hold, as tests that anybody's defense can inherit.
 
-    from colotride.testing.defenses import DefenseContract
+from colotride.testing.defenses import DefenseContract
 
-    class TestMine(DefenseContract):
-        def make(self):
-            return Mine(epsilon=0.05, steps=2)
+class TestMine(DefenseContract):
+def make(self):
+return Mine(epsilon=0.05, steps=2)
 """
 
 import torch

@@ -393,3 +393,39 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(tmp_path, monkeypatch, na
         text = refusal(download, name, tmp_path / "data", quiet, mirror=server.address)
     assert f"{tmp_path / 'data' / file} is damaged" in text
     assert names_in(tmp_path / "data") == [file]
+
+
+def bomb_tar():
+    return tar_with(tar_member("CUB_200_2011/zeros"), bytes(30_000_000))
+
+
+def bomb_zip():
+    member = zip_member("Stanford_Online_Products/zeros")
+    member.compress_type = zipfile.ZIP_DEFLATED
+    return zip_with(member, bytes(30_000_000))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "make"),
+    [("cub", "CUB_200_2011.tgz", bomb_tar), ("sop", "Stanford_Online_Products.zip", bomb_zip)],
+)
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path, monkeypatch, name, file, make):
+    files = {file: make()}
+    put_on_the_table(monkeypatch, name, described(name, files))
+    with serving(files) as server:
+        text = refusal(download, name, tmp_path / "data", quiet, mirror=server.address)
+    assert f"its {len(files[file]):,} bytes unpack to 30,000,000 or more" in text
+    assert names_in(tmp_path / "data") == [file]
+
+
+def test_an_encrypted_zip_is_one_line(tmp_path, monkeypatch):
+    content = bytearray(zip_with(zip_member("Stanford_Online_Products/a.jpg"), b"x"))
+    # The flag of encryption, in the member's own header and in the directory at the end.
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    files = {"Stanford_Online_Products.zip": bytes(content)}
+    put_on_the_table(monkeypatch, "sop", described("sop", files))
+    with serving(files) as server:
+        assert "is encrypted; unpack it by hand" in refusal(
+            download, "sop", tmp_path / "data", quiet, mirror=server.address
+        )
