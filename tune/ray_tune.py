@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -121,7 +120,7 @@ class StudyScheduler(FIFOScheduler):
         super().__init__()
         self._study = study
 
-    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Take note of an epoch."""
         return TrialScheduler.STOP if self._study.report(result[RECORD]) else TrialScheduler.CONTINUE
 
