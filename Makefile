@@ -7,7 +7,7 @@ PORT ?= 5000
 # One process per core, each with whole files of tests: many share what they started.
 SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help search test test-fast lint format bench ui clean
+.PHONY: help search test test-fast lint format bench docs ui clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 search: $(READY) ## Search on the embedded digits: best configuration, table, how to open MLflow
-	$(BIN)/python tune/search.py --dataset digits
+	$(BIN)/colotride search --dataset digits
 
 test: $(READY) ## Run all tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
@@ -39,7 +39,12 @@ format: $(READY) ## Mend style and formatting
 bench: $(READY) ## Measure speed on this machine, as ratios: about four minutes
 	$(BIN)/python scripts/benchmark.py step
 
+docs: $(READY) ## Build the documentation into site/
+	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build --strict
+
 ui: $(READY) ## Open MLflow's pages of all runs on 127.0.0.1:5000 (PORT=... for another port)
+	@echo "Runs and their scores: http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=scores"
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
 
 clean: ## Remove the environment; runs and mlflow.db stay

@@ -28,7 +28,7 @@ from colotride.external_models import load_external_model
 from colotride.index import Index
 from colotride.models import EmbeddingModel, UnitEmbeddings
 from colotride.pgd import Budget, perturb
-from colotride.presets import preset, with_data_root, with_defense
+from colotride.presets import preset, with_data_root, with_defense, with_reading
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.runs import load_run
@@ -56,6 +56,7 @@ def train(
     defense: str | None = None,
     directory: str | PathLike[str] | None = None,
     epochs: int | None = None,
+    reading: str | None = None,
     quick: bool = False,
     overrides: Mapping[str, Any] | None = None,
     data_root: str | PathLike[str] | None = None,
@@ -69,6 +70,7 @@ def train(
         defense: another defense than the configuration's, as its authors use it ("natural", "act", ...).
         directory: where the run is kept; None makes runs/<data set>-<defense>-<date>.
         epochs: another length of the run.
+        reading: COLO-TRIDE as the "paper" describes it (the default) or as the "released" code trains.
         quick: scale the run down to minutes, for a first look; see `presets.quick`.
         overrides: other values by dotted path, such as {"pgd.steps": 8}.
         data_root: folder that holds the data sets.
@@ -84,6 +86,8 @@ def train(
     if defense is not None and defense != config.defense.name:
         config = with_defense(config, defense)
     config = with_data_root(config, None if data_root is None else str(data_root))
+    if reading is not None:
+        config = with_reading(config, reading)
     if quick:
         config = presets.quick(config)
     changes = {**({} if epochs is None else {"training.epochs": epochs}), **(overrides or {})}

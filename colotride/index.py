@@ -55,13 +55,13 @@ class Index:
         Raises:
             DataError: no such folder, or none of the pictures can be decoded.
         """
-        paths = _listed(pictures)
+        paths = pictures_in(pictures)
         found: list[Tensor] = []
         kept: list[str] = []
         skipped: list[tuple[str, str]] = []
         for start in range(0, len(paths), batch_size):
             part = paths[start : start + batch_size]
-            for path, embedding in _embedded(net, part, skipped):
+            for path, embedding in embed_decodable(net, part, skipped):
                 kept.append(path)
                 found.append(embedding)
             if on_progress:
@@ -119,7 +119,7 @@ class Index:
             ModelError: it was built with another model.
         """
         try:
-            with np.load(Path(path), allow_pickle=False) as content:
+            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as content:
                 about = json.loads(str(content["about"]))
                 index = faiss.deserialize_index(content["index"])
             digest, paths, skipped = about["model"], about["paths"], about["skipped"]
@@ -135,7 +135,12 @@ class Index:
         return cls(net, index, paths, [(one, reason) for one, reason in skipped])
 
 
-def _listed(pictures: Picture | Sequence[Picture]) -> list[str]:
+def pictures_in(pictures: Picture | Sequence[Picture]) -> list[str]:
+    """Paths of the pictures: those of a folder and its subfolders in alphabetical order, or the given ones.
+
+    Raises:
+        DataError: no such folder, or no picture in it.
+    """
     if not isinstance(pictures, str | PathLike):
         return [str(path) for path in pictures]
     folder = Path(pictures)
@@ -147,8 +152,17 @@ def _listed(pictures: Picture | Sequence[Picture]) -> list[str]:
     return found
 
 
-def _embedded(net: Embedder, paths: Sequence[str], skipped: list[tuple[str, str]]) -> list[tuple[str, Tensor]]:
-    """Embed all together; where one cannot be decoded, each by itself."""
+def embed_decodable(net: Embedder, paths: Sequence[str], skipped: list[tuple[str, str]]) -> list[tuple[str, Tensor]]:
+    """Embed pictures together; where one cannot be decoded, each by itself.
+
+    Args:
+        net: what `colotride.load` returned.
+        paths: of the pictures.
+        skipped: takes path and reason of each picture that cannot be decoded.
+
+    Returns:
+        Path and embedding of the others.
+    """
     try:
         return list(zip(paths, net.embed(paths), strict=True))
     except DataError:

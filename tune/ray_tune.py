@@ -41,11 +41,7 @@ def run_trials(
         callbacks: told of every trial.
         trial: what each does, in its own process; see `run_trial`.
     """
-    plan = study.plan
-
-    def trainable(given: dict[str, Any]) -> None:
-        trial(given[RECORD], plan, resources, folders)
-
+    trainable = tune.with_parameters(trial, plan=study.plan, resources=resources, folders=folders)
     tuner = tune.Tuner(
         tune.with_resources(
             trainable,

@@ -62,7 +62,7 @@ class TrialRecord:
     @property
     def seconds(self) -> float:
         """Wall time of training and validation, without start-up."""
-        return sum(record.seconds for record in self.history)
+        return sum((record.seconds for record in self.history), 0.0)
 
     def curve(self, score: str) -> dict[int, float]:
         """A score by epoch, in percent, where the trial was validated."""

@@ -32,11 +32,11 @@ from colotride.data.base import ImageSet
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_test
 from colotride.devices import device_of
+from colotride.distributed.launch import evaluation_executor
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
 from colotride.evaluation.evaluator import Prepared, attack, prepare
 from colotride.evaluation.examples import retrieval_examples
-from colotride.evaluation.parts import RunParts
 from colotride.evaluation.report import write_report
 from colotride.evaluation.results import Evaluation, save_evaluation
 from colotride.evaluation.sanity import Check, make_bench, sanity_checks
@@ -92,7 +92,7 @@ def main(command: Evaluate) -> int:
             device=device,
             progress=report,
         )
-        executor = _workers(subject, command) if command.workers > 1 else None
+        executor = evaluation_executor(subject.load, command.workers, gpus=command.gpus_per_worker)
         keep = output / "partial"
         try:
             result = attack(
@@ -181,13 +181,6 @@ def load_model(spec: str) -> nn.Module:
 
         return ExternalModel(load_registered(spec, default_uri()), spec)
     return load_run(path)[1] if path.is_dir() else load_external_model(spec)
-
-
-def _workers(subject: Subject, command: Evaluate) -> RunParts:
-    # Ray is an extra, takes seconds to import, and one process does without it.
-    from colotride.distributed.ray_cluster import on_workers
-
-    return on_workers(subject.load, command.workers, gpus=command.gpus_per_worker)
 
 
 def _sanity(

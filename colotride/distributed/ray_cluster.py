@@ -35,7 +35,7 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # What fails in a worker is told by whoever asked for it.
+    # The caller reports what fails in a worker.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("optuna").setLevel(logging.ERROR)
     if ray.is_initialized():
@@ -79,7 +79,7 @@ def startable(launched: Path) -> list[Mapping[str, float]]:
 
 
 def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunParts:
-    """Do the parts of an evaluation on Ray's workers; each takes the next part when it has done one.
+    """Run the parts of an evaluation on Ray's workers; each takes the next part when it has finished one.
 
     Args:
         load: what each worker loads once.
@@ -98,7 +98,7 @@ def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunPa
         _check(ray.cluster_resources(), workers, gpus, cpus)
         shared = ray.put(_moved(plan, torch.device("cpu")))
         idle = [
-            ray.remote(num_cpus=cpus, num_gpus=gpus)(_Worker).remote(load, shared, gpus > 0, cpus)
+            ray.remote(num_cpus=cpus, num_gpus=gpus)(_EvaluationActor).remote(load, shared, gpus > 0, cpus)
             for _ in range(min(workers, len(parts)))
         ]
         waiting = list(parts)
@@ -134,7 +134,7 @@ def _moved(plan: Plan, device: torch.device) -> Plan:
     return replace(plan, gallery=gallery)
 
 
-class _Worker:
+class _EvaluationActor:
     def __init__(self, load: Load, plan: Plan, gpu: bool, threads: int) -> None:
         torch.set_num_threads(threads)
         device = torch.device("cuda" if gpu else "cpu")

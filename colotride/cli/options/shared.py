@@ -58,8 +58,8 @@ DefenseName = Annotated[
 ]
 Reading = Annotated[
     Literal["paper", "released"] | None,
-    Option(WHAT, rare=True),
-    Field(description="COLO-TRIDE by the paper's formulas, or as its released code computes them."),
+    Option(WHAT, "NAME", rare=True),
+    Field(description="COLO-TRIDE as the paper describes it, or as the released code trains (default: paper)."),
 ]
 Quick = Annotated[
     bool,

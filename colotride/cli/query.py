@@ -1,0 +1,55 @@
+"""Find the pictures that are most similar to one picture.
+
+Examples:
+    colotride query cat.jpg --model runs/first --gallery photos/ --index photos.index
+    colotride query cat.jpg --model runs/first --index photos.index
+"""
+
+import json
+
+from rich.console import Console
+
+from colotride.api import load
+from colotride.cli.options.query import Query
+from colotride.embedder import Embedder
+from colotride.errors import ConfigurationError
+from colotride.index import Index
+from colotride.registry import load_plugin
+
+
+def main(options: Query) -> int:
+    """Search as the options say, and print a line per picture, the nearest first.
+
+    Raises:
+        ConfigurationError: neither a gallery nor an index.
+    """
+    if options.gallery is None and options.index is None:
+        raise ConfigurationError("nothing to search: give --gallery FOLDER, or the --index of an earlier search")
+    for module in options.plugin:
+        load_plugin(module)
+    console = Console(stderr=True)
+    index = _index(load(options.model, device=options.device), options, console)
+    found = index.query(options.picture, k=options.results)
+    if options.as_json:
+        print(json.dumps([{"path": path, "distance": distance} for path, distance in found]))
+    else:
+        for path, distance in found:
+            print(f"{distance:.4f}  {path}")
+    return 0
+
+
+def _index(net: Embedder, options: Query, console: Console) -> Index:
+    if options.gallery is None:
+        assert options.index is not None
+        return Index.load(options.index, net)
+    with console.status("indexing") as status:
+        index = Index.build(
+            net,
+            options.gallery,
+            on_progress=lambda done, total: status.update(f"indexing: {done} of {total} pictures"),
+        )
+    for _, reason in index.skipped:
+        console.print(f"skipped: {reason}", highlight=False, markup=False, soft_wrap=True)
+    if options.index is not None:
+        index.save(options.index)
+    return index
