@@ -29,7 +29,8 @@ class CachedImages:
     """Decoded images in a mapped file. Pickling one passes the path, and the other process maps the file itself."""
 
     def __init__(self, path: Path, class_names: Mapping[int, str] | None = None) -> None:
-        self.path, self.class_names = path, class_names or {}
+        self.path = path
+        self.class_names: Mapping[int, str] = class_names or {}
         self._content = CacheFile(path)
         self.name = self._content.header.images
         self.labels: Tensor = torch.from_numpy(self._content.labels)

@@ -100,8 +100,7 @@ def _part(table: Path, side: str, rows: list[tuple[Path, int]], names: dict[int,
             f"manifest {table} lists {absent}, which is not a file that is there; correct or remove the row"
         )
     _warn_of_repetitions(table, side, rows)
-    paths, labels = [path for path, _ in rows], [label for _, label in rows]
-    return FileImages(f"manifest/{side}", paths, labels, stored_size, names)
+    return FileImages(f"manifest/{side}", [path for path, _ in rows], [label for _, label in rows], stored_size, names)
 
 
 def _warn_of_repetitions(table: Path, side: str, rows: list[tuple[Path, int]]) -> None:

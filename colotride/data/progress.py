@@ -37,7 +37,8 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callab
     def advance(count: int) -> None:
         nonlocal shown
         bar.update(task, advance=count)
-        if not shown and time.monotonic() - start > DELAY:
+        # Work that has just ended needs no bar.
+        if not shown and not bar.finished and time.monotonic() - start > DELAY:
             shown = True
             if console.is_terminal:
                 bar.start()

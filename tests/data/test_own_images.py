@@ -101,7 +101,7 @@ def test_labels_may_be_numbers_and_sides_may_be_left_out(tmp_path):
     [
         ([{"path": "a/0.png", "class": "a"}], "no column label"),
         ([{"path": "a/0.png", "label": "a", "split": "valid"}], "split 'valid'"),
-        ([{"path": "a/9.png", "label": "a", "split": "train"}], "which is not a file"),
+        ([{"path": "a/9.png", "label": "a", "split": "train"}], "not a file that is there"),
         ([{"path": None, "label": "a"}, {"path": "a/0.png", "label": "a"}], "rows without path"),
     ],
 )
