@@ -10,12 +10,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    ["errors", "settings", "io", "markdown", "randomness", "registry", "devices"],
+    ["errors", "settings", "io", "randomness", "registry", "remote", "markdown", "devices"],
     ["geometry", "distributed.shards"],
     ["losses", "mining", "folding", "models", "pgd", "training.optimizer"],
     ["data", "defenses", "training.health", "training.records", "training.checkpoint", "training.remote_copy"],
     ["evaluation"],
-    ["external_models", "embedder", "index", "config", "presets", "training.run_directory", "training.runs"],
+    ["external_models", "config", "presets", "training.run_directory", "training.runs"],
     ["training"],
     ["reproduction"],
     ["tracking"],

@@ -51,7 +51,7 @@ class Scene:
         (x0, y0), (x1, y1) = self.reach
         return math.hypot(x1 - x0, y1 - y0)
 
-    def _along(self, distance: int) -> Point:
+    def _along(self, distance: float) -> Point:
         """The point of the movement at this distance from its start, or before its end where negative."""
         (x0, y0), (x1, y1) = self.start, self.end
         length = math.hypot(x1 - x0, y1 - y0)

@@ -12,9 +12,9 @@ import torch
 from colotride.data import download as download_module
 from colotride.data import transfer
 from colotride.data.archives import ARCHIVES
+from colotride.data.base import CACHE_FOLDER
 from colotride.data.download import download
 from colotride.data.settings import DataSettings
-from colotride.data.source import STORES
 from colotride.data.splits import load_splits
 from colotride.data.transfer import fetch
 from colotride.errors import DataError
@@ -248,7 +248,7 @@ def test_a_data_set_is_fetched_unpacked_and_read(tmp_path, monkeypatch, name):
         assert torch.equal(ours.labels, made.labels)
         assert torch.equal(ours.pixels(every), made.pixels(every))
     # Reading the pixels above made the stores of sets of image files.
-    left = [name for name in names_in(root) if name != STORES]
+    left = [name for name in names_in(root) if name != CACHE_FOLDER]
     assert left == [holding.folder.split("/")[0]], "neither archives nor temporary folders stay"
     assert f"fetching {holding.archives[0].name}" in told
 

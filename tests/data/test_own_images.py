@@ -64,7 +64,7 @@ def test_a_folder_without_sides_is_there_to_be_evaluated(tmp_path):
 
 def test_an_empty_folder_is_one_line(tmp_path):
     (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="has no images"):
         load_splits(settings("folder", tmp_path))
     with pytest.raises(DataError, match="folder is not at"):
         load_splits(settings("folder", tmp_path / "nowhere"))
@@ -99,7 +99,7 @@ def test_labels_may_be_numbers_and_sides_may_be_left_out(tmp_path):
     [
         ([{"path": "a/0.png", "class": "a"}], "no column label"),
         ([{"path": "a/0.png", "label": "a", "split": "valid"}], "split 'valid'"),
-        ([{"path": "a/9.png", "label": "a", "split": "train"}], "which is not there"),
+        ([{"path": "a/9.png", "label": "a", "split": "train"}], "not a file that is there"),
         ([{"path": None, "label": "a"}, {"path": "a/0.png", "label": "a"}], "rows without path"),
     ],
 )

@@ -58,7 +58,7 @@ DefenseName = Annotated[
 ]
 Reading = Annotated[
     Literal["paper", "released"] | None,
-    Option(WHAT, "NAME"),
+    Option(WHAT, "NAME", rare=True),
     Field(description="COLO-TRIDE as the paper describes it, or as the released code trains (default: paper)."),
 ]
 Quick = Annotated[
