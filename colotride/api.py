@@ -68,7 +68,7 @@ def train(
     Args:
         start: name of a data set (its preset: "digits", "cub", ...), path of a configuration in YAML, or a `RunConfig`.
         defense: another defense than the configuration's, as its authors use it ("natural", "act", ...).
-        directory: where the run is kept; None makes runs/<data set>-<defense>-<date>.
+        directory: where the run is kept; None makes `runs/DATASET-DEFENSE-DATE`.
         epochs: another length of the run.
         reading: COLO-TRIDE as the "paper" describes it (the default) or as the "released" code trains.
         quick: scale the run down to minutes, for a first look; see `presets.quick`.

@@ -129,7 +129,7 @@ def search(
         dataset: a data set whose preset the trials vary, the path of a YAML configuration, or a `RunConfig`.
         trials: configurations to try, the default included.
         defense: replaces the configuration's by another one with its defaults.
-        directory: of the search; None for runs/search/<data set>-<date>.
+        directory: of the search; None for `runs/search/DATASET-DATE`.
         overrides: settings of the run by dotted path, such as {"training.epochs": 4}.
         data_root: folder that holds the data sets.
         groups: search more: margins, learning-rate, weighting, readings, phases, mining, intra-class.

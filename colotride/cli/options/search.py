@@ -56,7 +56,7 @@ class Search(SettingsOptions):
     groups: Annotated[tuple[str, ...], Option(METHOD, "GROUP")] = ()
     """Search more: margins, learning-rate, ... A wrong name lists them all."""
     space: Annotated[Path | None, Option(METHOD, "FILE")] = None
-    """YAML file that narrows, fixes, removes or adds parameters. docs/search.md shows its form."""
+    """YAML file that narrows, fixes, removes or adds parameters. docs/how-to/search-space.md shows its form."""
     start_from: Annotated[tuple[Path, ...], Option(METHOD, "PATH", rare=True)] = ()
     """Try these first, after the default: a search's folder (its best), a run's folder or a YAML configuration."""
     objective: Annotated[str, Option(METHOD)] = "ars"
