@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 search: $(READY) ## Search on the embedded digits: best configuration, table, how to open MLflow
-	$(BIN)/python tune/search.py --dataset digits
+	$(BIN)/colotride search --dataset digits
 
 test: $(READY) ## Run all tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
@@ -44,6 +44,7 @@ docs: $(READY) ## Build the documentation into site/
 	$(BIN)/zensical build --strict
 
 ui: $(READY) ## Open MLflow's pages of all runs on 127.0.0.1:5000 (PORT=... for another port)
+	@echo "Runs and their scores: http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=scores"
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
 
 clean: ## Remove the environment; runs and mlflow.db stay

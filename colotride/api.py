@@ -9,18 +9,18 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import nn
 
 from colotride import presets
 from colotride.config import RunConfig, load_config
-from colotride.data.base import ImageSet, InMemoryImages
+from colotride.data.base import ImageSet
+from colotride.data.images import as_image_set
 from colotride.data.splits import load_splits, load_test
 from colotride.devices import device_of
 from colotride.embedder import Embedder
-from colotride.errors import ConfigurationError, DataError
+from colotride.errors import ConfigurationError
 from colotride.evaluation.evaluator import evaluate as run_evaluation
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.settings import EvaluationSettings
@@ -28,7 +28,7 @@ from colotride.external_models import load_external_model
 from colotride.index import Index
 from colotride.models import EmbeddingModel, UnitEmbeddings
 from colotride.pgd import Budget, perturb
-from colotride.presets import preset, with_data_root, with_defense
+from colotride.presets import preset, with_data_root, with_defense, with_reading
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.runs import load_run
@@ -56,6 +56,7 @@ def train(
     defense: str | None = None,
     directory: str | PathLike[str] | None = None,
     epochs: int | None = None,
+    reading: str | None = None,
     quick: bool = False,
     overrides: Mapping[str, Any] | None = None,
     data_root: str | PathLike[str] | None = None,
@@ -67,8 +68,9 @@ def train(
     Args:
         start: name of a data set (its preset: "digits", "cub", ...), path of a configuration in YAML, or a `RunConfig`.
         defense: another defense than the configuration's, as its authors use it ("natural", "act", ...).
-        directory: where the run is kept; None makes runs/<data set>-<defense>-<date>.
+        directory: where the run is kept; None makes `runs/DATASET-DEFENSE-DATE`.
         epochs: another length of the run.
+        reading: COLO-TRIDE as the "paper" describes it (the default) or as the "released" code trains.
         quick: scale the run down to minutes, for a first look; see `presets.quick`.
         overrides: other values by dotted path, such as {"pgd.steps": 8}.
         data_root: folder that holds the data sets.
@@ -84,6 +86,8 @@ def train(
     if defense is not None and defense != config.defense.name:
         config = with_defense(config, defense)
     config = with_data_root(config, None if data_root is None else str(data_root))
+    if reading is not None:
+        config = with_reading(config, reading)
     if quick:
         config = presets.quick(config)
     changes = {**({} if epochs is None else {"training.epochs": epochs}), **(overrides or {})}
@@ -158,7 +162,7 @@ def evaluate(
         config, network = _run_of(model)
         base = config.evaluation
     if images is not None:
-        gallery, size = _image_set(images, labels), None
+        gallery, size = as_image_set(images, labels), None
     else:
         gallery, size = load_test(config.data), config.data.image_size
     evaluation_settings = _with_settings(base, asked)
@@ -253,30 +257,6 @@ def _with_settings(base: EvaluationSettings, asked: Mapping[str, Any]) -> Evalua
             for one in error.errors(include_url=False)
         )
         raise ConfigurationError("; ".join(lines)) from None
-
-
-def _image_set(images: Any, labels: Any) -> ImageSet:
-    """Tensors, arrays, or a data set of (image, label), as an image set of 8-bit pixels."""
-    if labels is None:
-        pairs = [images[place] for place in range(len(images))]
-        images = np.stack([np.asarray(image) for image, _ in pairs])
-        labels = [int(label) for _, label in pairs]
-    pixels, classes = torch.as_tensor(np.asarray(images)), torch.as_tensor(np.asarray(labels))
-    if pixels.ndim == 3:
-        pixels = pixels[:, None]
-    if pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
-        pixels = pixels.permute(0, 3, 1, 2)
-    if pixels.ndim != 4 or len(pixels) != len(classes):
-        raise DataError(
-            f"images of shape {tuple(pixels.shape)} with {len(classes)} labels cannot be evaluated; give [images, "
-            "channels, height, width] and one label per image"
-        )
-    if pixels.dtype != torch.uint8:
-        low, high = (float(value) for value in pixels.aminmax())
-        if not (low >= 0 and high <= 1):
-            raise DataError(f"pixels lie in {low:.3g} to {high:.3g}, not in [0, 1]; give 8-bit pixels or divide by 255")
-        pixels = (pixels.double() * 255).round().to(torch.uint8)
-    return InMemoryImages("images", pixels, classes)
 
 
 def _device_of_module(module: nn.Module) -> torch.device:

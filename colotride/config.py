@@ -109,8 +109,13 @@ def validated(tree: Any, origin: str) -> RunConfig:
 
 def save_config(config: RunConfig, path: Path) -> None:
     """Write a configuration as YAML, atomically; `load_config` reads an equal one back."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    write_atomically(path, text.encode())
+    write_atomically(path, config_text(config).encode())
+
+
+def config_text(config: RunConfig) -> str:
+    """A configuration as YAML."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return text
 
 
 def load_config(path: Path) -> RunConfig:

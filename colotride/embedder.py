@@ -2,25 +2,19 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
-from pathlib import Path
 
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from colotride.data.augmentation import evaluation_view
-from colotride.data.decoding import decode
+from colotride.data.files import load_pictures
 from colotride.errors import DataError
 from colotride.models import EmbeddingModel, UnitEmbeddings
 from colotride.pgd import frozen
 
 Picture = str | PathLike[str]
-
-DECODERS = 8
-"""Threads that decode image files; Pillow leaves the interpreter free meanwhile."""
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the grey value of a model with one channel (ITU-R 601, as in Pillow)."""
@@ -86,14 +80,9 @@ class Embedder:
         return content.hexdigest()
 
     def _of_files(self, paths: Sequence[Picture], batch_size: int) -> Iterator[Tensor]:
-        with ThreadPoolExecutor(DECODERS) as pool:
-            for start in range(0, len(paths), batch_size):
-                pixels = torch.stack(list(pool.map(self._decode, paths[start : start + batch_size])))
-                yield evaluation_view(pixels, self.image_size)
-
-    def _decode(self, path: Picture) -> UInt8[Tensor, "channels size size"]:
-        pixels = torch.from_numpy(decode(Path(path), self.stored_size, "the images").copy())
-        return pixels if self.channels == 3 else _grey(pixels[None])[0]
+        for start in range(0, len(paths), batch_size):
+            pictures = load_pictures(paths[start : start + batch_size], self.stored_size, self.image_size)
+            yield pictures if self.channels == 3 else _grey(pictures)
 
     def _of_tensor(self, images: Tensor, batch_size: int) -> Iterator[Tensor]:
         if images.ndim != 4 or images.shape[1] not in (1, 3):
@@ -110,7 +99,7 @@ class Embedder:
         if not (low >= 0 and high <= 1):
             raise DataError(f"pixels lie in {low:.3g} to {high:.3g}, not in [0, 1]; give 8-bit pixels or divide by 255")
         if self.channels == 1 and pixels.shape[1] == 3:
-            pixels = (pixels * pixels.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+            pixels = _grey(pixels)
         elif self.channels == 3 and pixels.shape[1] == 1:
             pixels = pixels.expand(-1, 3, -1, -1)
         if pixels.shape[2:] == (self.image_size, self.image_size):
@@ -121,6 +110,5 @@ class Embedder:
         return resized[:, :, edge : edge + self.image_size, edge : edge + self.image_size]
 
 
-def _grey(pixels: UInt8[Tensor, "images three height width"]) -> UInt8[Tensor, "images one height width"]:
-    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
-    return (pixels * weights).sum(dim=1, keepdim=True).round().to(torch.uint8)
+def _grey(pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images 1 height width"]:
+    return (pixels * pixels.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)

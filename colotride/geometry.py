@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 Weighting = Literal["near", "far"]
 WeightGradient = Literal["detached", "through"]
@@ -26,6 +27,18 @@ def distances(
     if metric == "cosine":
         return 1 - (a * b).sum(dim=-1)
     return torch.linalg.vector_norm(a - b, dim=-1)
+
+
+def offset_distances(
+    a: Float[Tensor, "*rows dim"], b: Float[Tensor, "*rows dim"], metric: Metric = "euclidean"
+) -> Float[Tensor, "*rows"]:
+    """Distance of matching rows that has a gradient where they are equal: |a - b + 1e-6|, as in `F.pairwise_distance`.
+
+    An objective that is to move embeddings away from where they start needs it; elsewhere it differs from `distances`
+    by at most 1e-6 sqrt(dim). The cosine distance is half the square, which is the same for unit vectors.
+    """
+    offset = functional.pairwise_distance(a, b)
+    return offset.square() / 2 if metric == "cosine" else offset
 
 
 def distance_matrix(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from colotride.data.folder import SUFFIXES
+from colotride.data.files import SUFFIXES
 from colotride.embedder import Embedder, Picture
 from colotride.errors import DataError, ModelError
 from colotride.io import write_atomically
@@ -119,7 +119,7 @@ class Index:
             ModelError: it was built with another model.
         """
         try:
-            with np.load(Path(path), allow_pickle=False) as content:
+            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as content:
                 about = json.loads(str(content["about"]))
                 index = faiss.deserialize_index(content["index"])
             digest, paths, skipped = about["model"], about["paths"], about["skipped"]

@@ -145,6 +145,9 @@ class PGDSettings(Settings):
     ramp_length: Fraction = Field(default=1.0, gt=0, le=1)
     """Share of the epochs after which the step size is at full strength."""
 
+    ramp_from_zero: bool = False
+    """Grow by e / E from no perturbation in the first epoch (the released code), instead of by (e + 1) / E."""
+
     @model_validator(mode="after")
     def _sizes_fit_the_norm(self) -> "PGDSettings":
         check_sizes(self.norm, epsilon=self.epsilon, step_size=self.step_size)
@@ -154,10 +157,11 @@ class PGDSettings(Settings):
         """The budget of one epoch: alpha_e = alpha ramp(e / E) (Appendix C).
 
         Args:
-            epoch: counted from 0; the ramp sees e + 1, so that the first epoch is perturbed too.
+            epoch: counted from 0; the ramp sees e + 1, so that the first epoch is perturbed too, unless it starts from zero.
             epochs: E, the whole run's.
         """
-        progress = min(1.0, (epoch + 1) / (epochs * self.ramp_length))
+        done = epoch if self.ramp_from_zero else epoch + 1
+        progress = min(1.0, done / (epochs * self.ramp_length))
         strength = {
             "constant": 1.0,
             "linear": progress,

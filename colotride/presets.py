@@ -1,12 +1,14 @@
 """The run of each data set: the paper's and RobRank's values, and ours where neither has any."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from colotride.config import RunConfig
 from colotride.data.settings import DataSettings
 from colotride.defenses import CollapsenessSettings
+from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.models import TWO_CONVOLUTIONS, ModelSettings
 from colotride.pgd import PGDSettings
@@ -126,3 +128,40 @@ def quick(config: RunConfig) -> RunConfig:
     }
     small = {"data.stored_size": 72, "data.image_size": 64} if data.image_size > 64 else {}
     return config.with_values(few | small)
+
+
+READINGS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {
+        "collapseness.weighting": "near",
+        "collapseness.weight_gradient": "detached",
+        "pgd.ramp_from_zero": False,
+        "defense.anchor_hardness_term": "raise",
+        "defense.candidate_assist": True,
+        "defense.top_ranked_batches": "anchor",
+    },
+    "released": {
+        "collapseness.weighting": "far",
+        "collapseness.weight_gradient": "through",
+        "pgd.ramp_from_zero": True,
+        "defense.anchor_hardness_term": "released",
+        "defense.candidate_assist": False,
+        "defense.top_ranked_batches": "all",
+    },
+}
+"""COLO-TRIDE as the paper describes it and as its authors' released code trains, where the two differ."""
+
+
+def with_reading(config: RunConfig, reading: str) -> RunConfig:
+    """The same run of COLO-TRIDE by one of its two readings, "paper" or "released"; each setting remains one of its own.
+
+    Raises:
+        ConfigurationError: no such reading, or the run has another defense.
+    """
+    if reading not in READINGS:
+        raise ConfigurationError(f"no reading {reading!r}; there are {', '.join(READINGS)}")
+    if config.defense.name != "colo-tride":
+        raise ConfigurationError(
+            f"a reading is one of colo-tride, the run's defense is {config.defense.name}; leave --reading out, or "
+            "choose --defense colo-tride"
+        )
+    return config.with_values(READINGS[reading])

@@ -108,9 +108,11 @@ class DatasetReader:
     """How a data set is read, and how one trains on it."""
 
     read: Callable[..., Any]
-    """Takes the data root and the stored size; returns a `data.source.Source`."""
+    """Takes the data root and the stored size; returns a `data.base.Source`."""
     recommended: Mapping[str, Any] = field(default_factory=dict)
     """Settings by dotted path, on top of those for photographs."""
+    bundled: bool = False
+    """Whether the images come with an installed package, so that the data root does not matter."""
 
 
 DEFENSES: Registry[Any] = Registry("defense", "colotride.defenses")
@@ -193,20 +195,23 @@ def register_loss(name: str) -> Callable[[Member], Member]:
     return register
 
 
-def register_dataset(name: str, *, recommended: Mapping[str, Any] | None = None) -> Callable[[Member], Member]:
+def register_dataset(
+    name: str, *, recommended: Mapping[str, Any] | None = None, bundled: bool = False
+) -> Callable[[Member], Member]:
     """Register a function that reads a data set: it takes the data root and the stored size, and returns a `Source`.
 
     Args:
         name: for `data.name`, `--dataset` and `ct.train(name)`.
         recommended: settings by dotted path ("data.stored_size") with which one trains on it, on top of those for
             photographs.
+        bundled: whether the images come with an installed package, so that the data root does not matter.
 
     Raises:
         ConfigurationError: the name is taken.
     """
 
     def register(member: Member) -> Member:
-        DATASETS.register(name, DatasetReader(member, recommended or {}))  # type: ignore[arg-type]
+        DATASETS.register(name, DatasetReader(member, recommended or {}, bundled))  # type: ignore[arg-type]
         return member
 
     return register

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from colotride.data.archives import ARCHIVES, Holding
+from colotride.data.archives import ARCHIVES, DatasetArchives
 from tests.layouts import make_cars, make_cub, make_fashion_mnist, make_sop
 
 MAKERS = {"cub": make_cub, "cars": make_cars, "sop": make_sop, "fashion-mnist": make_fashion_mnist}
@@ -87,7 +87,7 @@ def serving(files: dict[str, bytes], *faults: str) -> Iterator[Server]:
             thread.join()
 
 
-def archives_of(name: str, folder: Path) -> tuple[Holding, dict[str, bytes]]:
+def archives_of(name: str, folder: Path) -> tuple[DatasetArchives, dict[str, bytes]]:
     """A tiny data set in the archives of the real one: the table's entry with their checksums, and the files."""
     MAKERS[name](folder)
     files = {}
@@ -102,7 +102,7 @@ def archives_of(name: str, folder: Path) -> tuple[Holding, dict[str, bytes]]:
     return described(name, files), files
 
 
-def described(name: str, files: dict[str, bytes]) -> Holding:
+def described(name: str, files: dict[str, bytes]) -> DatasetArchives:
     """The table's entry of a data set with the checksums and sizes of these files."""
     holding = ARCHIVES[name]
     return replace(

@@ -3,7 +3,7 @@ import yaml
 
 from colotride.config import RunConfig, load_config, save_config
 from colotride.errors import ConfigurationError
-from colotride.presets import preset
+from colotride.presets import READINGS, preset, with_defense, with_reading
 
 NAMES = ["digits", "fashion-mnist", "cub", "cars", "sop"]
 
@@ -122,3 +122,18 @@ def test_a_configuration_survives_json_with_a_folder_and_with_an_address(root):
     assert again == config
     assert str(again.data.root) == root
     assert isinstance(again.data.root, str) == ("://" in root)
+
+
+def test_the_released_reading_is_one_switch_over_settings_of_their_own():
+    paper, released = preset("cub"), with_reading(preset("cub"), "released")
+    assert with_reading(paper, "paper") == paper
+    changed = {path for path, value in READINGS["released"].items() if value != READINGS["paper"][path]}
+    assert changed == set(READINGS["paper"]) == set(READINGS["released"])
+    assert (released.collapseness.weighting, released.collapseness.weight_gradient) == ("far", "through")
+    assert released.pgd.budget(0, 10).step_size == 0
+    assert with_reading(released, "paper") == paper
+    assert released.with_values({"collapseness.weighting": "near"}).pgd.ramp_from_zero
+    with pytest.raises(ConfigurationError, match="no reading 'mine'; there are paper, released"):
+        with_reading(paper, "mine")
+    with pytest.raises(ConfigurationError, match="a reading is one of colo-tride, the run's defense is natural"):
+        with_reading(with_defense(paper, "natural"), "released")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from colotride import geometry
+from colotride.geometry import distances, offset_distances
 from tests.toys import chord, on_circle
 
 
@@ -115,3 +116,15 @@ def test_relative_shift_counts_in_units_of_the_positive_distance():
     shift = geometry.distances(on_circle(60, 60), on_circle(0, 120))
     got = geometry.relative_shift(shift, torch.tensor([0.5, 0.5]))
     assert got.item() == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_the_offset_distance_has_a_gradient_at_zero_and_is_the_plain_one_elsewhere(metric):
+    a, b = on_circle(0, 30, 90), on_circle(40, 80, 270)
+    torch.testing.assert_close(offset_distances(a, b, metric), distances(a, b, metric), atol=5e-6, rtol=0)
+    same = a.clone().requires_grad_()
+    offset_distances(same, a, metric).sum().backward()
+    assert (same.grad.abs() > 0).all()
+    plain = a.clone().requires_grad_()
+    distances(plain, a).sum().backward()
+    assert (plain.grad == 0).all()

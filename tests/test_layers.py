@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    ["errors", "settings", "io", "markdown", "randomness", "registry", "devices"],
+    ["errors", "settings", "io", "randomness", "registry", "remote", "markdown", "devices"],
     ["geometry", "distributed.shards"],
     ["losses", "mining", "folding", "models", "pgd", "training.optimizer"],
     ["data", "defenses", "training.health", "training.records", "training.checkpoint", "training.remote_copy"],
@@ -20,7 +20,7 @@ FLOORS = [
     ["reproduction"],
     ["tracking"],
     ["distributed"],
-    ["api"],
+    ["embedder", "index", "testing", "api"],
     ["tune", "cli"],
     ["__main__"],
 ]

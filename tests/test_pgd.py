@@ -150,3 +150,8 @@ def test_sizes_may_be_written_as_fractions():
     assert PGDSettings(epsilon="8/255").epsilon == 8 / 255
     with pytest.raises(ValueError, match="8/0"):
         PGDSettings(epsilon="8/0")
+
+
+def test_a_ramp_from_zero_leaves_the_first_epoch_unperturbed():
+    pgd = PGDSettings(step_size=0.1, ramp="linear", ramp_from_zero=True)
+    assert [pgd.budget(e, 4).step_size for e in range(4)] == pytest.approx([0, 0.025, 0.05, 0.075])

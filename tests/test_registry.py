@@ -15,7 +15,7 @@ PLUGIN = """
     from typing import Literal
 
     import torch
-    from colotride.data.splits import digits
+    from colotride.data.digits import digits
     from colotride.defenses import DefenseSettings, Perturbation, TripletDefense
     from colotride.registry import register_dataset, register_defense, register_loss, register_miner
 

@@ -19,7 +19,7 @@ from colotride.io import write_atomically
 from colotride.models import build_model
 from colotride.presets import preset, with_data_root, with_defense
 from colotride.tracking.export import Tracker, default_uri
-from colotride.tune.callbacks import SEARCH, MLflowCallback
+from colotride.tune.callbacks import MLflowCallback
 from colotride.tune.final_evaluation import (
     BEST,
     Finalist,
@@ -61,6 +61,8 @@ class SearchResult:
     """MLflow's store."""
     model: str | None = None
     """Name of the winner's model in MLflow."""
+    mlflow_page: str = "http://127.0.0.1:5000"
+    """Address of MLflow's page with all runs and their scores."""
 
     @property
     def ranked(self) -> list[TrialRecord]:
@@ -127,7 +129,7 @@ def search(
         dataset: a data set whose preset the trials vary, the path of a YAML configuration, or a `RunConfig`.
         trials: configurations to try, the default included.
         defense: replaces the configuration's by another one with its defaults.
-        directory: of the search; None for runs/search/<data set>-<date>.
+        directory: of the search; None for `runs/search/DATASET-DATE`.
         overrides: settings of the run by dotted path, such as {"training.epochs": 4}.
         data_root: folder that holds the data sets.
         groups: search more: margins, learning-rate, weighting, readings, phases, mining, intra-class.
@@ -189,7 +191,7 @@ def execute(plan: SearchPlan, folder: Path, console: Console) -> SearchResult:
     finalists: list[Finalist] = []
 
     def result(*, complete: bool, model: str | None = None) -> SearchResult:
-        return SearchResult(folder, plan, study.records(), finalists, complete, tracker.uri, model)
+        return SearchResult(folder, plan, study.records(), finalists, complete, tracker.uri, model, tracker.page)
 
     def interrupted() -> SearchResult:
         mlflow.pause()
@@ -206,7 +208,7 @@ def execute(plan: SearchPlan, folder: Path, console: Console) -> SearchResult:
             with console.status("Verdict") as status:
                 tell = status.update if console.is_terminal else lambda text: console.print(text, soft_wrap=True)
                 finalists += evaluate_finalists(plan, folder, ranked, resources, at_once, mlflow, tell)
-        artifacts = _write_results(plan, folder, study.records(), ranked, finalists, mlflow_link(tracker))
+        artifacts = _write_results(plan, folder, study.records(), ranked, finalists, tracker.page)
         model = register_winner(finalists, plan.objectives[0], mlflow)
     except KeyboardInterrupt:
         return interrupted()
@@ -240,13 +242,6 @@ def prepare(plan: SearchPlan, console: Console) -> tuple[TrialResources, int]:
         console.print(f"[yellow]warning:[/yellow] {line}", highlight=False, soft_wrap=True)
     start_ray()
     return resources, capacity(resources, machines())
-
-
-def mlflow_link(tracker: Tracker) -> str:
-    """Where MLflow shows the runs: the server's page, or that of `make ui` for a local store."""
-    server = tracker.uri.rstrip("/") if tracker.uri.startswith("http") else "http://127.0.0.1:5000"
-    run = tracker.run_id(SEARCH)
-    return server if run is None else f"{server}/#/search?searchFilter=tags.mlflow.parentRunId%20%3D%20%22{run}%22"
 
 
 def save_trials(records: Sequence[TrialRecord], path: Path) -> None:

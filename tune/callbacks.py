@@ -4,10 +4,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from colotride.config import RunConfig
+from colotride.config import RunConfig, config_text
 from colotride.evaluation.results import Evaluation
-from colotride.tracking.export import TEST_STEP, Tracker, watch
-from colotride.tracking.names import dataset_of, epoch_metrics, final_metrics, flat_parameters, run_tags, test_metrics
+from colotride.tracking.export import Tracker
+from colotride.tracking.names import (
+    CONFIG_FILE,
+    DESCRIPTION_TAG,
+    dataset_of,
+    epoch_metrics,
+    parameter_text,
+    run_parameters,
+    run_tags,
+    test_metrics,
+    val_metrics,
+)
+from colotride.tracking.runs import watch
 from colotride.training.records import EpochRecord
 from colotride.tune.plan import SearchPlan
 from colotride.tune.records import TrialRecord
@@ -31,13 +42,13 @@ class TrialCallback(Protocol):
 
 
 class MLflowCallback:
-    """Writes a search into MLflow as it goes; a `TrialCallback`. What it is told twice, it writes once."""
+    """Records a search while it runs; a `TrialCallback`. What is reported twice is recorded once."""
 
     def __init__(self, tracker: Tracker, name: str, plan: SearchPlan) -> None:
-        """Begin the search's run, or go on with it.
+        """Start the search's run, or continue it.
 
         Args:
-            tracker: of the search's folder.
+            tracker: of the search's directory.
             name: of the search.
             plan: of the search.
         """
@@ -49,18 +60,15 @@ class MLflowCallback:
             "stopping": plan.stopping,
             "sampler_seed": str(plan.seed),
         }
-        tracker.start(
-            SEARCH,
-            name,
-            parameters=flat_parameters(plan.base) | parameters,
-            tags=self._tags(plan.base, "search"),
-            dataset=dataset_of(plan.base),
-        )
+        tags = self._tags(plan.base, "search") | {DESCRIPTION_TAG: self._description()}
+        self._start(SEARCH, name, plan.base, run_parameters(plan.base) | parameters, tags, parent=None)
         self._system = watch(tracker, SEARCH)
 
     def started(self, record: TrialRecord) -> None:
-        """Begin the child run of a trial, with all its settings."""
-        self._start(_key(record), f"trial {record.number}", record.config, self._tags(record.config, "trial"))
+        """Start the child run of a trial; its parameters are the values that were searched."""
+        parameters = {name: parameter_text(value) for name, value in record.values.items()}
+        name, tags = f"trial {record.number}", self._tags(record.config, "trial")
+        self._start(_key(record), name, record.config, parameters, tags)
 
     def reported(self, record: TrialRecord) -> None:
         """Add the epochs of a trial to its curves."""
@@ -71,7 +79,7 @@ class MLflowCallback:
         """Close the child run of a trial with its final scores, or with the reason why there are none."""
         known = {"epochs": float(record.epoch), "seconds": record.seconds, "million_passes": record.cost}
         # What a stopped trial had reached was measured with less: under the same name it would look better than it is.
-        scores = final_metrics(record.scores) if record.status == "finished" else {}
+        scores = val_metrics(record.scores) if record.status == "finished" else {}
         self._tracker.metrics(_key(record), scores | known, record.epoch)
         self._tracker.tags(_key(record), {"status": record.status, "reason": record.reason})
         self._tracker.end(_key(record), failed=record.status not in ("finished", "stopped"))
@@ -85,24 +93,24 @@ class MLflowCallback:
             history: of its training.
             evaluation: on the test side.
         """
-        key, scores = f"verdict/{name}", evaluation.scores()
-        self._start(key, f"verdict: {name}", config, {**self._tags(config, "verdict"), "status": "finished"})
+        key, tags = f"verdict/{name}", self._tags(config, "verdict") | {"status": "finished"}
+        self._start(key, f"verdict: {name}", config, run_parameters(config), tags)
+        self._tracker.metrics(key, test_metrics(evaluation.scores()))
         for epoch in history:
             self._tracker.metrics(key, epoch_metrics(epoch), epoch.epoch)
-        self._tracker.metrics(key, test_metrics(scores))
-        self._tracker.metrics(key, final_metrics(scores), TEST_STEP)
         self._tracker.end(key)
 
     def register(self, name: str, folder: Path, scores: Mapping[str, float]) -> str:
         """Register the model of a run of the final evaluation; returns the name under which it is found.
 
         Args:
-            name: of the run, as `evaluated` was told.
+            name: of the run, as in `evaluated`.
             folder: of the run.
             scores: on the test side.
         """
         model = f"colotride-{self._plan.base.data.name}"
-        self._tracker.register(f"verdict/{name}", folder, model, scores)
+        description = f"Winner of search {self._name} ({name}): {_listed(scores)} on the test classes."
+        self._tracker.register(f"verdict/{name}", folder, model, scores, description)
         return model
 
     def close(
@@ -114,30 +122,55 @@ class MLflowCallback:
             best: scores of the best trial.
             artifacts: files below the search's folder.
             folder: of the search.
-            failed: whether it ended by an error.
+            failed: whether it ended with an error.
         """
         self._system.stop()
-        self._tracker.metrics(SEARCH, final_metrics(best))
+        self._tracker.metrics(SEARCH, val_metrics(best))
         for path in artifacts:
             below = path.relative_to(folder).parent.as_posix()
             self._tracker.artifact(SEARCH, path, None if below == "." else below)
-        self._tracker.tags(SEARCH, {"status": "failed" if failed else "finished"})
+        found = f"\n\nBest trial: {_listed(best)} on the held-out classes." if best else ""
+        pages = [f"`{path.name}`" for path in artifacts if path.suffix in (".html", ".yaml")]
+        found += f" Among the artifacts: {', '.join(pages)}." if pages else ""
+        status = "failed" if failed else "finished"
+        self._tracker.tags(SEARCH, {"status": status, DESCRIPTION_TAG: self._description() + found})
         self._tracker.end(SEARCH, failed=failed)
         self._tracker.close()
 
     def pause(self) -> None:
-        """Send what there is; the search goes on another time."""
+        """Send what there is; the search is continued another time."""
         self._system.stop()
         self._tracker.tags(SEARCH, {"status": "interrupted"})
         self._tracker.close()
 
-    def _start(self, key: str, name: str, config: RunConfig, tags: Mapping[str, str]) -> None:
-        self._tracker.start(
-            key, name, parameters=flat_parameters(config), tags=tags, parent=SEARCH, dataset=dataset_of(config)
+    def _start(
+        self,
+        key: str,
+        name: str,
+        config: RunConfig,
+        parameters: Mapping[str, str],
+        tags: Mapping[str, str],
+        parent: str | None = SEARCH,
+    ) -> None:
+        dataset = dataset_of(config)
+        if self._tracker.start(key, name, parameters=parameters, tags=tags, parent=parent, dataset=dataset):
+            self._tracker.text(key, CONFIG_FILE, config_text(config))
+
+    def _description(self) -> str:
+        plan = self._plan
+        return (
+            f"Search over {plan.trials} configurations of {plan.base.defense.name} on {plan.base.data.name} for the "
+            f"highest {' and '.join(plan.objectives)} on classes held out from training (sampler: {plan.sampler}, "
+            f"early stopping: {plan.stopping}). Every trial is a child run whose parameters are the searched values; "
+            "to compare trials, select them and press Compare."
         )
 
     def _tags(self, config: RunConfig, kind: str) -> dict[str, str]:
-        return run_tags(config, kind) | {"search": self._name}
+        return run_tags(config, kind) | {"search": self._name, "status": "running"}
+
+
+def _listed(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {scores[name]:.1f}" for name in ("ARS", "ERS", "R@1") if name in scores)
 
 
 def _key(record: TrialRecord) -> str:

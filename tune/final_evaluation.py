@@ -13,14 +13,11 @@ from colotride.config import RunConfig
 from colotride.data.base import ImageSet
 from colotride.data.splits import load_splits
 from colotride.devices import device_of
-from colotride.distributed.ray_cluster import on_workers
-from colotride.distributed.ray_train import train_on_workers
+from colotride.distributed.launch import evaluation_executor, prepare_training
 from colotride.evaluation.evaluator import evaluate
 from colotride.evaluation.results import Evaluation, load_evaluation, save_evaluation
 from colotride.training.records import EpochRecord
-from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.runs import load_run
-from colotride.training.trainer import Trainer
 from colotride.tune.callbacks import MLflowCallback
 from colotride.tune.plan import SearchPlan
 from colotride.tune.records import SHOWN_SCORES, TrialRecord
@@ -154,13 +151,11 @@ def train_and_evaluate(config: RunConfig, directory: Path, resources: TrialResou
     torch.set_num_threads(resources.cpus)
     config = config.with_values({"data.hold_out_validation": False})
     workers, executor = resources.workers, None
-    device = torch.device("cpu") if workers is not None else device_of(resources.device)
-    if workers is None:
-        outcome = Trainer(config, load_splits(config.data).train, None, device=device, directory=directory).run()
-    else:
-        outcome = train_on_workers(config, workers, directory, checkpoint_policy=CheckpointPolicy())
+    outcome = prepare_training(config, directory, device=resources.device, workers=workers)()
+    if workers is not None:
         load = partial(_model_and_images, directory)
-        executor = on_workers(load, workers.most, gpus=float(workers.gpu), cpus=workers.cpus)
+        executor = evaluation_executor(load, workers.most, gpus=float(workers.gpu), cpus=workers.cpus)
+    device = torch.device("cpu") if workers is not None else device_of(resources.device)
     known = directory / "evaluation"
     if (known / "evaluation.json").is_file():
         return FinalRun(outcome.status, outcome.reason, outcome.history, load_evaluation(known))

@@ -1,6 +1,7 @@
 """The charts of a search for the page: they answer to the pointer, and need neither a network nor WebGL."""
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 import optuna
@@ -67,6 +68,11 @@ def _optuna_figure(chart: Chart) -> go.Figure:
         for trace, name in zip(figure.data, names, strict=False):
             trace.marker.update(color=COLOURS[name], showscale=False, size=8)
         figure.update_layout(showlegend=False)
+    if chart.function == "plot_slice":
+        # Beside each other on a narrow screen, long names would run into one another.
+        figure.for_each_xaxis(
+            lambda axis: axis.update(title_text="<br>".join(wrap(axis.title.text.replace("_", " "), 12)))
+        )
     return _transposed(figure, chart.study) if chart.function == "plot_parallel_coordinate" else figure
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -41,11 +40,7 @@ def run_trials(
         callbacks: told of every trial.
         trial: what each does, in its own process; see `run_trial`.
     """
-    plan = study.plan
-
-    def trainable(given: dict[str, Any]) -> None:
-        trial(given[RECORD], plan, resources, folders)
-
+    trainable = tune.with_parameters(trial, plan=study.plan, resources=resources, folders=folders)
     tuner = tune.Tuner(
         tune.with_resources(
             trainable,
@@ -125,7 +120,7 @@ class StudyScheduler(FIFOScheduler):
         super().__init__()
         self._study = study
 
-    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Take note of an epoch."""
         return TrialScheduler.STOP if self._study.report(result[RECORD]) else TrialScheduler.CONTINUE
 

@@ -46,7 +46,7 @@ def show_summary(console: Console, result: SearchResult) -> None:
         console.print(f"Use it      models:/{result.model}/latest, the winner's model in MLflow", highlight=False)
     local = result.tracking_uri == absolute(DEFAULT_URI)
     opened = "make ui" if local else f"mlflow ui --backend-store-uri {result.tracking_uri}"
-    console.print(f"Compare     {opened}, then http://127.0.0.1:5000", soft_wrap=True)
+    console.print(f"Compare     {opened}, then {result.mlflow_page}", soft_wrap=True)
 
 
 def as_json(result: SearchResult) -> dict[str, Any]:

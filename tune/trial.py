@@ -1,16 +1,15 @@
 """One trial: the trainer on the training side without its validation part, judged on that part as it goes."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from ray import tune
 
-from colotride.data.splits import load_splits
-from colotride.devices import device_of
-from colotride.distributed.ray_train import train_on_workers
+from colotride.distributed.launch import prepare_training
 from colotride.errors import WorkerError
 from colotride.training.records import EpochRecord, Outcome
-from colotride.training.trainer import Trainer
 from colotride.tune.plan import SearchPlan
 from colotride.tune.records import MILLION, OUT_OF_MEMORY, TrialRecord
 from colotride.tune.resources import TrialFolders, TrialResources
@@ -19,13 +18,13 @@ RECORD = "record"
 """Key of the trial's record in what Ray carries."""
 
 
-def run_trial(record: TrialRecord, plan: SearchPlan, resources: TrialResources, folders: TrialFolders) -> None:
+def run_trial(given: Mapping[str, Any], plan: SearchPlan, resources: TrialResources, folders: TrialFolders) -> None:
     """Train a trial's configuration and report its record to Ray Tune after every validated epoch.
 
     Epochs that an earlier process trained are read from the trial's checkpoint and reported again.
 
     Args:
-        record: of the trial, as it was drawn.
+        given: by `StudySearcher.suggest`; holds the record of the trial, as it was drawn.
         plan: of the search.
         resources: of the trial.
         folders: where it keeps its checkpoints.
@@ -33,32 +32,15 @@ def run_trial(record: TrialRecord, plan: SearchPlan, resources: TrialResources, 
     Raises:
         ColoTrideError: whatever the trainer raises; running out of GPU memory is reported instead.
     """
+    record: TrialRecord = given[RECORD]
     folder, policy = folders.of(record.number)
     report = TrialReport(dataclasses.replace(record, status="running", reason="", history=()), plan)
     try:
-        if resources.workers is not None:
-            outcome = train_on_workers(
-                record.config,
-                resources.workers,
-                folder,
-                checkpoint_policy=policy,
-                on_epoch=report.epoch,
-                should_stop=lambda: report.spent,
-            )
-        else:
-            torch.set_num_threads(resources.cpus)
-            splits, device = load_splits(record.config.data), device_of(resources.device)
-            trainer = Trainer(
-                record.config,
-                splits.train,
-                splits.validation,
-                device=device,
-                directory=folder,
-                checkpoint_policy=policy,
-            )
-            for known in trainer.history:
-                report.epoch(known)
-            outcome = trainer.run(on_epoch=report.epoch, should_stop=lambda: report.spent)
+        torch.set_num_threads(resources.cpus)
+        train = prepare_training(
+            record.config, folder, device=resources.device, workers=resources.workers, checkpoint_policy=policy
+        )
+        outcome = train(on_epoch=report.epoch, should_stop=lambda: report.spent)
     except (torch.OutOfMemoryError, WorkerError) as error:
         if isinstance(error, WorkerError) and "OutOfMemory" not in str(error):
             raise

@@ -13,7 +13,7 @@ from colotride.cli.options.search import Search
 from colotride.cli.options.train import Train
 from colotride.config import RunConfig, load_config
 from colotride.errors import ConfigurationError
-from colotride.presets import preset, quick, with_data_root, with_defense
+from colotride.presets import preset, quick, with_data_root, with_defense, with_reading
 from colotride.registry import load_plugin
 
 NOTHING = ("none", "null")
@@ -37,6 +37,8 @@ def run_config(options: Train | Search) -> RunConfig:
     if options.defense and options.defense != config.defense.name:
         config = with_defense(config, options.defense)
     config = with_data_root(config, options.data_root or os.environ.get("COLOTRIDE_DATA") or None)
+    if isinstance(options, Train) and options.reading:
+        config = with_reading(config, options.reading)
     if options.quick:
         config = quick(config)
     if options.plugin:

@@ -14,9 +14,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from colotride.cli.options.download import Download
 from colotride.data.archives import ARCHIVES, DownloadableName
+from colotride.data.cache import CachedImages
 from colotride.data.download import download
-from colotride.data.preparation import local_root, prepare_set
-from colotride.data.store import StoredImages
+from colotride.data.splits import local_root, prepare_dataset
 from colotride.presets import preset
 
 
@@ -27,10 +27,11 @@ def main(command: Download) -> int:
     if command.stored_size is not None and command.stored_size >= 1:
         size["data.image_size"] = command.stored_size
     settings = preset(command.dataset).with_values({"data.root": command.data_root, **size}).data
-    if command.dataset != "folder" and command.dataset != "manifest":
-        _fetch(command.dataset, local_root(settings), command, console)
-    for images in prepare_set(settings, verify=command.verify, address=command.push).values():
-        if isinstance(images, StoredImages):
+    public = next((name for name in ARCHIVES if name == command.dataset), None)
+    if public is not None:
+        _fetch(public, local_root(settings), command, console)
+    for images in prepare_dataset(settings, verify=command.verify, address=command.push).values():
+        if isinstance(images, CachedImages):
             _tell(console, f"{images.name}: {len(images):,} images are stored in {images.path}")
     if command.push:
         _tell(console, f"{command.dataset} is at {command.push}: give that as --data-root")

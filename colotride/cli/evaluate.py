@@ -32,9 +32,9 @@ from colotride.data.base import ImageSet
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_test
 from colotride.devices import device_of
+from colotride.distributed.launch import evaluation_executor
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
-from colotride.evaluation.chunks import RunChunks
 from colotride.evaluation.evaluator import CleanEvaluation, evaluate_attacks, evaluate_clean
 from colotride.evaluation.examples import retrieval_examples
 from colotride.evaluation.report import write_report
@@ -90,7 +90,7 @@ def main(command: Evaluate) -> int:
             device=device,
             progress=report,
         )
-        executor = _workers(subject, command) if command.workers > 1 else None
+        executor = evaluation_executor(subject.load, command.workers, gpus=command.gpus_per_worker)
         partial_results = output / "partial"
         try:
             result = evaluate_attacks(
@@ -188,13 +188,6 @@ def load_model(spec: str) -> nn.Module:
 
         return ExternalModel(load_registered(spec, default_uri()), spec)
     return load_run(path)[1] if path.is_dir() else load_external_model(spec)
-
-
-def _workers(subject: Subject, command: Evaluate) -> RunChunks:
-    # Ray is an extra, takes seconds to import, and one process does without it.
-    from colotride.distributed.ray_cluster import on_workers
-
-    return on_workers(subject.load, command.workers, gpus=command.gpus_per_worker)
 
 
 def _sanity(

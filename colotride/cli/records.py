@@ -9,7 +9,7 @@ from rich.console import Console
 from colotride.config import RunConfig
 
 if TYPE_CHECKING:
-    from colotride.tracking.export import RunRecord
+    from colotride.tracking.runs import RunRecord
 
 
 def begin_record(directory: Path, config: RunConfig, uri: str | None, console: Console) -> "RunRecord | None":
@@ -23,7 +23,7 @@ def begin_record(directory: Path, config: RunConfig, uri: str | None, console: C
     """
     if not _installed(console):
         return None
-    from colotride.tracking.export import RunRecord
+    from colotride.tracking.runs import RunRecord
 
     return RunRecord.open(directory, config, uri)
 
@@ -32,14 +32,17 @@ def existing_record(directory: Path, console: Console) -> "RunRecord | None":
     """The record that a run's directory has, None where it has none or MLflow is not installed."""
     if not (directory / "mlflow").is_dir() or not _installed(console):
         return None
-    from colotride.tracking.export import RunRecord
+    from colotride.tracking.runs import RunRecord
 
     return RunRecord.existing(directory)
 
 
 def _installed(console: Console) -> bool:
-    # Every import of MLflow takes seconds, so that it is looked for and imported only where it is wanted.
-    found = find_spec("mlflow") is not None
+    # Importing MLflow takes seconds: it is looked for first, and imported only where it is wanted.
+    try:
+        found = find_spec("mlflow") is not None
+    except ModuleNotFoundError:
+        found = False
     if not found:
         console.print(
             "Not recorded in MLflow: it is not installed; pip install 'colotride[tracking]'",

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from colotride.cli.options.reproduce import Reproduce
-from colotride.config import RunConfig
+from colotride.config import RunConfig, config_text
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_splits
 from colotride.distributed.ray_cluster import machines, start_ray
@@ -28,8 +28,8 @@ from colotride.reproduction.appendix_a import draw_ratios, shifts_at
 from colotride.reproduction.experiments import Row, rows_of
 from colotride.reproduction.figures import PANELS, draw_curves
 from colotride.reproduction.results import LAST_EPOCH, SeedResult, comma_separated, markdown, short_table, summarise
-from colotride.tracking.export import TEST_STEP, Tracker, default_uri
-from colotride.tracking.names import dataset_of, epoch_metrics, final_metrics, flat_parameters, run_tags, test_metrics
+from colotride.tracking.export import Tracker, default_uri
+from colotride.tracking.names import CONFIG_FILE, dataset_of, epoch_metrics, run_parameters, run_tags, test_metrics
 from colotride.training.records import EpochRecord
 from colotride.training.run_directory import config_digest
 from colotride.tune.final_evaluation import FinalRun, train_and_evaluate_each
@@ -174,13 +174,13 @@ def _record(job: Job, one: FinalRun, command: Reproduce, tracker: Tracker) -> No
     tags = run_tags(job.config, "reproduce") | {"reproduces": command.what, "status": one.status}
     name = f"{job.row.label} seed {job.config.seed}"
     key = f"{command.what}/{name}"
-    parameters, dataset = flat_parameters(job.config), dataset_of(job.config)
-    tracker.start(key, name, parameters=parameters, tags=tags, parent=command.what, dataset=dataset)
+    parameters, dataset = run_parameters(job.config), dataset_of(job.config)
+    if tracker.start(key, name, parameters=parameters, tags=tags, parent=command.what, dataset=dataset):
+        tracker.text(key, CONFIG_FILE, config_text(job.config))
     for epoch in one.history:
         tracker.metrics(key, epoch_metrics(epoch), epoch.epoch)
     if one.evaluation:
         tracker.metrics(key, test_metrics(one.evaluation.scores()))
-        tracker.metrics(key, final_metrics(one.evaluation.scores()), TEST_STEP)
     tracker.end(key)
 
 

@@ -12,9 +12,9 @@ Examples:
 import signal
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -22,13 +22,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from colotride.cli.configuration import run_config
 from colotride.cli.options.train import Train
 from colotride.cli.records import begin_record
-from colotride.config import RunConfig
-from colotride.data.splits import load_splits
-from colotride.devices import device_of
+from colotride.distributed.launch import prepare_training
 from colotride.training.checkpoint import CHECKPOINTS, checkpoints_in
-from colotride.training.records import EpochRecord, Outcome
-from colotride.training.run_directory import CheckpointPolicy, RunFolder
-from colotride.training.trainer import Trainer
+from colotride.training.records import EpochRecord
+from colotride.training.run_directory import CheckpointPolicy
+
+if TYPE_CHECKING:
+    from colotride.distributed.ray_train import Workers
 
 
 def main(command: Train) -> int:
@@ -43,10 +43,14 @@ def main(command: Train) -> int:
     console = Console(stderr=True)
     if checkpoints_in(directory / CHECKPOINTS):
         console.print(f"Resuming {directory}")
-    if command.workers is None:
-        train = _here(command, config, directory, checkpoint_policy)
-    else:
-        train = _there(command, command.workers, config, directory, checkpoint_policy)
+    train = prepare_training(
+        config,
+        directory,
+        device=command.device,
+        workers=_workers(command),
+        checkpoint_policy=checkpoint_policy,
+        max_failures=command.max_failures,
+    )
     record = begin_record(directory, config, command.tracking_uri, console) if command.track else None
     with _progress(console) as progress, StopOnSignals() as stopped:
         task = progress.add_task("starting", total=None)
@@ -71,37 +75,13 @@ def main(command: Train) -> int:
     return 0 if outcome.status == "finished" else 1
 
 
-def _here(
-    command: Train, config: RunConfig, directory: Path, checkpoint_policy: CheckpointPolicy
-) -> Callable[..., Outcome]:
-    splits, device = load_splits(config.data), device_of(command.device)
-    trainer = Trainer(
-        config, splits.train, splits.validation, device=device, directory=directory, checkpoint_policy=checkpoint_policy
-    )
-    return trainer.run
-
-
-def _there(
-    command: Train, workers: str, config: RunConfig, directory: Path, checkpoint_policy: CheckpointPolicy
-) -> Callable[..., Outcome]:
+def _workers(command: Train) -> "Workers | None":
+    if command.workers is None:
+        return None
     # Ray takes seconds to import, and a machine without it can train all the same.
-    from colotride.distributed.ray_cluster import start_ray
-    from colotride.distributed.ray_train import Workers, train_on_workers
+    from colotride.distributed.ray_train import Workers
 
-    wanted = Workers.parse(workers, gpu=command.gpu, cpus=command.cpus_per_worker)
-    load_splits(config.data)
-    start_ray()
-    wanted.check()
-    # Begins the folder, or refuses one of another run before any worker has come up.
-    RunFolder(directory, config, checkpoint_policy).open()
-    return partial(
-        train_on_workers,
-        config,
-        wanted,
-        directory,
-        checkpoint_policy=checkpoint_policy,
-        max_failures=command.max_failures,
-    )
+    return Workers.parse(command.workers, gpu=command.gpu, cpus=command.cpus_per_worker)
 
 
 def epoch_line(record: EpochRecord) -> str:

@@ -1,4 +1,4 @@
-"""Where the public image sets are to be had: addresses, sizes and checksums of their archives."""
+"""Archives of the public image sets: addresses, sizes and checksums."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ class Archive:
     url: str
     md5: str
     size: int | None = None
-    """Bytes, where they are known: only for servers that do not say how much they send."""
+    """Bytes, where known; used for servers that do not send a length."""
     into: str = "."
     """Folder below the data root into which a .tgz or .zip is unpacked; any other file is put there as it is."""
 
     @property
     def name(self) -> str:
-        """The file's name, under which a mirror has it too."""
+        """The file's name, which is the same on a mirror."""
         return self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
-class Holding:
-    """A data set as its authors hand it out."""
+class DatasetArchives:
+    """A data set as its authors distribute it."""
 
     folder: str
-    """What its archives make below the data root."""
+    """Folder below the data root that the archives unpack to."""
     archives: tuple[Archive, ...]
 
 
@@ -39,23 +39,23 @@ CVGL = "http://ftp.cs.stanford.edu/cs/cvgl"
 ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 RAW = "FashionMNIST/raw"
 
-ARCHIVES: Mapping[DownloadableName, Holding] = {
-    "cub": Holding(
+ARCHIVES: Mapping[DownloadableName, DatasetArchives] = {
+    "cub": DatasetArchives(
         "CUB_200_2011",
         (Archive(f"{CALTECH}/CUB_200_2011.tgz", "97eceeb196236b17998738112f37df78", 1_150_585_339),),
     ),
-    "cars": Holding(
+    "cars": DatasetArchives(
         "CARS_196",
         (
             Archive(f"{CARS}/car_ims.tgz", "d5c8f0aa497503f355e17dc7886c3f14", into="CARS_196"),
             Archive(f"{CARS}/cars_annos.mat", "b407c6086d669747186bd1d764ff9dbc", into="CARS_196"),
         ),
     ),
-    "sop": Holding(
+    "sop": DatasetArchives(
         "Stanford_Online_Products",
         (Archive(f"{CVGL}/Stanford_Online_Products.zip", "7f73d41a2f44250d4779881525aea32e"),),
     ),
-    "fashion-mnist": Holding(
+    "fashion-mnist": DatasetArchives(
         RAW,
         (
             Archive(f"{ZALANDO}/train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d", 26_421_880, RAW),

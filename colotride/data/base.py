@@ -1,6 +1,8 @@
-"""The small interface behind which every image set lives."""
+"""What a data set is to the rest of the project: image sets, and the two sides of a source."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -8,6 +10,9 @@ from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 
 from colotride.errors import DataError
+
+CACHE_FOLDER = ".colotride"
+"""Folder in a data root that holds cached images; it is not part of any data set."""
 
 
 @runtime_checkable
@@ -92,3 +97,18 @@ class InMemoryImages:
     def pixels(self, indices: Int[Tensor, "batch"]) -> UInt8[Tensor, "batch channels height width"]:
         """See `ImageSet.pixels`."""
         return self._pixels[indices]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The two sides of a data set. Each is read when it is called for, so that training never touches the test side."""
+
+    train: Callable[[], ImageSet]
+    test: Callable[[], ImageSet]
+    zero_shot: bool
+    """Whether the test classes differ from the training classes."""
+
+
+def missing(name: str, path: Path, remedy: str) -> DataError:
+    """The error for a data set that was not found: where it was looked for, and how to get it."""
+    return DataError(f"{name} is not at {path.absolute()}; {remedy}, and name the folder above it with --data-root")

@@ -4,16 +4,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
-from colotride.data.base import ImageSet
+from colotride.data.base import ImageSet, Source, missing
 from colotride.data.files import FileImages
-from colotride.data.source import Source, missing
 from colotride.errors import DataError
+from colotride.registry import register_dataset
 
-REMEDY = "fetch it with scripts/download.py cars, or put car_ims/ and cars_annos.mat of Cars-196 there"
+REMEDY = "fetch it with colotride download cars, or put car_ims/ and cars_annos.mat of Cars-196 there"
 
 
+@register_dataset("cars")
 def cars(root: Path, stored_size: int) -> Source:
     """Cars-196 under ROOT/CARS_196: the first half of the classes trains, the second half tests.
 
@@ -32,6 +32,9 @@ def _part(root: Path, side: str, stored_size: int) -> ImageSet:
     annotations = folder / "cars_annos.mat"
     if not annotations.is_file():
         raise missing("cars", annotations, REMEDY)
+    # Imported here, because it takes time that other data sets need not spend.
+    from scipy.io import loadmat
+
     try:
         content = loadmat(annotations, squeeze_me=True)
         table = content["annotations"]

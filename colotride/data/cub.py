@@ -3,14 +3,15 @@
 from functools import partial
 from pathlib import Path
 
-from colotride.data.base import ImageSet
+from colotride.data.base import ImageSet, Source, missing
 from colotride.data.files import FileImages
-from colotride.data.source import Source, missing
 from colotride.errors import DataError
+from colotride.registry import register_dataset
 
-REMEDY = "fetch it with scripts/download.py cub, or unpack CUB_200_2011.tgz there"
+REMEDY = "fetch it with colotride download cub, or unpack CUB_200_2011.tgz there"
 
 
+@register_dataset("cub")
 def cub(root: Path, stored_size: int) -> Source:
     """CUB in its own layout under ROOT/CUB_200_2011: the first half of the classes trains, the second half tests.
 

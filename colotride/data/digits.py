@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
-from colotride.data.base import ImageSet, InMemoryImages
-from colotride.data.source import Source
+from colotride.data.base import ImageSet, InMemoryImages, Source
+from colotride.registry import register_dataset
 
 TRAIN_CLASSES = range(6)
 TEST_CLASSES = range(6, 10)
 
 
+@register_dataset("digits", bundled=True)
 def digits(root: Path, stored_size: int) -> Source:
     """The digits as a zero-shot set: 0-5 train (1,083 images), 6-9 test (714 images), 8 x 8 pixels, one channel."""
     return Source(
@@ -24,6 +24,9 @@ def digits(root: Path, stored_size: int) -> Source:
 
 
 def _part(name: str, classes: range) -> ImageSet:
+    # Imported here, because it takes a second that other data sets need not spend.
+    from sklearn.datasets import load_digits
+
     data = load_digits()
     chosen = np.isin(data.target, list(classes))
     # Grey values run from 0 to 16.

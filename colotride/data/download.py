@@ -6,14 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from colotride.data.archives import ARCHIVES, DownloadableName, Holding
+from colotride.data.archives import ARCHIVES, DatasetArchives, DownloadableName
 from colotride.data.transfer import fetch
 from colotride.data.unpacking import unpack
 from colotride.errors import DataError
 from colotride.registry import DATASETS
 
 OnProgress = Callable[[str, int, int | None], None]
-"""Told what is being done, how many bytes of it are done, and of how many where that is known."""
+"""Called with the current step, the bytes done, and the total where it is known."""
 
 
 def download(
@@ -28,17 +28,17 @@ def download(
         name: of the data set.
         root: the folder that holds the data sets; it is made.
         on_progress: called while files grow and are unpacked.
-        mirror: an address that has all archives under their names, instead of the authors'.
+        mirror: an address that serves all archives under their names, used instead of the authors' servers.
         keep: leave the archives in `root`.
 
     Returns:
         Whether anything was done.
 
     Raises:
-        DataError: the folder holds something else, an archive cannot be had or trusted, or the disk is full.
+        DataError: the folder holds something else, an archive cannot be fetched or is unsafe, or the disk is full.
     """
-    holding = ARCHIVES[name]
-    place = root / holding.folder
+    archives_of_set = ARCHIVES[name]
+    place = root / archives_of_set.folder
     try:
         if place.is_dir() and any(place.iterdir()):
             reason = _defect(name, root)
@@ -46,7 +46,7 @@ def download(
                 return False
             raise DataError(f"{place.absolute()} is there, but not all of {name} ({reason}); move it away first")
         root.mkdir(parents=True, exist_ok=True)
-        for archive in holding.archives:
+        for archive in archives_of_set.archives:
             url = f"{mirror.rstrip('/')}/{archive.name}" if mirror else archive.url
             fetch(
                 url,
@@ -55,9 +55,9 @@ def download(
                 size=archive.size,
                 on_bytes=partial(on_progress, f"fetching {archive.name}"),
             )
-        _unpack_all(name, holding, root, on_progress)
+        _unpack_all(name, archives_of_set, root, on_progress)
         if not keep:
-            for archive in holding.archives:
+            for archive in archives_of_set.archives:
                 (root / archive.name).unlink()
     except OSError as error:
         raise DataError(
@@ -66,25 +66,25 @@ def download(
     return True
 
 
-def _unpack_all(name: DownloadableName, holding: Holding, root: Path, on_progress: OnProgress) -> None:
+def _unpack_all(name: DownloadableName, archives_of_set: DatasetArchives, root: Path, on_progress: OnProgress) -> None:
     """Unpack into a folder beside the place, read the set there once, then rename it."""
     stage = root / f".{name}.unpacking"
     shutil.rmtree(stage, ignore_errors=True)
     try:
-        for archive in holding.archives:
+        for archive in archives_of_set.archives:
             unpack(root / archive.name, stage / archive.into, partial(on_progress, f"unpacking {archive.name}"))
         reason = _defect(name, stage)
         if reason is not None:
             raise DataError(f"the archives in {root.absolute()} do not hold all of {name} ({reason}); delete them")
-        place = root / holding.folder
+        place = root / archives_of_set.folder
         place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(stage / holding.folder, place)
+        os.replace(stage / archives_of_set.folder, place)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
 
 def _defect(name: DownloadableName, root: Path) -> str | None:
-    """What `colotride.data` has to say against the set below `root`; None when both sides can be read."""
+    """Why the data set below `root` cannot be read; None when both sides can."""
     source = DATASETS[name].read(root, 1)
     try:
         source.train()

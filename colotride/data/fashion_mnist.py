@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from colotride.data.base import ImageSet, InMemoryImages
-from colotride.data.source import Source, missing
+from colotride.data.base import ImageSet, InMemoryImages, Source, missing
 from colotride.errors import DataError
+from colotride.registry import register_dataset
 
 NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
-REMEDY = "fetch it with scripts/download.py fashion-mnist"
+REMEDY = "fetch it with colotride download fashion-mnist"
 
 
+@register_dataset("fashion-mnist")
 def fashion_mnist(root: Path, stored_size: int) -> Source:
     """Fashion-MNIST in torchvision's layout, ROOT/FashionMNIST/raw/*-ubyte, gzipped or not.
 

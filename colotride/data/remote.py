@@ -1,157 +1,141 @@
-"""Image stores on S3, on GCS or on a shared disk: pushed once, fetched once per node."""
+"""Decoded data sets on S3, on GCS or on a shared disk: pushed once, fetched once per node."""
 
+import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
 
-import pyarrow as pa
-from pyarrow import fs
-
-from colotride.data.base import ImageSet
-from colotride.data.source import STORES, Source
-from colotride.data.store import StoredImages, cache_folder, store_in_memory
-from colotride.data.store_building import locked
-from colotride.data.store_file import StoreDefectError, read_store
-from colotride.data.telling import progress
+from colotride.data.base import CACHE_FOLDER, ImageSet, Source
+from colotride.data.cache import CachedImages, cache_in_memory_set, locked, user_cache
+from colotride.data.progress import progress
 from colotride.errors import DataError
+from colotride.remote import BLOCK, REMOTE_ERRORS, RemoteDirectory, blocks_of, reason_of
 
-BLOCK = 1 << 24
-"""Bytes that are copied at a time."""
+UNIT = f"blocks of {BLOCK >> 20} MiB"
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """A side of a set as it lies at an address."""
+class PushedSide:
+    """One side of a data set at an address."""
 
     file: str
     size: int
     """Bytes."""
     checksum: str
+    """SHA-256 of the file."""
 
 
 def push(name: str, stored_size: int, sides: Mapping[str, ImageSet], zero_shot: bool, address: str) -> None:
-    """Bring the stores of a set to an address, which then serves as `data.root`; what is there already stays.
+    """Copy the decoded sides of a data set to an address, which then serves as `data.root`.
 
     Args:
-        name: of the set.
+        name: of the data set.
         stored_size: side in pixels.
         sides: "test" and, if there is one, "train".
-        zero_shot: whether the test classes are others than the training ones.
+        zero_shot: whether the test classes differ from the training classes.
         address: s3://..., gs://... or file://..., as `pyarrow.fs.FileSystem.from_uri` understands it.
 
     Raises:
         DataError: the address cannot be written.
     """
-    listing = {side: asdict(_push_side(images, address)) for side, images in sides.items()}
-    content = json.dumps({"zero_shot": zero_shot, "sides": listing}, indent=2).encode()
-    with (
-        _reached(address, "written") as (system, folder),
-        system.open_output_stream(f"{folder}/{_listing(name, stored_size)}") as file,
-    ):
-        file.write(content)
+    with _reached(address, "written") as directory:
+        listing = {side: asdict(_push_side(images, directory)) for side, images in sides.items()}
+        content = json.dumps({"zero_shot": zero_shot, "sides": listing}, indent=2).encode()
+        directory.write(_listing(name, stored_size), content)
 
 
 def remote_source(name: str, stored_size: int, address: str) -> Source:
-    """A data set whose stores were pushed to an address; each side is fetched when it is read, once per node.
+    """A data set that was pushed to an address; each side is fetched when it is read, once per node.
 
     Raises:
         DataError: nothing was pushed there, or the address cannot be reached; when a side is read: it is not there,
             or it arrives damaged.
     """
-    remedy = f"bring it there with scripts/download.py {name} --stored-size {stored_size} --push {address}"
-    with _reached(address, "read", remedy) as (system, folder):
-        content = system.open_input_stream(f"{folder}/{_listing(name, stored_size)}").read()
+    remedy = f"copy it there with colotride download {name} --stored-size {stored_size} --push {address}"
+    with _reached(address, "read", remedy) as directory:
+        content = directory.read(_listing(name, stored_size))
     try:
         listing = json.loads(content)
-        sides = {side: Pushed(**fields) for side, fields in listing["sides"].items()}
+        sides = {side: PushedSide(**fields) for side, fields in listing["sides"].items()}
         zero_shot = bool(listing["zero_shot"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"what lies at {address} for {name} cannot be understood ({error}); {remedy}") from None
+        raise DataError(f"the listing of {name} at {address} cannot be understood ({error}); {remedy}") from None
     read = partial(_fetched, name, sides, address)
     return Source(train=partial(read, "train"), test=partial(read, "test"), zero_shot=zero_shot)
 
 
-def _push_side(images: ImageSet, address: str) -> Pushed:
+def _push_side(images: ImageSet, directory: RemoteDirectory) -> PushedSide:
     with tempfile.TemporaryDirectory() as folder:
-        path = images.path if isinstance(images, StoredImages) else store_in_memory(images, Path(folder) / "it.arrow")
-        checksum, size = read_store(path).header.checksum, path.stat().st_size
+        if isinstance(images, CachedImages):
+            path = images.path
+        else:
+            path = Path(folder) / "images.arrow"
+            cache_in_memory_set(images, path)
+        checksum, size = _digest_of(path), path.stat().st_size
         file = f"{images.name.replace('/', '-')}-{checksum[:16]}.arrow"
-        with _reached(address, "written") as (system, place):
-            system.create_dir(place, recursive=True)
-            if system.get_file_info(f"{place}/{file}").size != size:
-                with path.open("rb") as source, system.open_output_stream(f"{place}/{file}") as target:
-                    _copy(source, target, size, f"pushing {images.name}")
-    return Pushed(file, size, checksum)
+        if directory.size(file) != size:
+            with progress(f"pushing {images.name}", blocks_of(size), UNIT) as advance:
+                directory.upload(path, file, advance)
+    return PushedSide(file, size, checksum)
 
 
-def _fetched(name: str, sides: Mapping[str, Pushed], address: str, side: str) -> ImageSet:
+def _fetched(name: str, sides: Mapping[str, PushedSide], address: str, side: str) -> ImageSet:
     if side not in sides:
         raise DataError(f"{name} at {address} has no {side} side; push it from where its images are")
     pushed = sides[side]
-    path = cache_folder() / "fetched" / Path(pushed.file).name
+    # The name holds the checksum, and a file gets it only after it was checked.
+    path = user_cache() / "fetched" / Path(pushed.file).name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
-            if not _is_there(path, pushed):
+            if not path.is_file() or path.stat().st_size != pushed.size:
                 _fetch(address, pushed, path)
     except OSError as error:
         raise DataError(
             f"{pushed.file} cannot be kept in {path.parent} ({error.strerror or error}); "
             "name another folder in the environment variable COLOTRIDE_CACHE"
         ) from None
-    return StoredImages(path)
+    return CachedImages(path)
 
 
-def _is_there(path: Path, pushed: Pushed) -> bool:
+def _fetch(address: str, pushed: PushedSide, path: Path) -> None:
+    arrived = path.with_suffix(".new")
     try:
-        return read_store(path).header.checksum == pushed.checksum and path.stat().st_size == pushed.size
-    except StoreDefectError:
-        return False
-
-
-def _fetch(address: str, pushed: Pushed, path: Path) -> None:
-    temporary = path.with_suffix(".new")
-    try:
-        with _reached(address, "read") as (system, folder):
-            source = system.open_input_stream(f"{folder}/{pushed.file}")
-            with source, temporary.open("wb") as target:
-                _copy(source, target, pushed.size, f"fetching {pushed.file}")
-                target.flush()
-                os.fsync(target.fileno())
-        content = read_store(temporary)
-        content.verify()
-        if content.header.checksum != pushed.checksum:
-            raise StoreDefectError("is another one than was pushed")
-        os.replace(temporary, path)
-    except StoreDefectError as defect:
-        raise DataError(f"{pushed.file} from {address} {defect}; delete it there and push it again") from None
+        with (
+            _reached(address, "read") as directory,
+            progress(f"fetching {pushed.file}", blocks_of(pushed.size), UNIT) as advance,
+        ):
+            directory.download(pushed.file, arrived, advance)
+        found = _digest_of(arrived)
+        if found != pushed.checksum:
+            raise DataError(
+                f"{pushed.file} from {address} has the checksum {found[:12]}, expected {pushed.checksum[:12]}; delete "
+                "it there and push it again"
+            )
+        arrived.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        arrived.unlink(missing_ok=True)
 
 
 @contextmanager
 def _reached(
-    address: str, done: str, remedy: str = "check the address and your rights to it"
-) -> Iterator[tuple[fs.FileSystem, str]]:
-    """The file system of an address, and the folder of stores in it; its errors become one line."""
+    address: str, action: str, remedy: str = "check the address and your rights to it"
+) -> Iterator[RemoteDirectory]:
+    """The directory of decoded sets at an address; its errors become one line."""
     try:
-        system, path = fs.FileSystem.from_uri(address)
-        yield system, f"{path.rstrip('/')}/{STORES}"
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{address} cannot be {done} ({' '.join(str(error).split())}); {remedy}") from None
+        scheme, query, rest = address.partition("?")
+        yield RemoteDirectory(f"{scheme.rstrip('/')}/{CACHE_FOLDER}{query}{rest}")
+    except REMOTE_ERRORS as error:
+        raise DataError(f"{address} cannot be {action} ({reason_of(error)}); {remedy}") from None
 
 
-def _copy(source: IO[bytes] | pa.NativeFile, target: IO[bytes] | pa.NativeFile, size: int, what: str) -> None:
-    with progress(what, -(-size // BLOCK), f"blocks of {BLOCK >> 20} MiB") as advance:
-        while block := source.read(BLOCK):
-            target.write(block)
-            advance(1)
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _listing(name: str, stored_size: int) -> str:

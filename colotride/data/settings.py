@@ -29,7 +29,7 @@ class DataSettings(Settings):
     """Which data set."""
     root: Annotated[str | Path, AfterValidator(as_root)] = Path("data")
     """Folder that holds the data sets; of `folder` and `manifest`, the folder or table itself. Or an address to which
-    scripts/download.py --push has brought a set: s3://..., gs://..., file://..."""
+    `colotride download --push` has copied a set: s3://..., gs://..., file://..."""
     stored_size: int = Field(default=256, ge=1)
     """Side in pixels to which image files are resized on reading."""
     image_size: int = Field(default=224, ge=1)

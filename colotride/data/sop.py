@@ -3,14 +3,15 @@
 from functools import partial
 from pathlib import Path
 
-from colotride.data.base import ImageSet
+from colotride.data.base import ImageSet, Source, missing
 from colotride.data.files import FileImages
-from colotride.data.source import Source, missing
 from colotride.errors import DataError
+from colotride.registry import register_dataset
 
-REMEDY = "fetch it with scripts/download.py sop, or unpack Stanford_Online_Products.zip there"
+REMEDY = "fetch it with colotride download sop, or unpack Stanford_Online_Products.zip there"
 
 
+@register_dataset("sop")
 def sop(root: Path, stored_size: int) -> Source:
     """SOP in its own layout under ROOT/Stanford_Online_Products, split by Ebay_train.txt and Ebay_test.txt.
 

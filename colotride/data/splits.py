@@ -9,29 +9,16 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from colotride.data.base import ImageSet, subset_of
-from colotride.data.cars import cars
-from colotride.data.cub import cub
-from colotride.data.digits import digits
-from colotride.data.fashion_mnist import fashion_mnist
-from colotride.data.folder import folder
-from colotride.data.manifest import manifest
-from colotride.data.remote import remote_source
+from colotride.data import cars, cub, digits, fashion_mnist, folder, manifest, sop  # noqa: F401  (they register)
+from colotride.data.archives import ARCHIVES
+from colotride.data.base import ImageSet, Source, subset_of
+from colotride.data.cache import CachedImages, cached_images, verify_cache
+from colotride.data.progress import notify
+from colotride.data.remote import push, remote_source
 from colotride.data.settings import DataSettings
-from colotride.data.sop import sop
-from colotride.data.source import Source
-from colotride.data.store import stored
 from colotride.errors import DataError
 from colotride.randomness import generator
-from colotride.registry import DATASETS, register_dataset
-
-register_dataset("digits")(digits)
-register_dataset("fashion-mnist")(fashion_mnist)
-register_dataset("cub")(cub)
-register_dataset("cars")(cars)
-register_dataset("sop")(sop)
-register_dataset("folder")(folder)
-register_dataset("manifest")(manifest)
+from colotride.registry import DATASETS
 
 
 @dataclass(frozen=True)
@@ -54,7 +41,7 @@ def load_splits(settings: DataSettings) -> Splits:
 
     Zero-shot sets hold out whole classes (the last ones of the training side), closed sets hold out images of every
     class. Which ones does not depend on the run's seed: all runs of a search validate on the same images. Sets of
-    image files are decoded once, into a store (see `colotride.data.store`).
+    image files are decoded once, into a cache (see `colotride.data.cache`).
 
     Raises:
         DataError: the set is missing, incomplete, of another image size, or cannot form triplets.
@@ -63,8 +50,7 @@ def load_splits(settings: DataSettings) -> Splits:
     side = source.train()
     # Before anything is decoded, which may take minutes.
     _check_triplets(side)
-    side = _stored(side, settings)
-    _check_size(side, settings.stored_size)
+    side = _ready(side, settings)
     read_test = partial(load_test, settings)
     if not settings.hold_out_validation:
         return Splits(side, None, read_test)
@@ -82,9 +68,10 @@ def load_source(settings: DataSettings) -> Source:
     Raises:
         DataError: nothing usable is there; more errors come when a side is read.
     """
-    if settings.name != "digits" and isinstance(settings.root, str):
+    reader = DATASETS[settings.name]
+    if isinstance(settings.root, str) and not reader.bundled:
         return remote_source(settings.name, settings.stored_size, settings.root)
-    source: Source = DATASETS[settings.name].read(Path(settings.root), settings.stored_size)
+    source: Source = reader.read(Path(settings.root), settings.stored_size)
     return source
 
 
@@ -92,17 +79,67 @@ def load_test(settings: DataSettings) -> ImageSet:
     """The test side alone; the set need not have a training side.
 
     Raises:
-        DataError: the side is missing, incomplete, or cannot be decoded.
+        DataError: the side is missing, incomplete, of another image size, or cannot be decoded.
     """
-    return _stored(load_source(settings).test(), settings)
+    return _ready(load_source(settings).test(), settings)
 
 
-def _stored(images: ImageSet, settings: DataSettings) -> ImageSet:
-    return stored(images, settings.root) if isinstance(settings.root, Path) else images
+def local_root(settings: DataSettings) -> Path:
+    """The folder or table that a set is read from.
+
+    Raises:
+        DataError: the root is an address.
+    """
+    if isinstance(settings.root, str):
+        raise DataError(f"data root {settings.root} is an address; give the folder that holds the images")
+    return settings.root
+
+
+def prepare_dataset(settings: DataSettings, *, verify: bool = False, address: str | None = None) -> dict[str, ImageSet]:
+    """Decode both sides of a data set into their caches, so that training and evaluation find them.
+
+    Args:
+        settings: which set, where, and the stored size.
+        verify: compare every cached image with its checksum, and make a cache again where they differ.
+        address: where to push the caches, as `colotride.data.remote.push` takes it.
+
+    Returns:
+        The sides: "test", and "train" unless the images are only there to be evaluated.
+
+    Raises:
+        DataError: the root is an address, a side is unusable, or the address cannot be written.
+    """
+    root = local_root(settings)
+    source = load_source(settings)
+    sides = {"test": source.test()}
+    try:
+        sides["train"] = source.train()
+    except DataError:
+        # One's own images may have no training side; a public set without one is incomplete.
+        if settings.name in ARCHIVES:
+            raise
+    ready = {}
+    for side, images in sides.items():
+        ready[side] = cached_images(images, root)
+        if verify and isinstance(cached := ready[side], CachedImages) and (defect := verify_cache(cached.path)):
+            cached.path.unlink()
+            ready[side] = cached_images(images, root)
+            notify(f"{cached.path} {defect}; it was made again")
+    if address is not None:
+        push(settings.name, settings.stored_size, ready, source.zero_shot, address)
+    return ready
+
+
+def _ready(images: ImageSet, settings: DataSettings) -> ImageSet:
+    """A side from its cache, where its root is local; its images have the stored size."""
+    ready = cached_images(images, settings.root) if isinstance(settings.root, Path) else images
+    if len(ready):
+        _check_size(ready, settings.stored_size)
+    return ready
 
 
 def held_out_classes(labels: Int[Tensor, "images"], fraction: float) -> Bool[Tensor, "images"]:
-    """Which images belong to the last classes, `fraction` of all classes, at least two: retrieval tells classes apart."""
+    """Which images belong to the last classes, `fraction` of all classes, at least two."""
     classes = labels.unique()
     count = max(2, round(fraction * len(classes)))
     return torch.isin(labels, classes[-count:])

@@ -1,4 +1,4 @@
-"""Files over HTTP that arrive whole: resumed after every interruption, and checked before they get their name."""
+"""Files over HTTP: resumed after every interruption, and checked before they get their name."""
 
 import hashlib
 import os
@@ -17,13 +17,13 @@ TIMEOUT = 30.0
 """Seconds without an answer, or without a byte, after which a connection counts as dropped."""
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before each further try of a connection that brings nothing; one that brings something starts anew."""
+"""Seconds before each retry of a connection that transferred nothing; a connection that transferred something resets them."""
 
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses that a later try may not meet."""
+TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses that may go away by themselves."""
 
 OnBytes = Callable[[int, int | None], None]
-"""Told how many bytes are done, and of how many where that is known."""
+"""Called with the bytes that are done, and their total where it is known."""
 
 
 def fetch(url: str, path: Path, *, md5: str, size: int | None, on_bytes: OnBytes) -> None:
@@ -34,9 +34,9 @@ def fetch(url: str, path: Path, *, md5: str, size: int | None, on_bytes: OnBytes
 
     Args:
         url: of the file, http or https.
-        path: where it shall lie; its folder exists.
+        path: where it goes; its folder exists.
         md5: its checksum, as hexadecimal digits.
-        size: its bytes, for servers that do not tell.
+        size: its bytes, for servers that send no length.
         on_bytes: called as it grows.
 
     Raises:
@@ -46,14 +46,14 @@ def fetch(url: str, path: Path, *, md5: str, size: int | None, on_bytes: OnBytes
         return
     part = path.with_name(f"{path.name}.part")
     for _ in range(2):
-        _receive(url, part, size, on_bytes, _elsewhere(path, md5))
+        _receive(url, part, size, on_bytes, _other_ways(path, md5))
         found = md5_of(part)
         if found == md5:
             os.replace(part, path)
             return
         part.unlink()
     raise DataError(
-        f"{url} has the MD5 checksum {found}, expected {md5}, twice over, and was deleted; {_elsewhere(path, md5)}"
+        f"{url} has the MD5 checksum {found}, expected {md5}, twice over, and was deleted; {_other_ways(path, md5)}"
     )
 
 
@@ -71,7 +71,7 @@ def _receive(url: str, part: Path, size: int | None, on_bytes: OnBytes, remedy: 
             return _append(url, part, size, on_bytes)
         except (requests.RequestException, HTTPError) as error:
             reason = _reason(error)
-            if _lasting(error):
+            if _is_permanent(error):
                 raise DataError(f"{url} cannot be fetched ({reason}); {remedy}") from None
         if _length(part) > furthest:
             furthest, pauses = _length(part), iter(PAUSES)
@@ -117,10 +117,10 @@ def _extent(answer: requests.Response, size: int | None) -> tuple[int, int | Non
     return 0, int(length) if length.isdigit() else size
 
 
-def _lasting(error: Exception) -> bool:
-    """Whether trying again is of no use: the address is none, or the server says no."""
+def _is_permanent(error: Exception) -> bool:
+    """Whether trying again is useless: the address is invalid, or the server refuses."""
     answer = getattr(error, "response", None)
-    return isinstance(error, ValueError) or (answer is not None and answer.status_code not in PASSING)
+    return isinstance(error, ValueError) or (answer is not None and answer.status_code not in TEMPORARY)
 
 
 def _reason(error: Exception) -> str:
@@ -131,8 +131,8 @@ def _reason(error: Exception) -> str:
     return " ".join(str(getattr(cause, "reason", cause)).split())
 
 
-def _elsewhere(path: Path, md5: str) -> str:
-    """What a user can do when a file cannot be had from where it was asked for."""
+def _other_ways(path: Path, md5: str) -> str:
+    """What a user can do when a file cannot be fetched from its address."""
     return (
         f"name another place with --mirror, or put {path.name} with the MD5 checksum {md5} "
         f"into {path.parent.absolute()} and run this again"

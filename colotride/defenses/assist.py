@@ -52,10 +52,4 @@ class Assist(TripletDefense[AssistSettings]):
             make = candidate_objective if moving == "candidates" else anchor_objective
             objective = make(triplets, -torch.ones_like(collapseness), self.context.collapseness)
             assisted = (collapseness > 0).to(collapseness.dtype)
-        if moving == "candidates":
-            return Perturbation(objective, assist=assisted)
-        return Perturbation(
-            objective,
-            extra_loss=lambda embedded, _: settings.top_ranked_loss(embedded, triplets),
-            assist=assisted,
-        )
+        return Perturbation(objective, extra_loss=settings.extra_loss(info.step, triplets), assist=assisted)

@@ -1,5 +1,6 @@
 """COLO-TRIDE: collapse-oriented adversarial training with triplet decoupling, and its parts COLO-CAP and COLO-ANP."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -28,12 +29,20 @@ class TrideSettings(DefenseSettings):
     """eta of the top-ranked triplet in ANP batches (Eq. 13)."""
     top_ranked_margin: float = Field(default=0.04, ge=0, le=2)
     """margin_top of the top-ranked triplet (Eq. 13)."""
+    top_ranked_batches: Literal["anchor", "all"] = "anchor"
+    """Batches whose loss has the top-ranked triplet: those that move the anchor, or every one (the released code)."""
 
     def phase(self, step: int) -> Literal["candidates", "anchor"]:
         """Which part of the triplets moves in a batch: CAP in even steps, ANP in odd ones, unless one runs alone."""
         if self.phases != "alternate":
             return self.phases
         return "candidates" if step % 2 == 0 else "anchor"
+
+    def extra_loss(self, step: int, triplets: Triplets) -> Callable[[Parts, Parts], Tensor] | None:
+        """What a batch adds to its base loss: the top-ranked triplet, in the batches that have it."""
+        if self.top_ranked_batches == "anchor" and self.phase(step) == "candidates":
+            return None
+        return lambda embedded, _: self.top_ranked_loss(embedded, triplets)
 
     def top_ranked_loss(self, embedded: Parts, triplets: Triplets) -> Tensor:
         """The top-ranked triplet of an ANP batch (Eq. 9, 13)."""
@@ -50,9 +59,11 @@ class ColoTrideSettings(TrideSettings):
 
     name: Literal["colo-tride"] = "colo-tride"
     assist_disabled_fraction: Fraction = Field(default=1 / 3, ge=0, le=1)
-    """Shard of the epochs, from the first on, in which every batch is attacked (Appendix C)."""
+    """Share of the epochs, from the first on, in which every batch is attacked (Appendix C)."""
     anchor_hardness_term: HardnessTerm = "raise"
     """Sign of the first term of Eq. 11: as the paper says, as in the released code, or without it."""
+    candidate_assist: bool = True
+    """Whether CAP assists a collapsing batch. Without it (the released code) nothing moves while C > 0."""
     stop_at_zero: bool = True
     """The relu of Eq. 10-11: perturb until C = 0 and no further. Without it training collapses (docs/evidence.md)."""
 
@@ -67,7 +78,7 @@ class ColoTride(TripletDefense[ColoTrideSettings]):
     Settings = ColoTrideSettings
 
     def semi_hard_margin(self, info: StepInfo) -> float:
-        """The semi-hard band shrinks over the epochs (Eq. 32)."""
+        """The semi-hard margin shrinks over the epochs (Eq. 32)."""
         return shrinking_margin(self.context.margin, info.epoch, info.epochs)
 
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
@@ -82,12 +93,16 @@ class ColoTride(TripletDefense[ColoTrideSettings]):
         assist = assist_enabled(info, settings.assist_disabled_fraction)
         sigma = direction(diagnostics["collapseness"], assist=assist)
         assisted = (sigma < 0).to(sigma.dtype)
+        extra_loss = settings.extra_loss(info.step, triplets)
         if settings.phase(info.step) == "candidates":
+            if not settings.candidate_assist:
+                sigma = torch.ones_like(sigma)
+                assisted = torch.zeros_like(assisted)
             objective = candidate_objective(triplets, sigma, collapseness, stop=settings.stop_at_zero)
-            return Perturbation(objective, assist=assisted)
+            return Perturbation(objective, extra_loss=extra_loss, assist=assisted)
         term, stop = settings.anchor_hardness_term, settings.stop_at_zero
         return Perturbation(
             anchor_objective(triplets, sigma, collapseness, term, stop=stop),
-            extra_loss=lambda embedded, _: settings.top_ranked_loss(embedded, triplets),
+            extra_loss=extra_loss,
             assist=assisted,
         )

@@ -33,9 +33,7 @@ class NaiveTride(TripletDefense[NaiveTrideSettings]):
         """Attack the part whose turn it is."""
         moving = self.settings.phase(info.step)
         objective = hardness_objective(triplets, moving, sigma=1.0)
-        if moving == "candidates":
-            return Perturbation(objective)
-        return Perturbation(objective, extra_loss=lambda embedded, _: self.settings.top_ranked_loss(embedded, triplets))
+        return Perturbation(objective, extra_loss=self.settings.extra_loss(info.step, triplets))
 
 
 class NaiveSettings(DefenseSettings):

@@ -8,7 +8,7 @@ from colotride.defenses.triplets import Batch
 from colotride.errors import DataError
 
 
-def paired_batch(images: Float[Tensor, "images channels height width"], labels: Int[Tensor, "images"]) -> Batch:
+def paired_batch(images: Float[Tensor, "images channels height width"], labels: Int[Tensor, "labels"]) -> Batch:
     """Pair the images of each class in the order in which they come: first with second, third with fourth.
 
     Args:

@@ -105,7 +105,7 @@ class TripletDefense(ABC, Generic[S]):
         """
 
     def semi_hard_margin(self, info: StepInfo) -> float:
-        """Width of the semi-hard band; constant, unless a defense shrinks it."""
+        """Width of the semi-hard margin; constant, unless a defense shrinks it."""
         return self.context.margin
 
     def after(self, loss: Float[Tensor, ""]) -> None:
@@ -115,7 +115,7 @@ class TripletDefense(ABC, Generic[S]):
         self,
         model: nn.Module,
         images: Float[Tensor, "images channels height width"],
-        labels: Int[Tensor, "images"],
+        labels: Int[Tensor, "labels"],
         *,
         step: int,
         epoch: int,
@@ -222,7 +222,7 @@ def perturb_parts(
 
 
 def clean_embeddings(triplets: Triplets) -> Parts:
-    """Embeddings of the clean triplets by the model held still, without a graph."""
+    """Embeddings of the clean triplets by the model in evaluation mode, without a graph."""
     return Parts(triplets.anchor_embedding, triplets.positive_embedding, triplets.negative_embedding)
 
 

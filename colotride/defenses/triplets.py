@@ -81,7 +81,7 @@ class DefenseContext:
 
     pgd: PGDSettings
     margin: float
-    """Of the triplet loss and, to start with, of the semi-hard band."""
+    """Of the triplet loss and, to start with, of the semi-hard margin."""
     miner: MinerName
     collapseness: CollapsenessSettings
     metric: Metric = "euclidean"
@@ -100,7 +100,7 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Triplets:
-    """Clean triplets (A, P, N): their images, and their embeddings by the model held still.
+    """Clean triplets (A, P, N): their images, and their embeddings by the model in evaluation mode.
 
     Images and embeddings are those of this process's share ("own"); distances are always those of the whole batch
     ("triplets"). In a process alone they are as many.
@@ -113,7 +113,7 @@ class Triplets:
     positive_embedding: Float[Tensor, "own dim"]
     negative_embedding: Float[Tensor, "own dim"]
     unqualified: Float[Tensor, ""]
-    """Shard of the anchors for which the miner found no negative that met its condition."""
+    """Share of the anchors for which the miner found no negative that met its condition."""
     labels: Int[Tensor, "images"]
     """Classes of all anchors, then all positives, then all negatives of the batch, on the device."""
     shard: Shard
@@ -129,6 +129,10 @@ class Triplets:
             b: what they are compared with.
         """
         return self.shard.join(geometry.distances(a, b, self.metric))
+
+    def offset_distances(self, a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"]) -> Float[Tensor, "all_rows"]:
+        """The same with a gradient where a row of `a` equals that of `b`: see `geometry.offset_distances`."""
+        return self.shard.join(geometry.offset_distances(a, b, self.metric))
 
     @cached_property
     def anchor_positive(self) -> Float[Tensor, "triplets"]:
@@ -183,7 +187,7 @@ def mine_triplets(
     *,
     trains_clean: bool = False,
 ) -> Triplets:
-    """Embed a clean batch once, with the model held still, and make its triplets from its own images.
+    """Embed a clean batch once, in evaluation mode, and make its triplets from its own images.
 
     Each process embeds its share; all mine the same triplets from the embeddings of all.
 
@@ -191,7 +195,7 @@ def mine_triplets(
         model: the embedding model.
         batch: anchor-positive pairs.
         context: miner and metric.
-        margin: of the semi-hard band in this epoch.
+        margin: of the semi-hard margin in this epoch.
         generator: CPU generator of this batch.
         trains_clean: whether the clean images are trained on, so that the one pass had better keep its graph. It can
             where the model does the same in training as held still.

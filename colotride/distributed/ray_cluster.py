@@ -35,7 +35,7 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # What fails in a worker is told by whoever asked for it.
+    # The caller reports what fails in a worker.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("optuna").setLevel(logging.ERROR)
     if ray.is_initialized():
@@ -98,7 +98,7 @@ def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunCh
         _check(ray.cluster_resources(), workers, gpus, cpus)
         shared = ray.put(_moved(plan, torch.device("cpu")))
         idle = [
-            ray.remote(num_cpus=cpus, num_gpus=gpus)(_Worker).remote(load, shared, gpus > 0, cpus)
+            ray.remote(num_cpus=cpus, num_gpus=gpus)(_EvaluationActor).remote(load, shared, gpus > 0, cpus)
             for _ in range(min(workers, len(chunks)))
         ]
         waiting = list(chunks)
@@ -134,7 +134,7 @@ def _moved(plan: EvaluationPlan, device: torch.device) -> EvaluationPlan:
     return replace(plan, gallery=gallery)
 
 
-class _Worker:
+class _EvaluationActor:
     def __init__(self, load: Load, plan: EvaluationPlan, gpu: bool, threads: int) -> None:
         torch.set_num_threads(threads)
         device = torch.device("cuda" if gpu else "cpu")

@@ -30,10 +30,10 @@ from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.trainer import Trainer
 
 POLL_SECONDS = 0.2
-"""How often the driver looks for news of its workers."""
+"""How often the driver asks for events of its workers."""
 
 CONTROLLER_FAILURES = 3
-"""Attempts to get the workers' places; Ray's own default retries without end."""
+"""Attempts to place the workers; Ray's own default retries for ever."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Workers:
         return cls(least, most, gpu, cpus or max(1, (os.cpu_count() or 1) // most))
 
     def check(self) -> None:
-        """Refuse what the cluster can never hold: Ray would wait for it without end.
+        """Refuse what the cluster can never hold: Ray would wait for it for ever.
 
         Raises:
             ConfigurationError: with what is asked for and what there is.
@@ -96,14 +96,14 @@ class Workers:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainLoop:
     """What every worker is given."""
 
     config: RunConfig
     directory: Path
     checkpoint_policy: CheckpointPolicy
     threads: int
-    desk: Any
+    queue: Any
     """Handle of the run's `EventQueue`."""
 
 
@@ -127,9 +127,9 @@ def train_on_workers(
         checkpoint_policy: how checkpoints are kept.
         max_failures: how many times the workers are started again after a fault; -1 for any number of times. A machine
             that its cloud takes away with notice does not count.
-        on_epoch: told of every epoch once, those of before a resume included.
-        on_step: told (epoch, batches done, batches).
-        should_stop: asked again and again; the workers then write a checkpoint and end.
+        on_epoch: called once for every epoch, those from before a resume included.
+        on_step: called with (epoch, batches done, batches).
+        should_stop: asked repeatedly; when it returns true, the workers then write a checkpoint and end.
 
     Raises:
         ConfigurationError: the cluster can never hold so many workers.
@@ -139,36 +139,36 @@ def train_on_workers(
     start_ray()
     workers.check()
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    desk = ray.remote(num_cpus=0)(EventQueue).options(scheduling_strategy=here).remote()
-    job = Job(config, directory.absolute(), checkpoint_policy, workers.cpus, desk)
-    trainer = _torch_trainer(job, workers, max_failures)
+    queue = ray.remote(num_cpus=0)(EventQueue).options(scheduling_strategy=here).remote()
+    loop = TrainLoop(config, directory.absolute(), checkpoint_policy, workers.cpus, queue)
+    trainer = _torch_trainer(loop, workers, max_failures)
     failed: list[BaseException] = []
     fitting = threading.Thread(target=_fit, args=(trainer, failed), name="ray-train", daemon=True)
     fitting.start()
-    told = _EventRelay(on_epoch, on_step)
-    asked = False
+    relay = _EventRelay(on_epoch, on_step)
+    stopping = False
     while fitting.is_alive():
         fitting.join(POLL_SECONDS)
-        told.tell(ray.get(desk.take.remote()))
-        if should_stop is not None and not asked and should_stop():
-            asked = True
-            ray.get(desk.ask_to_stop.remote())
-    told.tell(ray.get(desk.take.remote()))
-    outcome: Outcome | None = ray.get(desk.outcome.remote())
-    ray.kill(desk)
+        relay.send(ray.get(queue.take.remote()))
+        if should_stop is not None and not stopping and should_stop():
+            stopping = True
+            ray.get(queue.ask_to_stop.remote())
+    relay.send(ray.get(queue.take.remote()))
+    outcome: Outcome | None = ray.get(queue.outcome.remote())
+    ray.kill(queue)
     if outcome is None:
         raise (
             cause_of(failed[0])
             if failed
-            else WorkerError(f"the workers of {directory} ended without a word; see ray logs")
+            else WorkerError(f"the workers of {directory} ended without an outcome; see ray logs")
         )
     return outcome
 
 
-def _torch_trainer(job: Job, workers: Workers, max_failures: int) -> TorchTrainer:
+def _torch_trainer(loop: TrainLoop, workers: Workers, max_failures: int) -> TorchTrainer:
     return TorchTrainer(
         work,
-        train_loop_config={"job": job},
+        train_loop_config={"loop": loop},
         torch_config=TorchConfig(backend="nccl" if workers.gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.most if workers.least == workers.most else (workers.least, workers.most),
@@ -176,8 +176,8 @@ def _torch_trainer(job: Job, workers: Workers, max_failures: int) -> TorchTraine
             resources_per_worker=workers.resources,
         ),
         run_config=ray.train.RunConfig(
-            name=job.directory.name,
-            storage_path=str(job.directory / "ray"),
+            name=loop.directory.name,
+            storage_path=str(loop.directory / "ray"),
             failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=CONTROLLER_FAILURES),
         ),
     )
@@ -191,20 +191,20 @@ def _fit(trainer: TorchTrainer, failed: list[BaseException]) -> None:
 
 
 class EventQueue:
-    """Where the workers leave news for the driver, and the driver its wish to stop. An actor on the driver's machine."""
+    """Events from the workers to the driver, and the driver's request to stop. An actor on the driver's machine."""
 
     def __init__(self) -> None:
-        self._news: list[tuple[str, Any]] = []
+        self._events: list[tuple[str, Any]] = []
         self._stop, self._outcome = False, None
 
     def put(self, kind: Literal["epoch", "step"], value: Any) -> None:
-        """Leave a piece of news."""
-        self._news.append((kind, value))
+        """Add an event."""
+        self._events.append((kind, value))
 
     def take(self) -> list[tuple[str, Any]]:
-        """Hand over what came in since the last time."""
-        news, self._news = self._news, []
-        return news
+        """The events since the last call."""
+        events, self._events = self._events, []
+        return events
 
     def ask_to_stop(self) -> None:
         """Make the workers write a checkpoint and end."""
@@ -215,7 +215,7 @@ class EventQueue:
         return self._stop
 
     def end(self, outcome: Any) -> None:
-        """Leave how the run ended."""
+        """Set how the run ended."""
         self._outcome = outcome
 
     def outcome(self) -> Any:
@@ -224,15 +224,15 @@ class EventQueue:
 
 
 class _EventRelay:
-    """Hands news on, each epoch once: workers that start again tell of everything that came before."""
+    """Passes events on, each epoch once: workers that start again report all epochs from before."""
 
     def __init__(
         self, on_epoch: Callable[[EpochRecord], None] | None, on_step: Callable[[int, int, int], None] | None
     ) -> None:
         self._on_epoch, self._on_step, self._epochs = on_epoch, on_step, 0
 
-    def tell(self, news: list[tuple[str, Any]]) -> None:
-        for kind, value in news:
+    def send(self, events: list[tuple[str, Any]]) -> None:
+        for kind, value in events:
             if kind == "step" and self._on_step:
                 self._on_step(*value)
             elif kind == "epoch" and value.epoch > self._epochs:
@@ -241,45 +241,45 @@ class _EventRelay:
                     self._on_epoch(value)
 
 
-def work(given: dict[str, Job]) -> None:
+def work(given: dict[str, TrainLoop]) -> None:
     """What each worker does: the same trainer, as one process of a group."""
-    job, group = given["job"], ProcessGroup.of_this_process()
-    torch.set_num_threads(job.threads)
-    splits = load_splits(job.config.data)
+    loop, group = given["loop"], ProcessGroup.of_this_process()
+    torch.set_num_threads(loop.threads)
+    splits = load_splits(loop.config.data)
     trainer = Trainer(
-        job.config,
+        loop.config,
         splits.train,
         splits.validation,
         device=get_device(),
-        directory=job.directory,
-        checkpoint_policy=job.checkpoint_policy,
+        directory=loop.directory,
+        checkpoint_policy=loop.checkpoint_policy,
         group=group,
     )
     if group.rank > 0:
         trainer.run()
         return
-    desk = job.desk
+    queue = loop.queue
     for record in trainer.history:
-        desk.put.remote("epoch", record)
+        queue.put.remote("epoch", record)
     outcome = trainer.run(
-        on_epoch=lambda record: desk.put.remote("epoch", record),
-        on_step=lambda *counts: desk.put.remote("step", counts),
-        should_stop=_StopSignal(desk),
+        on_epoch=lambda record: queue.put.remote("epoch", record),
+        on_step=lambda *counts: queue.put.remote("step", counts),
+        should_stop=_StopSignal(queue),
     )
-    ray.get(desk.end.remote(outcome))
+    ray.get(queue.end.remote(outcome))
 
 
 class _StopSignal:
     """Whether the driver wants to stop; asked without waiting for the answer."""
 
-    def __init__(self, desk: Any) -> None:
-        self._desk, self._answer, self._wanted = desk, desk.stopped.remote(), False
+    def __init__(self, queue: Any) -> None:
+        self._queue, self._answer, self._wanted = queue, queue.stopped.remote(), False
 
     def __call__(self) -> bool:
         ready, _ = ray.wait([self._answer], timeout=0)
         if ready:
             self._wanted = self._wanted or bool(ray.get(self._answer))
-            self._answer = self._desk.stopped.remote()
+            self._answer = self._queue.stopped.remote()
         return self._wanted
 
 

@@ -61,17 +61,17 @@ class Scene:
     @property
     def tail(self) -> Point:
         """Where the arrow begins: at the edge of the image before the attack."""
-        return self._along(8)
+        return self._along(8.0)
 
     @property
     def neck(self) -> Point:
         """Where the arrow's head begins."""
-        return self._along(-17)
+        return self._along(-17.0)
 
     @property
     def head(self) -> str:
         """The corners of the arrow's head, as SVG writes them."""
-        (x0, y0), (x1, y1) = self.neck, self._along(-7)
+        (x0, y0), (x1, y1) = self.neck, self._along(-7.0)
         across = (-(y1 - y0) / 2, (x1 - x0) / 2)
         corners = ((x1, y1), (x0 + across[0], y0 + across[1]), (x0 - across[0], y0 - across[1]))
         return " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)

@@ -16,9 +16,12 @@ from colotride.evaluation.scores import RANK_GOALS, mean_of, scaled_columns
 from colotride.io import write_atomically
 
 PROTOCOLS = {
-    "strict": "The strict protocol attacks as the attacks are defined; ARS is the mean over the queries.",
+    "strict": "The strict protocol attacks as the attacks are defined.",
     "published": "The published protocol reproduces the weaker attacks of the code behind the papers' numbers.",
+    "strong": "The strong protocol counts the worst outcome of several attacks and starts for each query.",
 }
+
+NORMS = {"linf": "L∞", "l2": "L2"}
 
 HEADLINE = {
     "ERS": ("empirical robustness score", "The mean of the ten numbers below, each scaled to 0 to 100."),
@@ -94,7 +97,7 @@ def write_report(
         dataset=dataset,
         result=evaluation,
         version=colotride.__version__,
-        norm="L∞",
+        norm=NORMS[getattr(evaluation, "norm", "linf")],
         epsilon=_in_levels(evaluation.epsilon),
         step_size=_in_levels(evaluation.step_size),
         protocol_meaning=PROTOCOLS[evaluation.protocol],

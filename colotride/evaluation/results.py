@@ -2,8 +2,9 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import torch
@@ -13,6 +14,10 @@ from torch import Tensor
 from colotride.evaluation.intervals import Interval
 from colotride.evaluation.scores import Resistance
 from colotride.io import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 ATTACKED, BENIGN, RESULT = "attacked.parquet", "benign.parquet", "evaluation.json"
 
@@ -80,6 +85,31 @@ class Evaluation:
         """Every score under its name in the paper's tables; resistances are named `ARS CA+`, ..."""
         named = {f"ARS {name}": value for name, value in self.resistance.items()}
         return {**self.benign, **self.attacked, **named, "ERS": self.ERS, "ARS": self.ARS}
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Every score with its interval as a table; see `presentation.frame_of`."""
+        from colotride.evaluation.presentation import frame_of
+
+        return frame_of(self)
+
+    def plot(self) -> "Figure":
+        """Resistances, ARS and ERS as a figure of matplotlib; see `presentation.figure_of`."""
+        from colotride.evaluation.presentation import figure_of
+
+        return figure_of(self)
+
+    def report(self, path: str | PathLike[str], *, title: str = "model", dataset: str = "the gallery") -> Path:
+        """Write the report, one HTML file that needs nothing beside it.
+
+        Args:
+            path: of the file.
+            title: name of the model.
+            dataset: name of the image set.
+        """
+        from colotride.evaluation.report import write_report
+
+        write_report(Path(path), self, title=title, dataset=dataset)
+        return Path(path)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the values of single images."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,15 +20,27 @@ from colotride.data.augmentation import evaluation_view
 from colotride.data.splits import load_splits
 from colotride.errors import ModelError
 from colotride.registry import modules_of_working_directory
-from colotride.tracking.names import metric_name
+from colotride.tracking.names import CONFIG_FILE, metric_name
 from colotride.training.runs import load_run
 
 EXAMPLES = 2
 """Images of the input example."""
 
 
-def register(client: MlflowClient, uri: str, run: str, folder: Path, name: str, scores: Mapping[str, float]) -> None:
-    """Log the model of a run's folder with signature, input example and configuration, and register it.
+CHAMPION = "champion"
+"""Alias of the version with the highest ARS on the test side: `models:/NAME@champion`."""
+
+
+def register(
+    client: MlflowClient,
+    uri: str,
+    run: str,
+    directory: Path,
+    name: str,
+    scores: Mapping[str, float],
+    description: str = "",
+) -> None:
+    """Log the model of a run's directory with signature, input example and configuration, and register it.
 
     A model that this run registered already is left as it is.
 
@@ -35,17 +48,18 @@ def register(client: MlflowClient, uri: str, run: str, folder: Path, name: str, 
         client: of the store.
         uri: of the store.
         run: MLflow's id of the run that the model belongs to.
-        folder: of the run, as the trainer left it.
-        name: of the registered model; made where it is new.
-        scores: become tags of its version.
+        directory: of the run, as the trainer left it.
+        name: of the registered model; created where it is new.
+        scores: become tags of its version; the one with the highest ARS is the champion.
+        description: of the version.
 
     Raises:
-        ColoTrideError: the folder holds no run, or its images cannot be read.
+        ColoTrideError: the directory holds no run, or its images cannot be read.
     """
     known = client.search_model_versions(f"run_id = '{run}'")
     if known:
         return
-    config, model = load_run(folder)
+    config, model = load_run(directory)
     pixels = load_splits(config.data).test.pixels(torch.arange(EXAMPLES))
     example = evaluation_view(pixels, config.data.image_size)
     with torch.no_grad():
@@ -54,7 +68,7 @@ def register(client: MlflowClient, uri: str, run: str, folder: Path, name: str, 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     with warnings.catch_warnings(), mlflow.start_run(run_id=run, log_system_metrics=False):
         warnings.simplefilter("ignore")
-        mlflow.log_artifact(str(folder / "config.yaml"))
+        mlflow.log_artifact(str(directory / CONFIG_FILE))
         logged = mlflow.pytorch.log_model(
             model,
             name="model",
@@ -65,16 +79,30 @@ def register(client: MlflowClient, uri: str, run: str, folder: Path, name: str, 
             serialization_format="pickle",
         )
     with contextlib.suppress(MlflowException):
-        client.create_registered_model(name)
+        client.create_registered_model(
+            name,
+            description=f"Embeds images of {config.data.name} for retrieval; trained against adversarial queries and "
+            f"galleries by ColoTride. `models:/{name}@{CHAMPION}` is the version with the highest ARS on the test side.",
+        )
     tags = {metric_name(score): f"{value:.4g}" for score, value in scores.items()}
     # MLflow's own registering prints to the terminal, in the middle of whatever is drawn there.
-    client.create_model_version(
+    version = client.create_model_version(
         name,
         source=f"models:/{logged.model_id}",
         run_id=run,
         model_id=logged.model_id,
         tags={**tags, "defense": config.defense.name, "dataset": config.data.name},
+        description=description,
     )
+    if scores.get("ARS", 0.0) >= _champion_ars(client, name):
+        client.set_registered_model_alias(name, CHAMPION, version.version)
+
+
+def _champion_ars(client: MlflowClient, name: str) -> float:
+    try:
+        return float(client.get_model_version_by_alias(name, CHAMPION).tags.get("ARS", "-inf"))
+    except MlflowException:
+        return -math.inf
 
 
 def load_registered(uri: str, tracking_uri: str) -> nn.Module:

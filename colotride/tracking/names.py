@@ -1,15 +1,39 @@
-"""How scores, settings and data sets are called wherever runs are compared: the same in every run, trial and verdict."""
+"""What scores, settings and data sets are called wherever runs are compared: the same in every run, trial and verdict."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from colotride.config import RunConfig
-from colotride.evaluation.scores import HEADLINE_SCORES
+from colotride.errors import ConfigurationError
+from colotride.presets import preset
 from colotride.training.records import EpochRecord
 
-FINAL = HEADLINE_SCORES
-"""Scores that stand under their plain names in every run that has them, so that Compare puts them side by side."""
+EXPERIMENT = "colotride"
+
+DESCRIPTION_TAG = "mlflow.note.content"
+"""What MLflow shows as the description of an experiment or a run."""
+
+CONFIG_FILE = "config.yaml"
+"""The artifact that holds a run's whole configuration."""
+
+VIEW = "scores"
+"""The saved view of the experiment that shows the scores; part of its address."""
+
+SUMMARY = ("ARS", "ERS", "R@1", "mAP")
+"""Scores by which runs are compared. MLflow's page of a comparison begins with the first metric that was recorded."""
+
+DESCRIPTION = """\
+Runs of ColoTride. The whole configuration of each is its artifact `config.yaml`; parameters are what sets it apart.
+
+| metric | what it is |
+|---|---|
+| `test/ARS`, `test/ERS`, `test/R_at_1`, ... | scores on the test classes |
+| `val/ARS`, ... | scores of a run that was trained to its end, on classes held out from training |
+| `val_epoch/ARS`, ... | the same after every epoch; early ones may be measured with fewer queries and steps |
+| `train/loss`, ... | means over the batches of every epoch |
+"""
 
 
 def metric_name(name: str) -> str:
@@ -18,24 +42,44 @@ def metric_name(name: str) -> str:
     return spelled[:-1] + "_minus" if spelled.endswith("-") else spelled
 
 
-def final_metrics(scores: Mapping[str, float]) -> dict[str, float]:
-    """The scores by which runs are compared: `R_at_1`, `mAP`, `ERS`, `ARS`; of the test side where it was evaluated."""
-    return {metric_name(name): scores[name] for name in FINAL if name in scores}
-
-
-def epoch_metrics(record: EpochRecord) -> dict[str, float]:
-    """One epoch's curves: `train/loss`, `train/collapseness`, ..., `validation/ARS`, ..., its seconds and its cost."""
-    train = {f"train/{metric_name(name)}": value for name, value in record.diagnostics.items()}
-    validation = {f"validation/{metric_name(name)}": value for name, value in record.validation.items()}
-    return {**train, **validation, "seconds_per_epoch": record.seconds, "passes_per_epoch": float(record.passes)}
+def val_metrics(scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores on the held-out classes at the end of training: `val/ARS`, `val/ERS`, `val/R_at_1`, `val/mAP`."""
+    return {f"val/{metric_name(name)}": scores[name] for name in SUMMARY if name in scores}
 
 
 def test_metrics(scores: Mapping[str, float]) -> dict[str, float]:
-    """Final scores on the test side: `test/ERS`, `test/ARS`, `test/R_at_1`, ..."""
-    return {f"test/{metric_name(name)}": value for name, value in scores.items()}
+    """Scores on the test side: `test/ARS`, `test/ERS`, `test/R_at_1`, ..."""
+    return {f"test/{metric_name(name)}": scores[name] for name in _summary_first(scores)}
 
 
-def flat_parameters(config: RunConfig) -> dict[str, str]:
+def epoch_metrics(record: EpochRecord) -> dict[str, float]:
+    """One epoch's curves: `val_epoch/ARS`, ..., `train/loss`, `train/collapseness`, ..., its seconds and its cost."""
+    scores = {f"val_epoch/{metric_name(name)}": record.validation[name] for name in _summary_first(record.validation)}
+    train = {f"train/{metric_name(name)}": value for name, value in record.diagnostics.items()}
+    return {**scores, **train, "seconds_per_epoch": record.seconds, "passes_per_epoch": float(record.passes)}
+
+
+def _summary_first(scores: Mapping[str, float]) -> list[str]:
+    return [*(name for name in SUMMARY if name in scores), *(name for name in scores if name not in SUMMARY)]
+
+
+def run_parameters(config: RunConfig) -> dict[str, str]:
+    """What sets a run apart: data set, defense, seed, and every setting that is not the preset's of its data set."""
+    try:
+        usual = preset(config.data.name)
+    except ConfigurationError:
+        # Somebody's own data set has none.
+        usual = preset("folder")
+    if usual.defense.name != config.defense.name:
+        usual = usual.model_copy(update={"defense": type(config.defense).model_construct()})
+    before = flat_settings(usual)
+    apart = {name: value for name, value in flat_settings(config).items() if before.get(name) != value}
+    for name in ("data.name", "data.root", "defense.name", "seed"):
+        apart.pop(name, None)
+    return {"dataset": config.data.name, "defense": config.defense.name, "seed": str(config.seed), **apart}
+
+
+def flat_settings(config: RunConfig) -> dict[str, str]:
     """Every setting of a run under its dotted name ("pgd.steps"), as text."""
     flat: dict[str, str] = {}
 
@@ -44,13 +88,13 @@ def flat_parameters(config: RunConfig) -> dict[str, str]:
             for name, inner in value.items():
                 walk(inner, f"{path}.{name}" if path else name)
         else:
-            flat[path] = short(value)
+            flat[path] = parameter_text(value)
 
     walk(config.model_dump(mode="json"), "")
     return flat
 
 
-def short(value: Any) -> str:
+def parameter_text(value: Any) -> str:
     """One value of a parameter, as text."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
@@ -69,3 +113,36 @@ def dataset_of(config: RunConfig) -> dict[str, Any]:
         "source": str(config.data.root),
         "profile": config.data.model_dump(mode="json", include={"stored_size", "image_size", "hold_out_validation"}),
     }
+
+
+def experiment_tags(milliseconds: int) -> dict[str, str]:
+    """The experiment's description, its kind, and a saved view with the scores as columns.
+
+    Args:
+        milliseconds: since 1970, the time of creation.
+    """
+    names = [metric_name(name) for name in SUMMARY[:3]]
+    columns = [f"metrics.`{side}/{name}`" for side in ("val", "test") for name in names]
+    state = {
+        "orderByKey": f"metrics.`val/{names[0]}`", "orderByAsc": False, "searchFilter": "", "startTime": "ALL",
+        "lifecycleFilter": "Active", "datasetsFilter": [], "modelVersionFilter": "All Runs",
+        "selectedColumns": [*columns, "tags.`status`", "tags.`dataset`", "tags.`defense`"],
+    }  # fmt: skip
+    view = {"name": "ARS, ERS and R@1", "createdAt": milliseconds, "state": json.dumps(state)}
+    return {
+        DESCRIPTION_TAG: DESCRIPTION,
+        "mlflow.experimentKind": "custom_model_development",
+        f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+    }
+
+
+def page_of(address: str, experiment: str) -> str:
+    """The address at which MLflow's pages show the runs with their scores.
+
+    MLflow 3 opens its pages for generative models unless the address asks for those of model training.
+
+    Args:
+        address: of the server, such as http://127.0.0.1:5000.
+        experiment: MLflow's id of the experiment.
+    """
+    return f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"

@@ -1,4 +1,4 @@
-"""How busy the machine is, under MLflow's own names, so that its page of system metrics shows it."""
+"""The load of this machine, under MLflow's own names, so that its page of system metrics shows it."""
 
 import contextlib
 import threading
@@ -17,14 +17,14 @@ SECONDS = 10.0
 class SystemMetrics:
     """Samples this machine in the background until it is stopped."""
 
-    def __init__(self, tell: Callable[[dict[str, float]], None], seconds: float = SECONDS) -> None:
-        """Begin to sample.
+    def __init__(self, record: Callable[[dict[str, float]], None], seconds: float = SECONDS) -> None:
+        """Start to sample.
 
         Args:
-            tell: takes each sample, from another thread.
+            record: takes each sample, from another thread.
             seconds: between two samples.
         """
-        self._tell, self._seconds = tell, seconds
+        self._record, self._seconds = record, seconds
         self._monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
         # Raised where there is no NVIDIA driver, or no library that asks it.
         with contextlib.suppress(ImportError, RuntimeError):
@@ -34,7 +34,7 @@ class SystemMetrics:
         self._thread.start()
 
     def stop(self) -> None:
-        """Sample no more."""
+        """Stop sampling."""
         self._stopped.set()
         self._thread.join(1.0)
 
@@ -45,4 +45,4 @@ class SystemMetrics:
                 monitor.collect_metrics()
                 sample |= {f"system/{name}": float(value) for name, value in monitor.aggregate_metrics().items()}
                 monitor.clear_metrics()
-            self._tell(sample)
+            self._record(sample)

@@ -39,7 +39,7 @@ class CheckpointPolicy:
             )
 
 
-class RunFolder:
+class RunDirectory:
     """Reads and writes one run's folder, and its second copy where there is one."""
 
     def __init__(self, path: Path, config: RunConfig, checkpoint_policy: CheckpointPolicy) -> None:
@@ -48,8 +48,8 @@ class RunFolder:
         Raises:
             ConfigurationError: the second copy's URI is none.
         """
-        self.path, self._config, self._keeping = path, config, checkpoint_policy
-        self._mirror = None if checkpoint_policy.storage is None else RemoteCopy(checkpoint_policy.storage)
+        self.path, self._config, self._policy = path, config, checkpoint_policy
+        self._remote = None if checkpoint_policy.storage is None else RemoteCopy(checkpoint_policy.storage)
         self._written = time.monotonic()
 
     def open(self) -> Checkpoint | None:
@@ -58,8 +58,8 @@ class RunFolder:
         Raises:
             CheckpointError: the folder belongs to another configuration, or none of its checkpoints is whole.
         """
-        if self._mirror is not None:
-            self._mirror.pull(self.path)
+        if self._remote is not None:
+            self._remote.pull(self.path)
         checkpoint = load_newest(self.path / CHECKPOINTS)
         if checkpoint is None:
             save_config(self._config, self.path / CONFIG)
@@ -72,7 +72,7 @@ class RunFolder:
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint within an epoch."""
-        minutes = self._keeping.minutes
+        minutes = self._policy.minutes
         return minutes is not None and time.monotonic() - self._written >= 60 * minutes
 
     def save(self, checkpoint: Checkpoint, history: Sequence[EpochRecord]) -> None:
@@ -81,18 +81,18 @@ class RunFolder:
         Raises:
             CheckpointError: the disk is full or the second copy out of reach; older checkpoints are untouched.
         """
-        save_checkpoint(checkpoint, self.path / CHECKPOINTS, self._keeping.checkpoints)
+        save_checkpoint(checkpoint, self.path / CHECKPOINTS, self._policy.checkpoints)
         lines = "".join(json.dumps(asdict(record)) + "\n" for record in history)
         self._write(HISTORY, lines)
-        if self._mirror is not None:
-            self._mirror.push(self.path, (CONFIG, HISTORY))
+        if self._remote is not None:
+            self._remote.push(self.path, (CONFIG, HISTORY))
         self._written = time.monotonic()
 
     def finish(self, outcome: Outcome) -> None:
         """Write how the run ended."""
         save_summary(outcome, self.path)
-        if self._mirror is not None:
-            self._mirror.push(self.path, (CONFIG, HISTORY, SUMMARY))
+        if self._remote is not None:
+            self._remote.push(self.path, (CONFIG, HISTORY, SUMMARY))
 
     def _write(self, name: str, text: str) -> None:
         try:

@@ -27,7 +27,7 @@ from colotride.training.checkpoint import Checkpoint
 from colotride.training.health import FailureKind, failure_of
 from colotride.training.optimizer import build_optimizer
 from colotride.training.records import EpochRecord, Outcome, RunningMeans, Status
-from colotride.training.run_directory import CheckpointPolicy, RunFolder, config_digest
+from colotride.training.run_directory import CheckpointPolicy, RunDirectory, config_digest
 
 ONCE_PER_EPOCH = CheckpointPolicy()
 
@@ -76,8 +76,10 @@ class Trainer:
             )
         self.config, self.device, self._group = config, device, group
         self._train, self._validation = train, validation
-        self._folder = None if directory is None or group.rank > 0 else RunFolder(directory, config, checkpoint_policy)
-        checkpoint = group.broadcast(None if self._folder is None else self._folder.open())
+        self._directory = (
+            None if directory is None or group.rank > 0 else RunDirectory(directory, config, checkpoint_policy)
+        )
+        checkpoint = group.broadcast(None if self._directory is None else self._directory.open())
         # A checkpoint overwrites every weight: starting from downloaded ones would only ask for the network.
         start = config.model if checkpoint is None else config.model.model_copy(update={"weights": "none"})
         self.model = build_model(
@@ -132,8 +134,8 @@ class Trainer:
 
     def _end(self, status: Status, reason: str) -> Outcome:
         outcome = Outcome(status, reason, self.history)
-        if self._folder is not None:
-            self._folder.finish(outcome)
+        if self._directory is not None:
+            self._directory.finish(outcome)
         return outcome
 
     def _train_epoch(
@@ -149,7 +151,7 @@ class Trainer:
             for pairs in coming:
                 if self._group.any(should_stop is not None and should_stop(), self.device):
                     return False
-                if self._folder is not None and self._folder.due():
+                if self._directory is not None and self._directory.due():
                     self._save()
                 position = (self.epoch, self._steps_into_epoch)
                 # Layers that draw from torch's global generator (dropout) must draw the same after a resume.
@@ -209,7 +211,7 @@ class Trainer:
         return failure_of(self.config.health, epochs, self.config.training.margin) if epochs else None
 
     def _save(self) -> None:
-        if self._folder is None:
+        if self._directory is None:
             return
         progress: dict[str, Any] = {
             "epoch": self.epoch,
@@ -225,7 +227,7 @@ class Trainer:
             progress=progress,
             config_digest=config_digest(self.config),
         )
-        self._folder.save(checkpoint, self.history)
+        self._directory.save(checkpoint, self.history)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.weights)

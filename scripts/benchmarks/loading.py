@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from colotride.data.base import ImageSet
+from colotride.data.cache import CachedImages, cached_images
 from colotride.data.files import FileImages
-from colotride.data.store import StoredImages, stored
 from scripts.benchmarks import mapped_reader
 from scripts.benchmarks.timing import side_by_side
 
@@ -90,9 +90,9 @@ def measure_loading(
     on_run("building the store")
     with TemporaryDirectory(dir=folder) as place:
         start = time.perf_counter()
-        store = stored(files, Path(place))
+        store = cached_images(files, Path(place))
         build_seconds = time.perf_counter() - start
-        assert isinstance(store, StoredImages)
+        assert isinstance(store, CachedImages)
         path = store.path
         speeds = _speeds({"decoding": files, "reading": store}, batch, rounds, on_run)
         # What is mapped here too would have a share of the readers' pages.

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from colotride.data.store import StoredImages
+from colotride.data.cache import CachedImages
 
 
 def main() -> None:
     """Read the store that the first argument names, in batches of the second; say so; wait."""
-    images = StoredImages(Path(sys.argv[1]))
+    images = CachedImages(Path(sys.argv[1]))
     for indices in torch.arange(len(images)).split(int(sys.argv[2])):
         images.pixels(indices)
     print("read", flush=True)

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
+from colotride.data.cache import cached_images
 from colotride.data.files import FileImages
-from colotride.data.store import stored
 from scripts.benchmarks.loading import _proportional, make_photographs, measure_loading
 
 
@@ -45,5 +45,5 @@ def test_photographs_are_files_of_realistic_size(tmp_path):
     before = [path.stat().st_mtime_ns for path in paths]
     assert make_photographs(tmp_path, 3, (500, 375)) == paths
     assert [path.stat().st_mtime_ns for path in paths] == before
-    images = stored(FileImages("photographs/train", paths, [0] * 3, 32), tmp_path)
+    images = cached_images(FileImages("photographs/train", paths, [0] * 3, 32), tmp_path)
     assert images.pixels(torch.tensor([0, 2])).shape == (2, 3, 32, 32)

@@ -1,105 +1,103 @@
-"""MLflow's own pages, in a real browser, on a record that a search would leave."""
+"""MLflow's own pages, clicked through in a real browser, on the record that a search leaves."""
 
 import dataclasses
-import json
+import itertools
 import os
-import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.parse
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from colotride.presets import preset
-from colotride.tracking.delivery import EXPERIMENT
 from colotride.tracking.export import Tracker
+from colotride.tracking.names import DESCRIPTION_TAG, EXPERIMENT, page_of
 from colotride.training.records import EpochRecord
 from colotride.tune.callbacks import MLflowCallback
-from colotride.tune.plan import SearchPlan
-from colotride.tune.space import build_space
-from colotride.tune.study import SearchStudy
-from tests.browser.chromium import open_page
+from colotride.tune.records import TrialRecord
+from tests.browser.driver import browser
+from tests.mlflow_servers import mlflow_server
+from tests.tune.searches import search, small_plan
 
-SCORES = {1: (91.5, 30.25), 2: (88.5, 41.75), 3: (76.5, 52.5)}
-"""R@1 and ARS of three trials."""
+pytestmark = pytest.mark.slow
+
+TRIALS = 8
+SCREENSHOT = os.environ.get("COLOTRIDE_SCREENSHOT")
+"""Where the comparison is kept as a picture: COLOTRIDE_SCREENSHOT=docs/images/mlflow-compare.png."""
 
 
-def recorded(folder):
-    """A search whose trials end with these scores; returns the store."""
-    base = preset("digits")
-    plan = SearchPlan(base=base, space=build_space(base), trials=3, stopping="none")
-    study, uri = SearchStudy(folder / "search", plan), f"sqlite:///{folder}/mlflow.db"
-    record = MLflowCallback(Tracker(uri, folder / "search"), "digits-search", plan)
-    for number, (r1, ars) in SCORES.items():
-        trial = study.draw()
-        record.started(trial)
-        scores = {"R@1": r1, "mAP": 50.0, "ERS": ars + 2, "ARS": ars}
+def recorded(directory):
+    """Record a search of trials that end with different scores; returns the store and the trials."""
+    uri, plan = f"sqlite:///{directory}/mlflow.db", small_plan(trials=TRIALS)
+    callback = MLflowCallback(Tracker(uri, directory / "search"), "digits-search", plan)
+    records = []
+    for number, one in enumerate(search(trials=TRIALS, space=plan.space), 1):
+        record = TrialRecord(number, one.values, plan.space.configure(plan.base, one.values))
+        callback.started(record)
         for epoch in (1, 2):
-            done = EpochRecord(epoch, epoch, 1.0, {"loss": 0.1}, scores, 1000)
-            status = "running" if epoch == 1 else "finished"
-            trial = dataclasses.replace(trial, status=status, history=(*trial.history, done))
-            study.report(trial)
-            record.reported(trial)
-        study.settle(number)
-        record.ended(study.record(number))
-    record.close(scores, [], folder / "search")
-    return uri
+            ars = 20.0 + 4 * number + epoch
+            scores = {"R@1": 90.0 - number, "mAP": 50.0, "ERS": ars + 2, "ARS": ars}
+            done = EpochRecord(epoch, 8 * epoch, 1.0, {"loss": 0.1, "collapseness": -0.2}, scores, 1000)
+            record = dataclasses.replace(record, history=(*record.history, done))
+            callback.reported(record)
+        record = record.with_end("stopped" if number == TRIALS else "finished")
+        callback.ended(record)
+        records.append(record)
+    (directory / "search" / "report.html").write_text("<html></html>")
+    callback.close(records[-2].scores, [directory / "search" / "report.html"], directory / "search")
+    return uri, records
 
 
-@pytest.fixture
-def pages(tmp_path):
-    """The store and the address of `mlflow ui` on it."""
-    uri = recorded(tmp_path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1"]
-    server = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        deadline = time.monotonic() + 90
-        with socket.socket() as probe:
-            while probe.connect_ex(("127.0.0.1", port)) != 0:
-                assert time.monotonic() < deadline, "the pages never came up"
-                time.sleep(0.1)
-        yield uri, f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Store, trials, and the address of a server that shows them."""
+    directory = tmp_path_factory.mktemp("pages")
+    uri, records = recorded(directory)
+    with mlflow_server(directory, uri) as address:
+        yield uri, records, address
 
 
-def comparison(uri, address):
-    """The page that opens when the trials are selected and Compare is pressed."""
+def test_the_searchs_run_has_a_description_and_its_report(pages):
+    uri, records, _ = pages
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    trials = client.search_runs([experiment], "tags.kind = 'trial'")
-    query = urllib.parse.urlencode(
-        {"runs": json.dumps([run.info.run_id for run in trials]), "experiments": json.dumps([experiment])}
-    )
-    return f"{address}/#/compare-runs?{query}"
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'search'")
+    assert f"Best trial: ARS {records[-2].scores['ARS']:.1f}" in parent.data.tags[DESCRIPTION_TAG]
+    assert {"config.yaml", "report.html"} == {item.path for item in client.list_artifacts(parent.info.run_id)}
+    for run in client.search_runs([experiment.experiment_id], "tags.kind = 'trial'"):
+        record = next(one for one in records if f"trial {one.number}" == run.info.run_name)
+        assert set(run.data.params) == set(record.values), "only what was searched is a parameter of a trial"
+        assert ("val/ARS" in run.data.metrics) == (record.status == "finished")
 
 
-@pytest.mark.slow
-def test_trials_are_compared_by_ers_and_ars_in_mlflows_own_pages(pages):
-    page = open_page(comparison(*pages), milliseconds=30_000)
-    text = re.sub(r"<[^>]+>", " ", page.html)
-    for number, (r1, ars) in SCORES.items():
-        assert f"trial {number}" in text
-        for value in (r1, ars, ars + 2):
-            assert f"{value:g}" in text
-    for name in (
-        "ERS",
-        "ARS",
-        "R_at_1",
-        "collapseness.attention_factor",
-        "pgd.steps",
-        "Parallel Coordinates",
-        "Scatter Plot",
-    ):
-        assert name in text
+def test_compare_shows_the_searched_parameters_against_ars_without_overlaps(pages):
+    uri, records, address = pages
+    experiment = MlflowClient(uri).get_experiment_by_name(EXPERIMENT).experiment_id
+    with browser() as window:
+        window.open(page_of(address, experiment))
+        text = "return document.body.innerText"
+        window.wait("return document.querySelectorAll('.ag-center-cols-container .ag-row').length > 8")
+        for name in ("val/ARS", "val/ERS", "val/R_at_1"):
+            window.wait(f"return document.body.innerText.includes('{name}')")
+        assert f"{records[0].scores['ARS']:g}" in window.script(text)
+        window.script(
+            "for (const row of document.querySelectorAll('.ag-row'))"
+            " if (/trial \\d/.test(row.innerText)) row.querySelector('.ag-selection-checkbox input')?.click()"
+        )
+        window.wait(
+            "const found = [...document.querySelectorAll('button')].find(one => one.innerText.trim() === 'Compare');"
+            "if (!found) return false; found.click(); return true"
+        )
+        window.wait("return document.querySelectorAll('.pcp-plot .axis-title').length > 0")
+        window.wait("return document.body.innerText.includes('Comparing')")
+        titles = window.script(
+            "return [...document.querySelectorAll('.pcp-plot .axis-title')]"
+            ".map(one => [one.innerHTML, one.getBoundingClientRect().left, one.getBoundingClientRect().right])"
+        )
+        if SCREENSHOT:
+            window.screenshot(Path(SCREENSHOT))
+        assert f"Comparing {TRIALS} Runs" in window.script(text)
+    names = [name for name, _, _ in titles]
+    assert names[-1] == "val_epoch/ARS"
+    assert names[:-1] == sorted(records[0].values)[:3]
+    for (_, _, end), (_, start, _) in itertools.pairwise(titles):
+        assert end < start, f"labels overlap: {titles}"

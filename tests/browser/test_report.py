@@ -95,7 +95,7 @@ def test_classes_are_named(report):
 
 def test_a_phone_shows_the_report_without_scrolling_sideways(report):
     path, _, _ = report
-    assert widest_content(path, 390) == 390
+    assert widest_content(path, 390) <= 390
 
 
 def test_a_page_that_is_too_wide_is_found(tmp_path):

@@ -18,7 +18,7 @@ from tests.servers import archives_of, serving
 LAUNCHER = """
 import runpy, sys
 from colotride.data import archives, download, transfer
-from colotride.data.archives import Archive, Holding
+from colotride.data.archives import Archive, DatasetArchives
 download.ARCHIVES = archives.ARCHIVES = {table!r}
 transfer.PAUSES = {pauses}
 runpy.run_path({script!r}, run_name="__main__")
@@ -67,7 +67,7 @@ def test_other_content_is_refused_in_one_line_with_both_checksums(tmp_path):
 
 
 def test_an_unknown_set_and_an_absent_file_are_one_line_and_exit_2(tmp_path):
-    assert "'mnist'" in refused(run("scripts/download.py", "mnist", cwd=tmp_path))
+    assert "DATASET mnist: should be" in refused(run("scripts/download.py", "mnist", cwd=tmp_path))
     assert names_in(tmp_path) == [], "nothing is left behind"
     with serving({}) as server:
         line = refused(run("scripts/download.py", "cars", "--mirror", server.address, cwd=tmp_path))
@@ -120,7 +120,7 @@ def test_one_s_own_images_are_stored_verified_and_pushed_to_where_an_evaluation_
     sound = store.read_bytes()
     store.write_bytes(sound[:2500] + bytes([sound[2500] ^ 1]) + sound[2501:])
     again = run("scripts/download.py", *asked, cwd=tmp_path)
-    assert f"mine/.colotride/{store.name} has the checksum " in again.stderr
+    assert f"mine/.colotride/{store.name} has another checksum at image " in again.stderr
     assert "it was made again" in again.stderr
     assert store.read_bytes() == sound
     line = refused(run("scripts/download.py", "folder", "--data-root", address, "--stored-size", "16", cwd=tmp_path))
@@ -130,4 +130,4 @@ def test_one_s_own_images_are_stored_verified_and_pushed_to_where_an_evaluation_
     monkeypatch.setenv("COLOTRIDE_CACHE", str(tmp_path / "cache"))
     there = load_test(DataSettings(name="folder", root=address, stored_size=16, image_size=16))
     assert there.labels.tolist() == [0, 0, 1, 1]
-    assert "stored_size" in refused(run("scripts/download.py", *asked[:4], "0", cwd=tmp_path))
+    assert "--stored-size 0: should be" in refused(run("scripts/download.py", *asked[:4], "0", cwd=tmp_path))

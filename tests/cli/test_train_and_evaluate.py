@@ -10,9 +10,9 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
+from colotride.cli.main import execute
 from colotride.errors import ColoTrideError
 from colotride.training.checkpoint import WEIGHTS, checkpoints_in
-from scripts import train
 from tests.commands import ROOT, environment, refused, run
 
 SMALL = ("--run.training.epochs", "3", "--run.pgd.steps", "2")
@@ -46,7 +46,7 @@ def test_a_run_is_trained_evaluated_and_recorded(tmp_path):
     (recorded,) = client.search_runs([experiment.experiment_id])
     assert recorded.data.metrics["test/ARS"] == pytest.approx(result["ARS"])
     assert recorded.data.tags["status"] == "finished"
-    assert len(client.get_metric_history(recorded.info.run_id, "validation/ARS")) == 3
+    assert len(client.get_metric_history(recorded.info.run_id, "val_epoch/ARS")) == 3
     assert len(client.get_metric_history(recorded.info.run_id, "train/collapseness")) == 3
 
 
@@ -63,7 +63,7 @@ def test_a_run_that_was_told_to_end_resumes_to_the_same_weights(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "Continue with: python scripts/train.py --config cut/config.yaml --directory cut" in said
+    assert "Continue with: colotride train --config cut/config.yaml --directory cut" in said
     again = run("scripts/train.py", "--config", "cut/config.yaml", "--directory", "cut", "--no-track", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "Resuming cut" in again.stderr
@@ -84,23 +84,11 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--workers", "0"], "is no number of workers"),
-        (["--workers", "2", "--cpus-per-worker", "0"], "--cpus-per-worker 0 is too few"),
-        (["--keep-checkpoints", "0"], "keeps nothing"),
-        (["--checkpoint-minutes", "0"], "is not above 0"),
         (["--storage", "nowhere://x"], "cannot be opened"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_and_leaves_nothing(tmp_path, monkeypatch, arguments, line):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ColoTrideError, match=line):
-        train.main(arguments)
+        execute("train", arguments)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("script", ["scripts/train.py", "scripts/evaluate.py", "tune/search.py"])
-def test_help_reads(tmp_path, script):
-    done = run(script, "--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "usage:" in done.stdout
-    assert len(done.stdout.splitlines()) > 20

@@ -7,8 +7,8 @@ import boto3
 import pytest
 from ray.scripts.scripts import cli
 
-from colotride.cli.options import base_config, parse
-from colotride.tune.search import Search
+from colotride.cli.arguments import parse
+from colotride.cli.options.search import Search
 from tests.cluster.files import CLUSTER, ROOT, read
 
 # Options of the AWS command line itself, and its short forms of one rule.
@@ -72,7 +72,7 @@ def test_every_search_parses_and_leaves_its_results_where_they_stay():
     for words in (shlex.split(line), shlex.split(read("kuberay.yaml")["spec"]["entrypoint"])):
         at = next(i for i, word in enumerate(words) if word.endswith("tune/search.py"))
         arguments = words[at + 1 :]
-        command = parse(Search, arguments, Search(run=base_config(arguments, preset_option="--dataset")))
+        command = parse(Search, arguments)
         assert command.dataset == "cub"
         assert command.gpus_per_trial == 1
         assert str(command.results).startswith("/mnt/colotride/"), "a job's own folder goes with the job"

@@ -1,6 +1,8 @@
+import pytest
 import torch
 
 from colotride.data.augmentation import evaluation_view, training_view
+from colotride.errors import DataError
 from colotride.randomness import derive_seed, generator
 
 
@@ -55,3 +57,9 @@ def test_streams_depend_on_their_purpose_and_not_on_the_order_of_use():
     }
     assert len(seeds) == 4
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_crop_larger_than_the_images_is_refused_and_not_cut_from_a_negative_start():
+    for view in (lambda: evaluation_view(stored(), 10), lambda: training_view(stored(), 10, True, draw())):
+        with pytest.raises(DataError, match="images of 9 x 9 px have no crop of 10 px; set image_size to 9 or less"):
+            view()

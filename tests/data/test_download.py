@@ -12,9 +12,9 @@ import torch
 from colotride.data import download as download_module
 from colotride.data import transfer
 from colotride.data.archives import ARCHIVES
+from colotride.data.base import CACHE_FOLDER
 from colotride.data.download import download
 from colotride.data.settings import DataSettings
-from colotride.data.source import STORES
 from colotride.data.splits import load_splits
 from colotride.data.transfer import fetch
 from colotride.errors import DataError
@@ -248,7 +248,7 @@ def test_a_data_set_is_fetched_unpacked_and_read(tmp_path, monkeypatch, name):
         assert torch.equal(ours.labels, made.labels)
         assert torch.equal(ours.pixels(every), made.pixels(every))
     # Reading the pixels above made the stores of sets of image files.
-    left = [name for name in names_in(root) if name != STORES]
+    left = [name for name in names_in(root) if name != CACHE_FOLDER]
     assert left == [holding.folder.split("/")[0]], "neither archives nor temporary folders stay"
     assert f"fetching {holding.archives[0].name}" in told
 
@@ -393,3 +393,39 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(tmp_path, monkeypatch, na
         text = refusal(download, name, tmp_path / "data", quiet, mirror=server.address)
     assert f"{tmp_path / 'data' / file} is damaged" in text
     assert names_in(tmp_path / "data") == [file]
+
+
+def bomb_tar():
+    return tar_with(tar_member("CUB_200_2011/zeros"), bytes(30_000_000))
+
+
+def bomb_zip():
+    member = zip_member("Stanford_Online_Products/zeros")
+    member.compress_type = zipfile.ZIP_DEFLATED
+    return zip_with(member, bytes(30_000_000))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "make"),
+    [("cub", "CUB_200_2011.tgz", bomb_tar), ("sop", "Stanford_Online_Products.zip", bomb_zip)],
+)
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path, monkeypatch, name, file, make):
+    files = {file: make()}
+    put_on_the_table(monkeypatch, name, described(name, files))
+    with serving(files) as server:
+        text = refusal(download, name, tmp_path / "data", quiet, mirror=server.address)
+    assert f"its {len(files[file]):,} bytes unpack to 30,000,000 or more" in text
+    assert names_in(tmp_path / "data") == [file]
+
+
+def test_an_encrypted_zip_is_one_line(tmp_path, monkeypatch):
+    content = bytearray(zip_with(zip_member("Stanford_Online_Products/a.jpg"), b"x"))
+    # The flag of encryption, in the member's own header and in the directory at the end.
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    files = {"Stanford_Online_Products.zip": bytes(content)}
+    put_on_the_table(monkeypatch, "sop", described("sop", files))
+    with serving(files) as server:
+        assert "is encrypted; unpack it by hand" in refusal(
+            download, "sop", tmp_path / "data", quiet, mirror=server.address
+        )

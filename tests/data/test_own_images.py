@@ -1,5 +1,7 @@
 """One's own images: a folder of class folders, or a table."""
 
+import os
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -64,7 +66,7 @@ def test_a_folder_without_sides_is_there_to_be_evaluated(tmp_path):
 
 def test_an_empty_folder_is_one_line(tmp_path):
     (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="has no images"):
         load_splits(settings("folder", tmp_path))
     with pytest.raises(DataError, match="folder is not at"):
         load_splits(settings("folder", tmp_path / "nowhere"))
@@ -99,7 +101,7 @@ def test_labels_may_be_numbers_and_sides_may_be_left_out(tmp_path):
     [
         ([{"path": "a/0.png", "class": "a"}], "no column label"),
         ([{"path": "a/0.png", "label": "a", "split": "valid"}], "split 'valid'"),
-        ([{"path": "a/9.png", "label": "a", "split": "train"}], "which is not there"),
+        ([{"path": "a/9.png", "label": "a", "split": "train"}], "not a file that is there"),
         ([{"path": None, "label": "a"}, {"path": "a/0.png", "label": "a"}], "rows without path"),
     ],
 )
@@ -108,6 +110,69 @@ def test_tables_that_lie_are_one_line(tmp_path, rows, complaint):
     with pytest.raises(DataError, match=complaint) as error:
         load_splits(settings("manifest", table(tmp_path / "list.parquet", rows)))
     assert "\n" not in str(error.value)
+
+
+TABLES = {
+    "integer paths": (b"path,label\n1,a\n2,b\n", "column path .* type int64; give text"),
+    "two columns of one name": (b"path,label,label\na/0.png,a,b\n", "has 2 columns label; keep one"),
+    "Latin-1 text": ("path,label\nb\u00e4r.png,a\n".encode("latin-1"), "column path .* is not UTF-8 text"),
+    "Latin-1 names of columns": (
+        "path,label,gr\u00f6\u00dfe\na/0.png,a,1\n".encode("latin-1"),
+        "cannot be read|no image of",
+    ),
+    "dates as labels": (b"path,label\na/0.png,2020-01-01\n", "column label .* give text or numbers"),
+    "no rows": (b"path,label\n", "lists no image of split train"),
+    "nothing": (b"", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_of_other_kinds_are_one_line(tmp_path, kind):
+    fill(tmp_path, ["a"])
+    content, complaint = TABLES[kind]
+    (tmp_path / "list.csv").write_bytes(content)
+    with pytest.raises(DataError, match=complaint) as error:
+        load_splits(settings("manifest", tmp_path / "list.csv"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("paths", [[b"a/0.png"], [["a/0.png"]]])
+def test_paths_that_are_bytes_or_lists_are_one_line(tmp_path, paths):
+    fill(tmp_path, ["a"])
+    parquet.write_table(pa.table({"path": paths, "label": ["a"]}), tmp_path / "list.parquet")
+    with pytest.raises(DataError, match="column path of manifest"):
+        load_splits(settings("manifest", tmp_path / "list.parquet"))
+
+
+def test_an_image_in_both_splits_is_refused_by_name(tmp_path):
+    fill(tmp_path, ["a", "b"])
+    rows = [{"path": f"{name}/{i}.png", "label": name, "split": "train"} for name in "ab" for i in range(3)]
+    rows.append({"path": "b/../a/1.png", "label": "a", "split": "test"})
+    with pytest.raises(DataError, match=r"a/1\.png in both splits, train and test"):
+        load_splits(settings("manifest", table(tmp_path / "list.csv", rows)))
+
+
+def test_repeated_rows_and_a_file_in_two_classes_are_named_and_kept(tmp_path, capsys):
+    fill(tmp_path, ["a", "b"])
+    rows = [{"path": f"{name}/{i}.png", "label": name, "split": "train"} for name in "ab" for i in range(3)]
+    listed = table(tmp_path / "list.csv", [*rows, rows[0], {**rows[1], "label": "b"}])
+    assert len(load_splits(settings("manifest", listed)).train) == 8
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        f"warning: manifest {listed} has {tmp_path}/a/1.png in more than one class of split train",
+        f"warning: manifest {listed} lists {tmp_path}/a/0.png more than once in split train",
+    ]
+
+
+@pytest.mark.parametrize("name", ["folder", "manifest"])
+def test_a_named_pipe_is_refused_and_never_opened(tmp_path, name):
+    fill(tmp_path / "train", ["a", "b"])
+    os.mkfifo(tmp_path / "train" / "a" / "pipe.png")
+    root = tmp_path
+    if name == "manifest":
+        root = table(tmp_path / "list.csv", [{"path": "train/a/pipe.png", "label": "a", "split": "train"}])
+    with pytest.raises(DataError, match=r"pipe\.png, which is not a (regular )?file"):
+        load_splits(settings(name, root))
 
 
 def test_a_file_that_is_no_table_is_one_line(tmp_path):

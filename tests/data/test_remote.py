@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from colotride.data.preparation import prepare_set
 from colotride.data.settings import DataSettings, absolute_root
-from colotride.data.splits import load_splits, load_test
+from colotride.data.splits import load_splits, load_test, prepare_dataset
 from colotride.errors import DataError
 from tests.layouts import make_cub, make_fashion_mnist, make_sop, picture
 
@@ -35,7 +34,7 @@ def pushed(tmp_path, name="cub"):
     """A set made here and pushed to a shared disk; the address."""
     MAKERS[name](tmp_path / "made")
     address = f"file://{tmp_path}/shared/data"
-    prepare_set(settings(name, tmp_path / "made"), address=address)
+    prepare_dataset(settings(name, tmp_path / "made"), address=address)
     return address
 
 
@@ -74,7 +73,7 @@ def test_a_set_that_was_pushed_anew_is_fetched_anew(tmp_path):
     before = everything(load_test(settings("cub", address)))
     listed = sorted((tmp_path / "made" / "CUB_200_2011" / "images").rglob("*.jpg"))
     listed[-1].write_bytes(listed[0].read_bytes())
-    prepare_set(settings("cub", tmp_path / "made"), address=address)
+    prepare_dataset(settings("cub", tmp_path / "made"), address=address)
     after = everything(load_test(settings("cub", address)))
     assert torch.equal(before[:-1], after[:-1])
     assert not torch.equal(before[-1], after[-1])
@@ -95,13 +94,13 @@ def test_what_arrives_damaged_is_one_line_and_gets_no_name(tmp_path, cache, dama
     assert "\n" not in str(error.value)
     assert not list(cache.glob("*.arrow"))
     store.unlink(missing_ok=True)
-    prepare_set(settings("cub", tmp_path / "made"), address=address)
+    prepare_dataset(settings("cub", tmp_path / "made"), address=address)
     assert len(load_test(settings("cub", address))) == 24
 
 
 @pytest.mark.parametrize("address", ["file:///nowhere/at/all", "nonsense://x/y", "file://relative"])
 def test_an_address_with_nothing_names_the_command_that_brings_it(address):
-    with pytest.raises(DataError, match=r"scripts/download\.py cub --stored-size 16 --push") as error:
+    with pytest.raises(DataError, match=r"colotride download cub --stored-size 16 --push") as error:
         load_splits(settings("cub", address))
     assert "\n" not in str(error.value)
 
@@ -121,7 +120,7 @@ def test_one_s_own_images_without_a_training_side_can_be_pushed(tmp_path):
         for index in range(2):
             picture(1, 20, np.random.default_rng(index)).save(tmp_path / "mine" / label / f"{index}.png")
     address = f"file://{tmp_path}/shared"
-    prepare_set(settings("folder", tmp_path / "mine"), address=address)
+    prepare_dataset(settings("folder", tmp_path / "mine"), address=address)
     assert load_test(settings("folder", address)).labels.tolist() == [0, 0, 1, 1]
     with pytest.raises(DataError, match="has no train side"):
         load_splits(settings("folder", address))
@@ -153,11 +152,11 @@ def test_a_set_lives_on_s3(tmp_path, monkeypatch):
         client.create_bucket(Bucket="bucket")
         address = f"s3://bucket/data?scheme=http&endpoint_override={host}:{port}&region=us-east-1"
         make_cub(tmp_path / "made")
-        prepare_set(settings("cub", tmp_path / "made"), address=address)
+        prepare_dataset(settings("cub", tmp_path / "made"), address=address)
         keys = [item["Key"] for item in client.list_objects_v2(Bucket="bucket")["Contents"]]
         assert "data/.colotride/cub-16px.json" in keys
         equal_sides(*(load_splits(settings("cub", root)) for root in (tmp_path / "made", address)))
-        with pytest.raises(DataError, match=r"scripts/download\.py sop"):
+        with pytest.raises(DataError, match=r"colotride download sop"):
             load_splits(settings("sop", address))
     finally:
         server.stop()

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from colotride.data.base import class_name, subset_of
 from colotride.data.settings import DataSettings
-from colotride.data.splits import load_splits
+from colotride.data.splits import load_splits, load_test
 from colotride.errors import DataError
 from tests.layouts import make_cars, make_cub, make_fashion_mnist, make_sop
 
@@ -183,6 +183,12 @@ def test_a_set_of_one_class_is_refused(tmp_path):
 
 def test_a_wrong_stored_size_of_a_set_with_one_size_is_refused(tmp_path):
     assert "have 8 px, data.stored_size is 28" in refused("digits", tmp_path, stored_size=28, image_size=28)
+
+
+def test_a_wrong_stored_size_is_refused_on_the_test_side_too(tmp_path):
+    make_fashion_mnist(tmp_path)
+    with pytest.raises(DataError, match=r"have 28 px, data\.stored_size is 64"):
+        load_test(settings("fashion-mnist", tmp_path, stored_size=64, image_size=64))
 
 
 def test_an_image_cannot_be_larger_than_what_is_stored(tmp_path):

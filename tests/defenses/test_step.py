@@ -12,6 +12,7 @@ from colotride.defenses.hardness_manipulation import HardnessManipulation, Hardn
 from colotride.defenses.natural import Natural, NaturalSettings
 from colotride.errors import DataError
 from colotride.geometry import collapseness
+from colotride.losses import top_ranked_triplet_loss
 from colotride.pgd import PGDSettings
 from tests.defenses.scenes import (
     EARLY,
@@ -175,4 +176,47 @@ def test_the_order_of_the_pairs_does_not_change_the_objective_of_a_batch():
 def test_a_batch_of_one_class_names_its_cause():
     batch = healthy()
     with pytest.raises(DataError, match="no anchor has a negative"):
-        colo()(FlatModel(), Batch(batch.anchor, batch.positive, torch.zeros(PAIRS, dtype=torch.long)), LATE, draw())
+        colo().batch_loss(
+            FlatModel(), Batch(batch.anchor, batch.positive, torch.zeros(PAIRS, dtype=torch.long)), LATE, draw()
+        )
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize(
+    ("term", "batch"), [("released", healthy), ("off", healthy), ("off", collapsing), ("raise", collapsing)]
+)
+def test_every_anchor_moves_although_the_shift_starts_at_zero(term, batch, metric):
+    """The first term is saturated or absent; only the top-ranked term can move the anchors outside N_top."""
+    batch = batch()
+    context = replace(RECIPE, metric=metric)
+    settings = ColoTrideSettings(phases="anchor", anchor_hardness_term=term, assist_disabled_fraction=1.0)
+    _, diagnostics, (anchor, *_), _ = step(batch, ColoTride(settings, context))
+    assert (diagnostics["collapseness"] > 0) == (batch.labels.unique().numel() == 2)
+    moved = (anchor - batch.anchor).flatten(1).abs().amax(dim=1) > 1e-3
+    assert moved.all(), moved
+
+
+def test_without_assist_in_cap_a_collapsing_batch_stays_as_it_is():
+    batch = collapsing()
+    _, diagnostics, (_, positive, negative), _ = step(batch, colo("candidates", candidate_assist=False), LATE)
+    clean = triplets_of(batch)
+    assert diagnostics["collapseness"] > 0
+    assert diagnostics["assist"] == 0
+    assert torch.equal(positive, clean.positive)
+    assert torch.equal(negative, clean.negative)
+    # It goes on attacking a healthy one.
+    batch = healthy()
+    _, _, (_, positive, _), _ = step(batch, colo("candidates", candidate_assist=False), LATE)
+    assert not torch.equal(positive, triplets_of(batch).positive)
+
+
+def test_the_top_ranked_triplet_may_be_in_the_loss_of_every_batch():
+    batch = healthy()
+    plain, _, parts, _ = step(batch, colo("candidates"))
+    both, _, same, _ = step(
+        batch, colo("candidates", top_ranked_batches="all", top_ranked_coefficient=0.7, top_ranked_margin=1.0)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(parts, same, strict=True))
+    top = top_ranked_triplet_loss(*distances_of(*parts), 0.7, 1.0)
+    assert top > 0
+    torch.testing.assert_close(both, plain + top)

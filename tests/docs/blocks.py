@@ -33,6 +33,16 @@ class Block:
         return self.title.removeprefix("needs: ") if self.title.startswith("needs: ") else ""
 
     @property
+    def slow(self) -> bool:
+        """Whether only the slow tests run it."""
+        return self.title == "takes a minute"
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is run at all."""
+        return self.language in RUNNABLE and not self.needs and not self.file
+
+    @property
     def file(self) -> str:
         """The file that it is written to, if its title is the name of one."""
         return self.title if re.fullmatch(r"[\w./-]+\.\w+", self.title) else ""

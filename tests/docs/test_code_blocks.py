@@ -1,11 +1,14 @@
 """Every code block of every page: run as it stands, or marked as needing what we lack, in which case it parses."""
 
 import ast
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ NEEDS = {
     "minutes",
     "hours",
     "a browser",
+    "a machine to itself",
     "a GPU",
     "two GPUs",
     "four GPUs",
@@ -37,7 +41,8 @@ NEEDS = {
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 MARKED = [block for block in BLOCKS if block.needs]
-TO_RUN = [page for page in PAGES if any(b.language in RUNNABLE and not b.needs and not b.file for b in blocks_of(page))]
+QUICK = [page for page in PAGES if any(block.runs and not block.slow for block in blocks_of(page))]
+SLOW = [page for page in PAGES if any(block.runs and block.slow for block in blocks_of(page))]
 
 
 def name_of(page):
@@ -74,9 +79,15 @@ def first_run(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One store of MLflow for all pages: each takes seconds to begin."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty working directory, as a user's: photographs of four classes, and no store or cluster that is named."""
+def place(tmp_path, monkeypatch, store):
+    """A working directory with photographs of six classes; no data root and no cluster is named."""
     random = np.random.default_rng(0)
     for side, names in (("train", ("apple", "bread", "pear", "rice")), ("test", ("cherry", "dates"))):
         for label, name in enumerate(names):
@@ -84,16 +95,28 @@ def place(tmp_path, monkeypatch):
             folder.mkdir(parents=True)
             for index in range(6):
                 picture(label + 10 * (side == "test"), 40, random).save(folder / f"{index}.png")
-    for variable in ("MLFLOW_TRACKING_URI", "COLOTRIDE_DATA", "RAY_ADDRESS"):
+    for variable in ("COLOTRIDE_DATA", "RAY_ADDRESS"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PWD", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("page", TO_RUN, ids=name_of)
+@pytest.mark.parametrize("page", QUICK, ids=name_of)
 def test_the_blocks_of_a_page_run_in_order(page, place, request):
-    blocks = blocks_of(page)
+    run_page([block for block in blocks_of(page) if not block.slow], place, request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", SLOW, ids=name_of)
+def test_blocks_that_take_a_minute_run_too(page, place, request):
+    run_page(blocks_of(page), place, request)
+
+
+def run_page(blocks, place, request):
     text = "\n".join(block.text for block in blocks)
     if "runs/first" in text and 'directory="runs/first"' not in text and "--directory runs/first" not in text:
         shutil.copytree(request.getfixturevalue("first_run"), place / "runs" / "first")
@@ -101,11 +124,11 @@ def test_the_blocks_of_a_page_run_in_order(page, place, request):
     for block in blocks:
         if block.file:
             (place / block.file).write_text(block.text)
-        elif block.needs or block.language not in RUNNABLE:
+        elif not block.runs:
             continue
         elif block.language == "python":
             # Lines are those of the page, so that a failure names them.
-            exec(compile("\n" * block.line + block.text, str(page), "exec"), names)
+            exec(compile("\n" * block.line + block.text, str(block.page), "exec"), names)
         else:
             for line in block.commands:
                 assert run_line(line) == 0, f"{block.where}: {line}"
@@ -121,7 +144,7 @@ def test_every_block_has_a_language_and_a_known_mark():
         unknown = [need for need in split(block.needs) if need not in NEEDS]
         assert unknown == [], f"{block.where}: {unknown}"
     for block in BLOCKS:
-        assert not block.title or block.needs or block.file, f"{block.where}: {block.title}"
+        assert not block.title or block.needs or block.file or block.slow, f"{block.where}: {block.title}"
 
 
 def split(needs):

@@ -17,7 +17,8 @@ def site(tmp_path_factory):
     """The site, built in a copy of the pages."""
     place = tmp_path_factory.mktemp("pages")
     shutil.copytree(ROOT / "docs", place / "docs")
-    for name in ("colotride", "tune", "cluster", "zensical.toml", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"):
+    shutil.copy(ROOT / "zensical.toml", place)
+    for name in ("colotride", "tune", "cluster", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"):
         (place / name).symlink_to(ROOT / name)
     runpy.run_path(str(place / "docs/generate.py"), run_name="__main__")
     build = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]

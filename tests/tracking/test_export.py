@@ -8,23 +8,26 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
 
+from colotride.cli.main import execute
+from colotride.config import load_config
 from colotride.data.splits import load_splits
 from colotride.errors import ConfigurationError
 from colotride.presets import preset
-from colotride.tracking.delivery import EXPERIMENT
-from colotride.tracking.export import RunRecord, Tracker
+from colotride.tracking.export import Tracker
 from colotride.tracking.model_registry import load_registered
-from colotride.tracking.names import flat_parameters, metric_name
+from colotride.tracking.names import EXPERIMENT, flat_settings, metric_name, run_parameters
+from colotride.tracking.runs import RunRecord
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.trainer import Trainer
-from scripts import sync
 from tests.commands import ROOT, environment
+from tests.mlflow_servers import free_port, kill_server, start_server
 
 
 @pytest.fixture
@@ -41,6 +44,13 @@ def runs(uri):
 
 def curve(uri, run, name):
     return [(point.step, point.value) for point in MlflowClient(uri).get_metric_history(run.info.run_id, name)]
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -60,10 +70,19 @@ def test_scores_are_spelled_so_that_mlflow_takes_them(name, spelled):
 
 
 def test_settings_are_flat_under_their_dotted_names():
-    flat = flat_parameters(preset("cub"))
+    flat = flat_settings(preset("cub"))
     assert flat["pgd.steps"] == "16"
     assert flat["collapseness.attention_factor"] == "10"
     assert flat["defense.name"] == "colo-tride"
+
+
+def test_parameters_are_what_sets_a_run_apart():
+    known = {"dataset": "cub", "defense": "colo-tride", "seed": "3"}
+    config = preset("cub").with_values({"seed": 3, "data.root": "/elsewhere"})
+    assert run_parameters(config) == known
+    assert run_parameters(config.with_values({"pgd.steps": 4})) == {**known, "pgd.steps": "4"}
+    natural = config.with_values({"defense": {"name": "natural"}})
+    assert run_parameters(natural) == {**known, "defense": "natural"}
 
 
 def test_a_run_with_a_child_its_curves_tags_files_and_data_set_come_back(uri, tmp_path):
@@ -72,7 +91,7 @@ def test_a_run_with_a_child_its_curves_tags_files_and_data_set_come_back(uri, tm
     tracker.start("search", "search", parameters={"trials": "2"}, tags={"kind": "search"}, dataset=dataset)
     tracker.start("one", "trial 1", parameters={"a": "1"}, tags={"kind": "trial"}, parent="search")
     for epoch, value in ((1, 20.0), (2, 30.0)):
-        tracker.metrics("one", {"validation/ARS": value, "train/loss": 1 / epoch}, epoch)
+        tracker.metrics("one", {"val_epoch/ARS": value, "train/loss": 1 / epoch}, epoch)
     (tmp_path / "best.yaml").write_text("x: 1\n")
     tracker.artifact("search", tmp_path / "best.yaml")
     tracker.artifact("search", tmp_path / "best.yaml", "figures")
@@ -85,7 +104,7 @@ def test_a_run_with_a_child_its_curves_tags_files_and_data_set_come_back(uri, tm
     assert (child.info.status, parent.info.status) == ("FAILED", "FINISHED")
     assert child.data.params == {"a": "1"}
     assert child.data.tags["git_commit"]
-    assert curve(uri, child, "validation/ARS") == [(1, 20.0), (2, 30.0)]
+    assert curve(uri, child, "val_epoch/ARS") == [(1, 20.0), (2, 30.0)]
     client = MlflowClient(uri)
     assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["best.yaml", "figures"]
     (used,) = parent.inputs.dataset_inputs
@@ -108,25 +127,76 @@ def test_a_store_out_of_reach_is_said_once_stops_nothing_and_gets_everything_lat
     assert tracker.close(1.0) == 3
     assert len(said) == 2
     assert "out of reach" in said[0]
-    assert "python scripts/sync.py" in said[1]
+    assert "colotride sync" in said[1]
     assert not any("\n" in line for line in said)
     (tmp_path / "place").unlink()
     (tmp_path / "place").mkdir()
-    assert sync.main([str(tmp_path / "run")]) == 0
+    assert execute("sync", [str(tmp_path / "run")]) == 0
     (run,) = runs(uri)
     assert curve(uri, run, "a") == [(3, 1.0)]
     assert run.info.status == "FINISHED"
 
 
+def test_a_store_deleted_in_the_middle_gets_everything_again(uri, tmp_path):
+    said = []
+    tracker = Tracker(uri, tmp_path / "run", warn=said.append)
+    tracker.start("run", "run", parameters={"a": "1"}, tags={})
+    tracker.metrics("run", {"value": 1.0}, 1)
+    wait_until(lambda: not tracker._delivery.waiting)
+    (tmp_path / "mlflow.db").unlink()
+    tracker.metrics("run", {"value": 2.0}, 2)
+    tracker.end("run")
+    assert tracker.close() == 0
+    (run,) = runs(uri)
+    assert run.data.params == {"a": "1"}
+    assert curve(uri, run, "value") == [(1, 1.0), (2, 2.0)]
+    assert [line for line in said if "everything is sent to it again" in line]
+    (tmp_path / "mlflow.db").unlink()
+    assert execute("sync", [str(tmp_path / "run")]) == 0, "also when it was deleted afterwards"
+    (run,) = runs(uri)
+    assert curve(uri, run, "value") == [(1, 1.0), (2, 2.0)]
+    assert run.info.status == "FINISHED"
+
+
+def test_what_mlflow_does_not_take_is_never_called_sent(uri, tmp_path, capsys):
+    said = []
+    tracker = Tracker(uri, tmp_path / "run", warn=said.append)
+    tracker.start("run", "run", parameters={}, tags={})
+    tracker.artifact("run", tmp_path / "missing.txt")
+    tracker.metrics("run", {"value": 1.0}, 1)
+    assert tracker.close() == 1
+    assert [line for line in said if "missing.txt is not there any more" in line]
+    for _ in range(2):
+        assert execute("sync", [str(tmp_path / "run")]) == 1
+        assert "1 entries are not in the store" in capsys.readouterr().out
+    (tmp_path / "missing.txt").write_text("here again")
+    assert execute("sync", [str(tmp_path / "run")]) == 0
+    (run,) = runs(uri)
+    assert curve(uri, run, "value") == [(1, 1.0)]
+    assert [item.path for item in MlflowClient(uri).list_artifacts(run.info.run_id)] == ["missing.txt"]
+
+
+def test_a_run_deleted_by_a_person_is_said_and_does_not_end_the_record(uri, tmp_path):
+    said = []
+    tracker = Tracker(uri, tmp_path / "run", warn=said.append)
+    tracker.start("run", "run", parameters={}, tags={})
+    wait_until(lambda: not tracker._delivery.waiting)
+    (run,) = runs(uri)
+    MlflowClient(uri).delete_run(run.info.run_id)
+    tracker.metrics("run", {"value": 1.0}, 1)
+    assert tracker.close() == 1
+    assert [line for line in said if "does not take" in line]
+
+
 def test_a_folder_without_a_record_cannot_be_sent(tmp_path):
     with pytest.raises(ConfigurationError, match="holds no record"):
-        sync.main([str(tmp_path)])
+        execute("sync", [str(tmp_path)])
 
 
 def test_a_resumed_run_is_continued_not_doubled(uri, tmp_path):
     config, folder = preset("digits"), tmp_path / "run"
     folder.mkdir()
-    (folder / "config.yaml").write_text("seed: 0\n")
+    (folder / "evaluation.json").write_text("{}")
     epochs = [EpochRecord(n, 10 * n, 0.5, {"loss": 1.0 / n}, {"ARS": 10.0 * n, "R@1": 50.0}) for n in (1, 2)]
     first = RunRecord.open(folder, config, uri)
     first.epoch(epochs[0])
@@ -136,14 +206,19 @@ def test_a_resumed_run_is_continued_not_doubled(uri, tmp_path):
     again.epoch(epochs[1])
     again.end(Outcome("finished", "", epochs))
     (before,) = runs(uri)
-    assert before.data.metrics["ARS"] == 20.0, "of the last validation, until the test side is evaluated"
-    RunRecord.existing(folder).evaluation({"ARS": 33.0, "R@1": 90.0}, folder / "config.yaml")
+    assert before.data.metrics["val/ARS"] == 20.0
+    assert not [name for name in before.data.metrics if name.startswith("test/")]
+    RunRecord.existing(folder).evaluation({"ARS": 33.0, "R@1": 90.0}, folder / "evaluation.json")
     (run,) = runs(uri)
     assert run.info.status == "FINISHED"
     assert run.data.tags["kind"] == "train"
-    assert run.data.metrics["test/ARS"] == run.data.metrics["ARS"] == 33.0
+    assert (run.data.metrics["val/ARS"], run.data.metrics["test/ARS"]) == (20.0, 33.0)
     assert run.data.metrics["test/R_at_1"] == 90.0
-    assert curve(uri, run, "validation/ARS") == [(1, 10.0), (2, 20.0)]
+    assert "ARS" not in run.data.metrics, "validation and test never share a name"
+    assert run.data.params == {"dataset": "digits", "defense": "colo-tride", "seed": "0"}
+    kept = MlflowClient(uri).download_artifacts(run.info.run_id, "config.yaml", str(tmp_path))
+    assert load_config(Path(kept)) == config
+    assert curve(uri, run, "val_epoch/ARS") == [(1, 10.0), (2, 20.0)]
     assert len(run.inputs.dataset_inputs) == 1
 
 
@@ -179,57 +254,25 @@ def test_a_writer_killed_at_any_moment_doubles_nothing_and_leaves_no_hole(uri, t
         writer.wait()
         writer.stdout.close()
     tracker = Tracker(uri, tmp_path / "run")
-    kept = sum(1 for entry in tracker._outbox.every() if entry["do"] == "metrics")
+    kept = sum(1 for entry, _ in tracker._journal.read() if entry["do"] == "metrics")
     assert tracker.close(60.0) == 0
     (run,) = runs(uri)
     assert curve(uri, run, "value") == [(step, float(step)) for step in range(kept)]
 
 
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def served(folder, port):
-    """A real MLflow server that answers."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/server.db",
-        "--artifacts-destination",
-        f"{folder}/artifacts",
-    ]
-    process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process
-        time.sleep(0.1)
-    raise AssertionError("the server never came up")
-
-
-def stop(process):
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 @pytest.mark.slow
-def test_a_server_that_is_killed_and_comes_back_gets_everything_once(tmp_path, port):
+def test_a_server_that_is_killed_and_comes_back_gets_everything_once(tmp_path):
+    port = free_port()
     said = []
-    server = served(tmp_path, port)
+    server = start_server(tmp_path, port)
     tracker = Tracker(f"http://127.0.0.1:{port}", tmp_path / "run", warn=said.append)
     tracker.start("run", "run", parameters={}, tags={})
     for step in range(50):
         tracker.metrics("run", {"value": float(step)}, step)
     deadline = time.monotonic() + 60
-    while tracker._outbox.left and time.monotonic() < deadline:
+    while tracker._delivery.waiting and time.monotonic() < deadline:
         time.sleep(0.05)
-    stop(server)
+    kill_server(server)
     for step in range(50, 100):
         began = time.perf_counter()
         tracker.metrics("run", {"value": float(step)}, step)
@@ -237,7 +280,7 @@ def test_a_server_that_is_killed_and_comes_back_gets_everything_once(tmp_path, p
     deadline = time.monotonic() + 60
     while not said and time.monotonic() < deadline:
         time.sleep(0.05)
-    server = served(tmp_path, port)
+    server = start_server(tmp_path, port)
     try:
         tracker.end("run")
         assert tracker.close(60.0) == 0
@@ -245,7 +288,7 @@ def test_a_server_that_is_killed_and_comes_back_gets_everything_once(tmp_path, p
         assert curve(f"sqlite:///{tmp_path}/server.db", run, "value") == [(step, float(step)) for step in range(100)]
         assert len([line for line in said if "out of reach" in line]) == 1
     finally:
-        stop(server)
+        kill_server(server)
 
 
 @pytest.mark.slow
@@ -293,9 +336,13 @@ def test_a_registered_model_brings_its_signature_example_configuration_and_score
     tracker = Tracker(uri, tmp_path / "search")
     tracker.start("winner", "winner", parameters={}, tags={})
     for _ in range(2):
-        tracker.register("winner", folder, "colotride-digits", {"ARS": 31.25, "R@1": 90.0})
+        tracker.register("winner", folder, "colotride-digits", {"ARS": 31.25, "R@1": 90.0}, "Found by a search.")
     assert tracker.close(60.0) == 0
-    (version,) = MlflowClient(uri).search_model_versions("name = 'colotride-digits'")
+    client = MlflowClient(uri)
+    (version,) = client.search_model_versions("name = 'colotride-digits'")
+    assert version.description == "Found by a search."
+    assert "digits" in client.get_registered_model("colotride-digits").description
+    assert client.get_model_version_by_alias("colotride-digits", "champion").version == version.version
     assert version.tags == {"ARS": "31.25", "R_at_1": "90", "defense": "colo-tride", "dataset": "digits"}
     images = load_splits(config.data).test.pixels(torch.arange(4)).float() / 255
     model = load_registered("models:/colotride-digits/1", uri)
@@ -309,7 +356,12 @@ def test_a_registered_model_brings_its_signature_example_configuration_and_score
     loaded = mlflow.pyfunc.load_model("models:/colotride-digits/1")
     assert np.asarray(loaded.input_example).shape == (2, 1, 8, 8)
     (run,) = runs(uri)
-    assert "config.yaml" in [item.path for item in MlflowClient(uri).list_artifacts(run.info.run_id)]
+    assert "config.yaml" in [item.path for item in client.list_artifacts(run.info.run_id)]
+    tracker = Tracker(uri, tmp_path / "worse")
+    tracker.start("winner", "winner", parameters={}, tags={})
+    tracker.register("winner", folder, "colotride-digits", {"ARS": 31.0})
+    assert tracker.close(60.0) == 0
+    assert client.get_model_version_by_alias("colotride-digits", "champion").version == version.version
 
 
 def test_the_machine_is_watched_under_mlflows_names(uri, tmp_path):

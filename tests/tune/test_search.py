@@ -95,10 +95,10 @@ def test_a_search_on_digits_ends_with_the_comparison_and_is_on_record(finished):
     assert kinds.count("trial") == 4
     assert kinds.count("verdict") == (2 if best["number"] == 1 else 4)
     trial = next(one for one in children if one.info.run_name == f"trial {best['number']}")
-    assert trial.data.params["collapseness.attention_factor"] == f"{best['values']['attention_factor']:.6g}"
-    assert trial.data.metrics["ARS"] == pytest.approx(best["scores"]["ARS"])
+    assert trial.data.params["attention_factor"] == f"{best['values']['attention_factor']:.6g}"
+    assert trial.data.metrics["val/ARS"] == pytest.approx(best["scores"]["ARS"])
     curves = ("train/loss", "train/hardness", "train/collapseness", "train/separability", "train/assist")
-    for name in (*curves, "validation/R_at_1", "validation/ERS", "validation/ARS"):
+    for name in (*curves, "val_epoch/R_at_1", "val_epoch/ERS", "val_epoch/ARS"):
         assert [point.step for point in client.get_metric_history(trial.info.run_id, name)] == [1, 2], name
     verdict = next(one for one in children if one.info.run_name == "verdict: default seed 0")
     told = json.loads((folder / "verdict/default/seed-0/evaluation/evaluation.json").read_text())
@@ -187,23 +187,23 @@ def test_a_search_for_two_objectives_runs_on_a_small_folder_in_cubs_layout(tmp_p
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--trials", "0"], "--trials 0 is too few"),
-        (["--verdict-seeds", "0"], "--verdict-seeds 0 is too few"),
+        (["--trials", "0"], "--trials 0: should be greater"),
+        (["--verdict-seeds", "0"], "--verdict-seeds 0: should be greater"),
         (["--objective", "accuracy"], "there is no objective 'accuracy'"),
         (["--objective", "r1,ars", "--stopping", "asha"], "stopping by asha compares one number"),
-        (["--max-cost", "-1"], "--max-cost: Input should be greater than 0"),
+        (["--max-cost", "-1"], "--max-cost -1: should be greater than 0"),
         (["--resume", "nowhere", "--sampler", "gp"], "--sampler cannot change in a search that was begun"),
         (["--resume", "nowhere", "--run.seed", "3"], "--run cannot change in a search that was begun"),
         (["--resume", "nowhere"], "there is no search in runs/search/nowhere to resume"),
         (["--groups", "margin"], "did you mean"),
-        (["--workers-per-trial", "0"], "--workers-per-trial 0 trains nothing"),
+        (["--workers-per-trial", "0"], "--workers-per-trial 0: should be greater"),
         (["--dataset", "birds"], "no preset 'birds'"),
         (["--defense", "natural"], "the space is empty"),
         (["--name", "taken"], "exists already"),
-        (["--concurrent", "0"], "--concurrent 0 runs no trial"),
+        (["--concurrent", "0"], "--concurrent 0: should be greater"),
         (["--cpus-per-trial", "999"], "--cpus-per-trial 999 is more than any machine here has"),
         (["--gpus-per-trial", "99"], "--gpus-per-trial 99 is more than any machine here has"),
-        (["--cpus-per-trial", "0"], "--cpus-per-trial 0 is too few"),
+        (["--cpus-per-trial", "0"], "--cpus-per-trial 0: should be greater"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_anything_starts(tmp_path, monkeypatch, arguments, complaint):

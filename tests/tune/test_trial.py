@@ -67,18 +67,18 @@ def search(folder, made, resources, fault=None):
     """Run a search; `fault` may raise before a trial trains, and is told its folder."""
     study, log = SearchStudy(folder, made), Log()
 
-    def trial(record, plan, resources, folders):
+    def trial(given, plan, resources, folders):
         # In the trial's own process, which trains other trials before and after.
         plain = Trainer.run
 
         def run(trainer, *args, **kwargs):
             if fault is not None:
-                fault(folders.of(record.number)[0])
+                fault(folders.of(given["number"])[0])
             return plain(trainer, *args, **kwargs)
 
         Trainer.run = run
         try:
-            run_trial(record, plan, resources, folders)
+            run_trial(given, plan, resources, folders)
         finally:
             Trainer.run = plain
 
@@ -98,7 +98,7 @@ def test_a_trial_is_the_trainers_own_run_and_ends_early_when_its_cost_is_spent(t
     record = whole.record(1)
     assert [one.validation for one in record.history] == [one.validation for one in alone], "bit for bit"
     assert [one.diagnostics for one in record.history] == [one.diagnostics for one in alone]
-    assert record.costs == [alone[0].passes / 1e6, (alone[0].passes + alone[1].passes) / 1e6]
+    assert record.costs == pytest.approx([alone[0].passes / 1e6, (alone[0].passes + alone[1].passes) / 1e6])
     assert log.events == [
         ("started", 1), ("reported", 1, 1), ("reported", 1, 2), ("ended", 1, "finished"),
     ]  # fmt: skip

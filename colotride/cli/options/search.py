@@ -19,6 +19,7 @@ from colotride.cli.options.shared import (
     Json,
     Plugins,
     Quick,
+    Reading,
     Seed,
     Share,
     Storage,
@@ -43,6 +44,7 @@ class Search(SettingsOptions):
     data_root: DataRoot = None
     config: Config = None
     defense: DefenseName = None
+    reading: Reading = None
     plugin: Plugins = ()
     quick: Quick = False
     trials: Annotated[Count | None, Option(METHOD)] = None
@@ -54,7 +56,7 @@ class Search(SettingsOptions):
     groups: Annotated[tuple[str, ...], Option(METHOD, "GROUP")] = ()
     """Search more: margins, learning-rate, ... A wrong name lists them all."""
     space: Annotated[Path | None, Option(METHOD, "FILE")] = None
-    """YAML file that narrows, fixes, removes or adds parameters. docs/search.md shows its form."""
+    """YAML file that narrows, fixes, removes or adds parameters. docs/how-to/search-space.md shows its form."""
     start_from: Annotated[tuple[Path, ...], Option(METHOD, "PATH", rare=True)] = ()
     """Try these first, after the default: a search's folder (its best), a run's folder or a YAML configuration."""
     objective: Annotated[str, Option(METHOD)] = "ars"

@@ -1,7 +1,7 @@
 """Options that several commands share, each declared once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -55,6 +55,11 @@ DefenseName = Annotated[
     Field(
         description="natural, act, est, ... with its authors' settings (default: colo-tride). A wrong name lists all."
     ),
+]
+Reading = Annotated[
+    Literal["paper", "released"] | None,
+    Option(WHAT, "NAME", rare=True),
+    Field(description="COLO-TRIDE as the paper describes it, or as the released code trains (default: paper)."),
 ]
 Quick = Annotated[
     bool,

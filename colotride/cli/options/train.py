@@ -18,6 +18,7 @@ from colotride.cli.options.shared import (
     Device,
     Plugins,
     Quick,
+    Reading,
     Storage,
     Track,
     TrackingURI,
@@ -47,6 +48,7 @@ class Train(SettingsOptions):
     data_root: DataRoot = None
     config: Config = None
     defense: DefenseName = None
+    reading: Reading = None
     plugin: Plugins = ()
     quick: Quick = False
     epochs: Annotated[Count | None, Option(BUDGET)] = None

@@ -1,4 +1,4 @@
-"""What is said on standard error while data is being prepared."""
+"""Messages and progress bars on standard error while data is prepared."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,27 +7,27 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-PATIENCE = 1.0
-"""Seconds of work that nobody is told about."""
+DELAY = 1.0
+"""Seconds of work before a progress bar appears."""
 
 
-def say(line: str) -> None:
-    """One line on standard error."""
+def notify(line: str) -> None:
+    """Print one line on standard error."""
     Console(stderr=True).print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 @contextmanager
 def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error once patience is over; where that is no terminal, one line.
+    """A bar on standard error, or one line where that is no terminal; work shorter than `DELAY` shows neither.
 
     Args:
-        what: is being done.
-        total: how many units it takes.
-        unit: of what, in the plural.
-        done: how many were done before.
+        what: the work, such as "decoding cub/train".
+        total: number of units.
+        unit: its name in the plural.
+        done: units that were done earlier.
 
     Yields:
-        A function to be called with how many more are done.
+        A function that takes the number of units done since its last call.
     """
     console, start = Console(stderr=True), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
@@ -37,12 +37,13 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callab
     def advance(count: int) -> None:
         nonlocal shown
         bar.update(task, advance=count)
-        if not shown and time.monotonic() - start > PATIENCE:
+        # Work that has just ended needs no bar.
+        if not shown and not bar.finished and time.monotonic() - start > DELAY:
             shown = True
             if console.is_terminal:
                 bar.start()
             else:
-                say(f"{what}: {total:,} {unit}")
+                notify(f"{what}: {total:,} {unit}")
 
     try:
         yield advance
