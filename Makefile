@@ -37,7 +37,7 @@ format: $(READY) ## Mend style and formatting
 	$(BIN)/ruff format .
 
 bench: $(READY) ## Measure speed on this machine, as ratios: about four minutes
-	$(BIN)/python scripts/benchmark.py step
+	$(BIN)/colotride benchmark step
 
 docs: $(READY) ## Build the documentation into site/
 	$(BIN)/python docs/generate.py

@@ -4,7 +4,6 @@ Ours are only those that Optuna lacks: the epochs saved by stopping, and the att
 importances are computed by our evaluator, see `importance`.
 """
 
-import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from optuna.importance import get_param_importances
 from optuna.trial import TrialState, create_trial
 
 from colotride.evaluation.scores import RESISTANCE_COLUMNS
-from colotride.io import write_atomically
+from colotride.io import save_figure
 from colotride.tune.final_evaluation import Finalist
 from colotride.tune.importance import ENOUGH, SearchedScaleFanova, quiet
 from colotride.tune.parameters import AnyParameter, Choice, Integer, Space
@@ -191,12 +190,9 @@ def write_pictures(charts: Mapping[str, Chart | Bars], folder: Path) -> list[Pat
     written = []
     for name, chart in charts.items():
         figure = _bars_figure(chart) if isinstance(chart, Bars) else _optuna_figure(chart)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
-        pyplot.close(figure)
         path = folder / f"{name.replace(' ', '-').replace('@', '-at-')}.png"
-        write_atomically(path, buffer.getvalue())
-        written.append(path)
+        written.append(save_figure(figure, path, dpi=120, tight=True))
+        pyplot.close(figure)
     return written
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from colotride.evaluation.table import table_of
 from colotride.tracking.export import DEFAULT_URI, absolute
+from colotride.tracking.model_registry import CHAMPION
 from colotride.tune.api import SearchResult
 from colotride.tune.final_evaluation import BEST, Finalist
 from colotride.tune.plan import SearchPlan
@@ -43,7 +44,9 @@ def show_summary(console: Console, result: SearchResult) -> None:
     console.print(f"\nResults     {folder}  ({files})", soft_wrap=True)
     console.print(f"Train it    colotride train --config {folder / 'best.yaml'}", soft_wrap=True)
     if result.model is not None:
-        console.print(f"Use it      models:/{result.model}/latest, the winner's model in MLflow", highlight=False)
+        console.print(
+            f"Use it      models:/{result.model}@{CHAMPION}, the best model of this name in MLflow", highlight=False
+        )
     local = result.tracking_uri == absolute(DEFAULT_URI)
     opened = "make ui" if local else f"mlflow ui --backend-store-uri {result.tracking_uri}"
     console.print(f"Compare     {opened}, then {result.mlflow_page}", soft_wrap=True)

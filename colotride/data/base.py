@@ -48,6 +48,23 @@ class ImageSet(Protocol):
         ...
 
 
+def check_matches(images: ImageSet) -> None:
+    """Refuse images of which triplets or queries cannot be made: each needs a match and an image of another class.
+
+    Raises:
+        DataError: fewer than two classes, or a class with a single image, named in the message.
+    """
+    classes, counts = images.labels.unique(return_counts=True)
+    if len(classes) < 2:
+        raise DataError(f"{images.name} has {len(classes)} class; two classes or more are needed to tell images apart")
+    if int(counts.min()) < 2:
+        single = classes[counts < 2].tolist()
+        raise DataError(
+            f"{images.name} has {len(single)} classes with a single image, the first is {single[0]}: "
+            "no match can be found for it; add images to such classes or remove them"
+        )
+
+
 def class_name(images: ImageSet, label: int) -> str:
     """What to call a class in a report: its name where the source has one ("Laysan Albatross"), else "class 2"."""
     names: Mapping[int, str] = getattr(images, "class_names", None) or {}

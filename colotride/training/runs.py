@@ -19,12 +19,12 @@ def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
     """
     if not (directory / "config.yaml").is_file():
         raise CheckpointError(
-            f"{directory} is not a run: it holds no config.yaml; give a folder that scripts/train.py made"
+            f"{directory} is not a run: it holds no config.yaml; give a folder that colotride train made"
         )
     config = load_config(directory / "config.yaml")
     checkpoint = load_newest(directory / "checkpoints")
     if checkpoint is None:
-        raise CheckpointError(f"run {directory} has no checkpoint yet; train it first with scripts/train.py")
+        raise CheckpointError(f"run {directory} has no checkpoint yet; train it first with colotride train")
     two_convolutions = config.model.architecture == TWO_CONVOLUTIONS
     channels = checkpoint.weights["backbone.0.weight"].shape[1] if two_convolutions else 3
     # Every weight is overwritten: starting from downloaded ones would only ask for the network. Results that are

@@ -35,7 +35,7 @@ def test_as_many_trials_as_fit(resources, machines, trials):
 @pytest.mark.parametrize(
     ("resources", "line"),
     [
-        (TrialResources(1, 0.0, 0), "--concurrent 0 runs no trial"),
+        (TrialResources(1, 0.0, 0), "--concurrent 0 runs nothing"),
         (TrialResources(0, 0.0, None), "--cpus-per-trial 0 is too few"),
         (TrialResources(3, 0.0, None), "--cpus-per-trial 3 is more than any machine here has \\(2\\)"),
         (TrialResources(1, 0.5, None), "--gpus-per-trial 0.5 is more than any machine here has \\(0\\)"),
@@ -53,6 +53,11 @@ def test_as_many_trials_as_fit(resources, machines, trials):
 def test_what_no_machine_can_hold_is_refused(resources, line):
     with pytest.raises(SearchError, match=line):
         capacity(resources, [SMALL])
+
+
+def test_the_line_names_the_option_of_the_command_that_was_typed():
+    with pytest.raises(SearchError, match="--cpus-per-run 3 is more than any machine"):
+        capacity(TrialResources(cpus=3), [SMALL], "run")
 
 
 def test_a_trial_that_ran_out_of_memory_gets_its_gpu_alone():
