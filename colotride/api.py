@@ -75,12 +75,12 @@ def train(
         overrides: other values by dotted path, such as {"pgd.steps": 8}.
         data_root: folder that holds the data sets.
         device: "auto" (a GPU where there is one), "cpu", "cuda:1", "mps", ...
-        on_epoch: told of every completed epoch.
+        on_epoch: called with the record of every completed epoch.
 
     Raises:
         ConfigurationError: an unknown name or setting, or a value out of range.
         CheckpointError: the directory belongs to a run of another configuration.
-        DataError, ModelError: the data set or the model cannot be had.
+        DataError, ModelError: the data set or the model cannot be loaded.
     """
     config = _configured(start)
     if defense is not None and defense != config.defense.name:
@@ -140,7 +140,7 @@ def evaluate(
         protocol: "strict" attacks as they are defined, "published" as the code behind the papers' tables has them.
         seed: of the queries, the targets and the intervals.
         device: "auto", "cpu", "cuda:1", ...
-        on_progress: told what is being done and the share that is done.
+        on_progress: called with what is being done and the share that is done.
         settings: any other field of `EvaluationSettings`, such as `step_size`, `batch_size` or `bootstrap`.
 
     Raises:

@@ -21,7 +21,7 @@ FORMAT = "colotride index 1"
 
 
 class Index:
-    """Pictures that can be searched by picture; made by `build` or `load`.
+    """A collection of pictures that is searched by picture; made by `build` or `load`.
 
     Attributes:
         paths: of the pictures, in the order of the index.
@@ -50,7 +50,7 @@ class Index:
             net: what `colotride.load` returned.
             pictures: a folder, searched with its subfolders for image files, or paths of image files.
             batch_size: images per pass through the network.
-            on_progress: told the pictures that are done, and how many there are.
+            on_progress: called with the number of pictures that are done and their total.
 
         Raises:
             DataError: no such folder, or none of the pictures can be decoded.
@@ -80,7 +80,7 @@ class Index:
         Args:
             picture: path of an image file, or one image as a tensor [channels, height, width] or [1, channels, height,
                 width]; see `Embedder.embed`.
-            k: how many; fewer come back from a smaller index.
+            k: how many; a smaller index returns fewer.
 
         Returns:
             Path and Euclidean distance of the embeddings, in [0, 2].

@@ -52,7 +52,8 @@ class PGDSettings(Settings):
         """The budget of one epoch: alpha_e = alpha ramp(e / E) (Appendix C).
 
         Args:
-            epoch: counted from 0; the ramp sees e + 1, so that the first epoch is perturbed too, unless it starts from zero.
+            epoch: counted from 0; the ramp sees e + 1, so that the first epoch is perturbed too, unless it starts from
+                zero.
             epochs: E, the whole run's.
         """
         done = epoch if self.ramp_from_zero else epoch + 1
@@ -67,7 +68,7 @@ class PGDSettings(Settings):
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Hold a model still: evaluation mode (BatchNorm statistics fixed) and no gradients for its weights.
+    """Freeze a model: evaluation mode (fixed BatchNorm statistics) and no gradients for its weights.
 
     The one place where the fast form of a network is chosen. The former mode of every submodule and every
     `requires_grad` is put back on leaving.

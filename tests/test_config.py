@@ -135,5 +135,5 @@ def test_the_released_reading_is_one_switch_over_settings_of_their_own():
     assert released.with_values({"collapseness.weighting": "near"}).pgd.ramp_from_zero
     with pytest.raises(ConfigurationError, match="no reading 'mine'; there are paper, released"):
         with_reading(paper, "mine")
-    with pytest.raises(ConfigurationError, match="a reading is one of colo-tride, the run's defense is natural"):
+    with pytest.raises(ConfigurationError, match="readings belong to colo-tride, but the run's defense is natural"):
         with_reading(with_defense(paper, "natural"), "released")

@@ -45,7 +45,7 @@ def anchor_objective(
         to_negative = triplets.distances(embeddings, triplets.negative_embedding)
         towards = sign * sigma * collapseness(to_positive, to_negative)
         first = torch.relu(towards) if stop else towards
-        # It starts at 0, where the plain distance has no direction.
+        # The shift starts at 0, where the gradient of the plain distance is 0.
         shift = triplets.offset_distances(embeddings, triplets.anchor_embedding)
         return first + attacking * top_ranked_term(to_positive, to_negative, shift, top, collapseness)
 

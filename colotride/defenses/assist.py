@@ -37,13 +37,13 @@ class Assist(TripletDefense[AssistSettings]):
         return shrinking_margin(self.context.margin, info.epoch, info.epochs)
 
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
-        """The part whose turn it is."""
+        """The part that moves in this step."""
         return self.settings.phase(info.step)
 
     def perturbation(
         self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
     ) -> Perturbation:
-        """Assist the part whose turn it is."""
+        """Assist by moving the part of this step."""
         settings, collapseness = self.settings, diagnostics["collapseness"]
         moving = settings.phase(info.step)
         if settings.when == "always":

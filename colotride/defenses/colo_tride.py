@@ -21,10 +21,10 @@ Phases = Literal["alternate", "candidates", "anchor"]
 
 
 class TrideSettings(DefenseSettings):
-    """What decoupled defenses share: their phases and the top-ranked triplet."""
+    """Settings that decoupled defenses share: their phases and the top-ranked triplet."""
 
     phases: Phases = "alternate"
-    """CAP and ANP by turns (TRIDE), CAP alone or ANP alone."""
+    """CAP and ANP alternately (TRIDE), CAP alone or ANP alone."""
     top_ranked_coefficient: float = Field(default=0.5, ge=0)
     """eta of the top-ranked triplet in ANP batches (Eq. 13)."""
     top_ranked_margin: float = Field(default=0.04, ge=0, le=2)
@@ -55,7 +55,7 @@ class TrideSettings(DefenseSettings):
 
 
 class ColoTrideSettings(TrideSettings):
-    """What COLO-TRIDE leaves open."""
+    """Settings of COLO-TRIDE."""
 
     name: Literal["colo-tride"] = "colo-tride"
     assist_disabled_fraction: Fraction = Field(default=1 / 3, ge=0, le=1)
@@ -70,7 +70,7 @@ class ColoTrideSettings(TrideSettings):
 
 @register_defense("colo-tride")
 class ColoTride(TripletDefense[ColoTrideSettings]):
-    """Perturbs candidates (CAP) or anchors (ANP) by turns, in the direction that C of the clean batch decides.
+    """Perturbs candidates (CAP) and anchors (ANP) alternately, in the direction that C of the clean batch decides.
 
     Minimises L_T on the perturbed triplets, plus the top-ranked triplet in ANP batches (Eq. 9, 13).
     """
@@ -82,13 +82,13 @@ class ColoTride(TripletDefense[ColoTrideSettings]):
         return shrinking_margin(self.context.margin, info.epoch, info.epochs)
 
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
-        """The part whose turn it is."""
+        """The part that moves in this step."""
         return self.settings.phase(info.step)
 
     def perturbation(
         self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
     ) -> Perturbation:
-        """Attack a healthy batch, assist a collapsing one, on the part whose turn it is."""
+        """Attack a healthy batch, assist a collapsing one, by moving the part of this step."""
         settings, collapseness = self.settings, self.context.collapseness
         assist = assist_enabled(info, settings.assist_disabled_fraction)
         sigma = direction(diagnostics["collapseness"], assist=assist)

@@ -1,4 +1,4 @@
-"""Naive adversarial training: the same perturbations without COLO. It collapses, and that can be shown with it."""
+"""Naive adversarial training: the same perturbations without COLO. Training collapses under them."""
 
 from typing import Literal
 
@@ -19,25 +19,25 @@ class NaiveTrideSettings(TrideSettings):
 
 @register_defense("naive-tride")
 class NaiveTride(TripletDefense[NaiveTrideSettings]):
-    """Maximises the mean hardness by moving candidates (CAP) or anchors (ANP), by turns or one alone."""
+    """Maximises the mean hardness by moving candidates (CAP) or anchors (ANP), alternately or one alone."""
 
     Settings = NaiveTrideSettings
 
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
-        """The part whose turn it is."""
+        """The part that moves in this step."""
         return self.settings.phase(info.step)
 
     def perturbation(
         self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
     ) -> Perturbation:
-        """Attack the part whose turn it is."""
+        """Attack by moving the part of this step."""
         moving = self.settings.phase(info.step)
         objective = hardness_objective(triplets, moving, sigma=1.0)
         return Perturbation(objective, extra_loss=self.settings.extra_loss(info.step, triplets))
 
 
 class NaiveSettings(DefenseSettings):
-    """Naive AT has nothing to choose."""
+    """Naive AT has no settings of its own."""
 
     name: Literal["naive"] = "naive"
 

@@ -1,4 +1,4 @@
-"""What a run's folder gives back: its configuration, and its model as it was last saved."""
+"""Reading a run's folder: its configuration, and its model as it was last saved."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
         raise CheckpointError(f"run {directory} has no checkpoint yet; train it first with colotride train")
     two_convolutions = config.model.architecture == TWO_CONVOLUTIONS
     channels = checkpoint.weights["backbone.0.weight"].shape[1] if two_convolutions else 3
-    # Every weight is overwritten: starting from downloaded ones would only ask for the network. Results that are
+    # Every weight is overwritten: starting from downloaded ones would need the network for nothing. Results that are
     # compared are made in float32, whatever a run was trained in.
     settings = config.model.model_copy(update={"weights": "none", "precision": "float32", "compile": False})
     model = build_model(settings, channels=channels, image_size=config.data.image_size, seed=config.seed)
