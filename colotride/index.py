@@ -56,20 +56,20 @@ class Index:
             DataError: no such folder, or none of the pictures can be decoded.
         """
         paths = pictures_in(pictures)
-        found: list[Tensor] = []
+        embedded: list[Tensor] = []
         kept: list[str] = []
         skipped: list[tuple[str, str]] = []
         for start in range(0, len(paths), batch_size):
             part = paths[start : start + batch_size]
             for path, embedding in embed_decodable(net, part, skipped):
                 kept.append(path)
-                found.append(embedding)
+                embedded.append(embedding)
             if on_progress:
                 on_progress(min(start + batch_size, len(paths)), len(paths))
-        if not found:
+        if not embedded:
             reason = f"; the first: {skipped[0][1]}" if skipped else ""
             raise DataError(f"none of the {len(paths)} pictures can be indexed{reason}")
-        embeddings = torch.stack(found)
+        embeddings = torch.stack(embedded)
         index = faiss.IndexFlatL2(embeddings.shape[1])
         index.add(embeddings.numpy())
         return cls(net, index, kept, skipped)
@@ -95,15 +95,15 @@ class Index:
             if len(picture) != 1:
                 raise DataError(f"a query is one image, not {len(picture)}; ask for each of them")
         embedding = self._net.embed(picture)
-        squares, places = self._index.search(embedding.numpy(), min(k, len(self)))
+        squares, rows = self._index.search(embedding.numpy(), min(k, len(self)))
         distances = np.sqrt(np.maximum(squares[0], 0))
-        return [(self.paths[place], float(distance)) for place, distance in zip(places[0], distances, strict=True)]
+        return [(self.paths[row], float(distance)) for row, distance in zip(rows[0], distances, strict=True)]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the index into one file, atomically, with the digest of its model."""
-        told = {"format": FORMAT, "model": self._net.digest(), "paths": self.paths, "skipped": self.skipped}
+        about = {"format": FORMAT, "model": self._net.digest(), "paths": self.paths, "skipped": self.skipped}
         buffer = io.BytesIO()
-        np.savez(buffer, index=faiss.serialize_index(self._index), about=np.array(json.dumps(told)))
+        np.savez(buffer, index=faiss.serialize_index(self._index), about=np.array(json.dumps(about)))
         write_atomically(Path(path), buffer.getvalue())
 
     @classmethod
@@ -132,7 +132,7 @@ class Index:
                 f"index {path} was built with another model or another preprocessing; load that model, or build the "
                 "index again with Index.build"
             )
-        return cls(net, index, paths, [(one, reason) for one, reason in skipped])
+        return cls(net, index, paths, [(picture, reason) for picture, reason in skipped])
 
 
 def pictures_in(pictures: Picture | Sequence[Picture]) -> list[str]:

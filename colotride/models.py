@@ -229,12 +229,12 @@ def build_model(settings: ModelSettings, *, channels: int, image_size: int, seed
 
 
 def _torchvision_backbone(architecture: str, weights: str) -> nn.Module:
-    wanted = "DEFAULT" if weights == "imagenet" else None
+    pretrained = "DEFAULT" if weights == "imagenet" else None
     # The two Inception nets would otherwise return their auxiliary classifiers' outputs too while training.
     inception = architecture in {"googlenet", "inception_v3"}
-    extra = {"aux_logits": False, "init_weights": wanted is None} if inception else {}
+    extra = {"aux_logits": False, "init_weights": pretrained is None} if inception else {}
     try:
-        return torchvision.models.get_model(architecture, weights=wanted, **extra)
+        return torchvision.models.get_model(architecture, weights=pretrained, **extra)
     except OSError as error:
         raise ModelError(
             f"ImageNet weights of {architecture} are neither in {torch.hub.get_dir()}/checkpoints nor downloadable "

@@ -78,14 +78,14 @@ def frozen(model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
     """
     # A frozen TorchScript module has no mode.
     modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
-    for parameter in wanted:
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield model.inference_forward() if isinstance(model, EmbeddingModel) else model
     finally:
-        for parameter in wanted:
+        for parameter in trainable:
             parameter.requires_grad_(True)
         for module, training in modes:
             module.training = training

@@ -40,7 +40,7 @@ COLOURS = {
     "default": "#6c757d",
     "best": "#c1121f",
 }
-"""By the end of a trial, or the name of a finalist."""
+"""By the status of a trial, or the name of a finalist."""
 
 STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
 
@@ -54,7 +54,7 @@ class Chart:
     study: optuna.Study
     arguments: Mapping[str, Any] = field(default_factory=dict)
     titles: tuple[str, str] | None = None
-    """Of the two axes, where Optuna's own say too little."""
+    """Of the two axes, where Optuna's own titles say too little."""
     colours: Mapping[str, str] = field(default_factory=dict)
     """Of lines by Optuna's name for them ("Trial3")."""
 
@@ -76,9 +76,9 @@ class Importances:
     """Which parameters matter to the first objective."""
 
     shares: dict[str, float]
-    """By parameter, the greatest first; they add up to 1. Empty where nothing can be said."""
+    """By parameter, the greatest first; they add up to 1. Empty where no importance can be given."""
     missing: str
-    """Why nothing can be said."""
+    """Why no importance can be given."""
 
     @property
     def leaders(self) -> list[str]:
@@ -180,7 +180,7 @@ def importances_of(study: optuna.Study) -> Importances:
         count = f"{len(trials)} of {len(study.trials) - 1} trials"
         return Importances({}, f"{count} reached their last epoch; this takes {ENOUGH} or more.")
     if len({trial.values[0] for trial in trials}) == 1:
-        return Importances({}, "All finished trials scored alike, so that no parameter mattered.")
+        return Importances({}, "All finished trials had the same score, so that no parameter mattered.")
     shares = get_param_importances(study, evaluator=SearchedScaleFanova(), target=lambda trial: trial.values[0])
     return Importances({name: float(share) for name, share in shares.items()}, "")
 

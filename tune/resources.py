@@ -98,7 +98,7 @@ def _check(resources: TrialResources, offered: Sequence[Mapping[str, float]], un
     if resources.cpus < 1:
         raise SearchError(f"--cpus-per-{unit} {resources.cpus} is too few; give 1 or more")
     if not 0 <= resources.gpus < math.inf:
-        raise SearchError(f"--gpus-per-{unit} {resources.gpus:g} is no number of GPUs; give 0 or more")
+        raise SearchError(f"--gpus-per-{unit} {resources.gpus:g} is not a number of GPUs; give 0 or more")
     if resources.workers_per_trial > 1 and resources.gpus not in (0, 1):
         raise SearchError(
             f"--gpus-per-{unit} {resources.gpus:g} with several workers: each has no GPU or one; give 0 or 1"

@@ -51,13 +51,13 @@ SHARED = (
 """What all trials have in common: with another data set, other attacks or more epochs they could not be compared."""
 
 
-class Entry(Settings):
-    """What a file says about one parameter. A known parameter keeps what is not given."""
+class ParameterEntry(Settings):
+    """What a file says about one parameter. A known parameter keeps the keys that are not given."""
 
     path: str | None = None
-    """Dotted place in the configuration; a name with a dot is its own path."""
+    """Dotted path in the configuration; a name with a dot is its own path."""
     relative_to: str | None = None
-    """Dotted place of the setting in whose units the value counts."""
+    """Dotted path of the setting in whose units the value is given."""
     label: str | None = None
     """Its short name in tables; the name, if not given."""
     low: Fraction | None = None
@@ -88,24 +88,24 @@ class SpaceFile(Settings):
 
     replace: bool = False
     """Whether the default parameters are left out unless the file names them."""
-    parameters: dict[str, Entry | None] = Field(min_length=1)
-    """By name; null for one that is not to be varied."""
+    parameters: dict[str, ParameterEntry | None] = Field(min_length=1)
+    """By name; null for one that is not varied."""
 
 
 class DefaultSpace(Settings):
     """The file of the defaults."""
 
-    parameters: dict[str, Entry]
-    groups: dict[str, dict[str, Entry]]
+    parameters: dict[str, ParameterEntry]
+    groups: dict[str, dict[str, ParameterEntry]]
 
     @property
-    def all(self) -> dict[str, Entry]:
+    def all(self) -> dict[str, ParameterEntry]:
         """Every parameter that is known by name, whether it is searched by default or not."""
         return self.parameters | {name: entry for group in self.groups.values() for name, entry in group.items()}
 
 
 def default_space() -> DefaultSpace:
-    """What a search varies unless told otherwise, and the groups that may be added."""
+    """What a search varies by default, and the groups that may be added."""
     text = files("colotride.tune").joinpath("default_space.yaml").read_text(encoding="utf-8")
     tree = yaml.safe_load(text)
     tree["groups"]["mining"]["miner"]["values"] = MINERS.names()
@@ -113,7 +113,7 @@ def default_space() -> DefaultSpace:
 
 
 def build_space(base: RunConfig, *, groups: Sequence[str] = (), file: Path | None = None) -> Space:
-    """The space of a search: what has a meaning for the run's defense, changed as the user's file says.
+    """The space of a search: the parameters that apply to the run's defense, changed as the user's file says.
 
     Args:
         base: the run that the trials vary.
@@ -183,8 +183,12 @@ def read_space_file(file: Path) -> SpaceFile:
 
 
 def merge(
-    file: SpaceFile, chosen: Mapping[str, Entry], known: Mapping[str, Entry], base: RunConfig, origin: str
-) -> dict[str, Entry]:
+    file: SpaceFile,
+    chosen: Mapping[str, ParameterEntry],
+    known: Mapping[str, ParameterEntry],
+    base: RunConfig,
+    origin: str,
+) -> dict[str, ParameterEntry]:
     """The chosen entries with a user's in the place of those of the same name or path, or after them.
 
     Args:
@@ -224,7 +228,7 @@ def merge(
 def settle_conditions(
     parameters: Sequence[AnyParameter], base: RunConfig, named: Collection[str], origin: str
 ) -> list[AnyParameter]:
-    """Order parameters so that each follows those on which it depends, and leave out those without a meaning.
+    """Order parameters so that each follows those on which it depends, and leave out those that never apply.
 
     A condition on a setting that is varied becomes one on that parameter's name. One on a setting that is not varied
     is decided by the base: it always holds, or the parameter goes.
@@ -289,7 +293,7 @@ def all_paths(config: RunConfig) -> list[str]:
     return list(walk(config.model_dump(), ""))
 
 
-def _name(written: str, known: Mapping[str, Entry]) -> str:
+def _name(written: str, known: Mapping[str, ParameterEntry]) -> str:
     """The name of an entry: as it is written, or that of the parameter at the path that is written."""
     if "." not in written:
         return written
@@ -301,13 +305,13 @@ def _completed(
     place: str,
     name: str,
     written: str,
-    entry: Entry,
-    known: Mapping[str, Entry],
+    entry: ParameterEntry,
+    known: Mapping[str, ParameterEntry],
     paths: Mapping[str, str],
     base: RunConfig,
-) -> Entry:
-    """A user's entry with what the known one says beside it, and conditions by path."""
-    old = known.get(name, Entry())
+) -> ParameterEntry:
+    """A user's entry, completed by the known one, with conditions by path."""
+    old = known.get(name, ParameterEntry())
     path = entry.path or (written if "." in written else old.path)
     if path is None:
         raise SearchError(f"{place} is not known{did_you_mean(name, known)}; say with 'path:' which setting it is")
@@ -324,7 +328,7 @@ def _completed(
         raise SearchError(f"{place} has 'log' beside values; it belongs to a range")
     conditions = {**(old.only_if or {}), **_conditions(place, entry.only_if or {}, paths, base)}
     given = {key: getattr(entry, key) for key in entry.model_fields_set}
-    return Entry(**{**kept, **given, "path": path, "only_if": conditions})
+    return ParameterEntry(**{**kept, **given, "path": path, "only_if": conditions})
 
 
 def _conditions(
@@ -341,7 +345,7 @@ def _conditions(
     return found
 
 
-def _check_place(place: str, entry: Entry, base: RunConfig) -> None:
+def _check_place(place: str, entry: ParameterEntry, base: RunConfig) -> None:
     path = str(entry.path)
     if any(path == shared or path.startswith(f"{shared}.") for shared in SHARED):
         raise SearchError(
@@ -355,7 +359,7 @@ def _check_place(place: str, entry: Entry, base: RunConfig) -> None:
             )
 
 
-def _parameter(place: str, name: str, entry: Entry, base: RunConfig) -> AnyParameter | Fixed:
+def _parameter(place: str, name: str, entry: ParameterEntry, base: RunConfig) -> AnyParameter | Fixed:
     """The parameter that an entry describes, with values as the configuration holds them."""
     common: dict[str, Any] = {
         "name": name,
@@ -385,7 +389,7 @@ def _parameter(place: str, name: str, entry: Entry, base: RunConfig) -> AnyParam
         raise SearchError(f"{place.rpartition(': ')[0]}: {_first_message(error)}") from None
 
 
-def _canonical(place: str, entry: Entry, value: Any, base: RunConfig) -> Any:
+def _canonical(place: str, entry: ParameterEntry, value: Any, base: RunConfig) -> Any:
     """A value as the configuration holds it: YAML's "1e-3" is a text, and 8.0 steps are 8."""
     path, unit = str(entry.path), entry.relative_to
     try:
@@ -426,7 +430,7 @@ def _checked(parameters: Sequence[AnyParameter], fixed: Sequence[Fixed], base: R
 
 
 def _obstacle(parameter: AnyParameter, placed: Sequence[AnyParameter], base: RunConfig) -> str | None:
-    """Why a parameter can never have a meaning, or None."""
+    """Why a parameter can never apply, or None."""
     for path, condition in parameter.only_if.items():
         wanted = _condition_text(condition)
         parent = next((one for one in placed if one.path == path), None)
@@ -457,7 +461,7 @@ def _can_hold(parent: AnyParameter, condition: Condition) -> bool:
 
 
 def _always_holds(parent: AnyParameter, condition: Condition) -> bool:
-    """Whether a condition holds in every trial, so that it need not be asked."""
+    """Whether a condition holds in every trial, so that it need not be checked."""
     if parent.only_if:
         return False
     if isinstance(parent, Choice):
@@ -465,7 +469,7 @@ def _always_holds(parent: AnyParameter, condition: Condition) -> bool:
     return isinstance(condition, Above) and parent.low > condition.above
 
 
-def _check_keys(place: str, entry: Entry | None) -> None:
+def _check_keys(place: str, entry: ParameterEntry | None) -> None:
     if entry is None:
         return
     kinds = {"low or high": (entry.low, entry.high), "values": (entry.values,)}
@@ -479,7 +483,7 @@ def _check_keys(place: str, entry: Entry | None) -> None:
 
 
 def _first_message(error: ValidationError) -> str:
-    """What pydantic says first, without its own words around it."""
+    """The first complaint of pydantic, without its prefix."""
     return error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
 
 
@@ -491,7 +495,7 @@ def _line(error: ErrorDetails) -> str:
         return f"{named} is no condition; write values such as [linear, cosine], {{above: 0}} or {{other_than: [...]}}"
     if error["type"] == "extra_forbidden":
         word = str(error["loc"][-1])
-        return f"unknown key {place}{did_you_mean(word, [*Entry.model_fields, *SpaceFile.model_fields])}"
+        return f"unknown key {place}{did_you_mean(word, [*ParameterEntry.model_fields, *SpaceFile.model_fields])}"
     if error["type"] == "missing":
         return f"{place} is missing"
     if error["type"] == "too_short":

@@ -1,4 +1,4 @@
-"""What a search ends with: tables for a person, JSON for a program, and how to go on."""
+"""What a search ends with: tables for people, JSON for programs, and how to continue."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,21 +16,21 @@ from colotride.tune.seed_statistics import DEFAULT, difference_lines, verdict_ro
 
 
 def show_interrupted(console: Console, result: SearchResult) -> None:
-    """Show what there is so far, and how to go on."""
+    """Show the trials so far, and how to continue."""
     plan, folder = result.plan, result.directory
     console.print(trial_table(result.trials, plan.space, plan.objectives[0], title="Interrupted; trials so far"))
     console.print(
-        f"Nothing is lost. Go on with:\n  colotride search --results {folder.parent} --resume {folder.name}",
+        f"Nothing is lost. Continue with:\n  colotride search --results {folder.parent} --resume {folder.name}",
         highlight=False,
         soft_wrap=True,
     )
 
 
 def show_summary(console: Console, result: SearchResult) -> None:
-    """Tell a person what was found, and where it is."""
+    """Show what was found, and where it is."""
     plan, folder, best = result.plan, result.directory, result.best_trial
     objective = plan.objectives[0]
-    title = "Trials, scores in % on the held-out training classes (in brackets: earlier, with less)"
+    title = "Trials, scores in % on the held-out training classes (in brackets: earlier, with fewer queries)"
     console.print(trial_table(result.trials, plan.space, objective, title=title))
     if len(plan.objectives) > 1:
         title = f"Pareto front of {' and '.join(plan.objectives)}"

@@ -55,7 +55,7 @@ def cached_images(images: ImageSet, root: Path) -> ImageSet:
     """The same images, read from their cache, which is made if there is none; sets in memory are returned as they are.
 
     A cache lies in ROOT/.colotride (for a table: beside it), below $COLOTRIDE_CACHE, or in ~/.cache/colotride when the
-    root cannot be written. It is made again when it is truncated, is something else, or was made from image files of
+    root cannot be written. It is made again when it is truncated, is not a cache, or was made from image files of
     other names, sizes, dates or labels.
 
     Args:
@@ -114,7 +114,7 @@ def file_name(images: str, stored_size: int) -> str:
 
 
 def cache_folders(root: Path) -> list[Path]:
-    """Where caches of a local data root may lie; new ones are written to the first that can be."""
+    """Where caches of a local data root may lie; new ones are written to the first that is writable."""
     near = root.parent / CACHE_FOLDER / root.name if root.is_file() else root / CACHE_FOLDER
     far = user_cache() / hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:12]
     return [far, near] if os.environ.get("COLOTRIDE_CACHE") else [near, far]
@@ -150,7 +150,7 @@ def verify_cache(path: Path) -> str | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes away from a cache; the operating system releases the lock of a process that dies."""
+    """Lock a cache against other processes; the operating system releases the lock of a process that dies."""
     lock = FileLock(path.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)

@@ -32,7 +32,7 @@ class Splits:
 
     @cached_property
     def test(self) -> ImageSet:
-        """The test side, read when it is asked for: a search never does."""
+        """The test side, read when it is first used; a search never uses it."""
         return self.read_test()
 
 

@@ -42,7 +42,7 @@ class Workers:
 
     least: int
     most: int
-    """As many as there is room for, between the two; a run grows and shrinks with its cluster."""
+    """Bounds of the number of workers; within them a run grows and shrinks with its cluster."""
     gpu: bool
     """One GPU each."""
     cpus: int
@@ -53,7 +53,7 @@ class Workers:
         """Read "4" or "2:8".
 
         Args:
-            text: how many, or from how few to how many.
+            text: a number, or a range from the fewest to the most.
             gpu: whether each has a GPU.
             cpus: of each; None for an equal share of this machine's.
 
@@ -64,7 +64,7 @@ class Workers:
         least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
         if not 1 <= least <= most:
             raise ConfigurationError(
-                f"--workers {text} is no number of workers; give one such as 4, or a range such as 2:8"
+                f"--workers {text} is not a number of workers; give one such as 4, or a range such as 2:8"
             )
         if cpus is not None and cpus < 1:
             raise ConfigurationError(f"--cpus-per-worker {cpus} is too few; give 1 or more")
@@ -123,7 +123,8 @@ def train_on_workers(
     Args:
         config: everything that decides the numbers; `data.pairs_per_batch` is divided among the workers.
         workers: how many, and what each has.
-        directory: the run's folder, visible from every machine that may hold rank 0; else give `checkpoint_policy.storage` too.
+        directory: the run's folder, visible from every machine that may hold rank 0; else give
+            `checkpoint_policy.storage` too.
         checkpoint_policy: how checkpoints are kept.
         max_failures: how many times the workers are started again after a fault; -1 for any number of times. A machine
             that its cloud takes away with notice does not count.
@@ -287,11 +288,13 @@ def cause_of(error: BaseException) -> ColoTrideError:
     """The trainer's own error behind one of Ray Train's, or one line of what Ray says."""
     causes = [error]
     while causes:
-        one = causes.pop()
-        if isinstance(one, ColoTrideError):
-            return one
+        current = causes.pop()
+        if isinstance(current, ColoTrideError):
+            return current
         with contextlib.suppress(AttributeError):
-            causes += getattr(one, "worker_failures", {}).values()
-        causes += [inner for inner in (getattr(one, "cause", None), one.__cause__) if isinstance(inner, BaseException)]
+            causes += getattr(current, "worker_failures", {}).values()
+        causes += [
+            inner for inner in (getattr(current, "cause", None), current.__cause__) if isinstance(inner, BaseException)
+        ]
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return WorkerError(f"the workers failed for good ({lines[-1].strip() if lines else type(error).__name__})")

@@ -19,7 +19,7 @@ from colotride.tracking.system_metrics import SystemMetrics
 from colotride.training.records import EpochRecord, Outcome
 
 KEY = "run"
-"""Of the one run in its directory."""
+"""Key of the one run in its directory."""
 
 
 class RunRecord:

@@ -50,7 +50,7 @@ class Course:
     training: float
     """Seconds of all epochs, validation included."""
     overhead: float
-    """Seconds per trial and place that were not training or validation: processes, imports, Ray, Optuna."""
+    """Seconds per trial and slot that were not training or validation: processes, imports, Ray, Optuna."""
 
 
 def compare(
@@ -63,7 +63,7 @@ def compare(
         trials: that are trained to the end within the budget; with stopping there are more, shorter ones.
         seeds: one search each, per method.
         at_once: trials side by side.
-        on_search: told the name of each search before it.
+        on_search: called with the name of each search before it.
     """
     courses = []
     for seed in seeds:
@@ -87,7 +87,7 @@ def compare(
 
 
 class _Log:
-    """Notes in which order the trials end; a `TrialCallback`."""
+    """Records in which order the trials end; a `TrialCallback`."""
 
     def __init__(self) -> None:
         self.ended_records: list[TrialRecord] = []

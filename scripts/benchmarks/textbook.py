@@ -29,7 +29,7 @@ ATTENTION_FACTOR, MARGIN, TOP_COEFFICIENT, TOP_MARGIN, INTRA_CLASS = 10.0, 0.2, 
 
 
 class PlainModel(nn.Module):
-    """The same network and weights as an `EmbeddingModel`, with nothing done for speed."""
+    """The same network and weights as an `EmbeddingModel`, with no optimisation for speed."""
 
     def __init__(self, model: EmbeddingModel) -> None:
         super().__init__()

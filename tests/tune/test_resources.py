@@ -39,8 +39,8 @@ def test_as_many_trials_as_fit(resources, machines, trials):
         (TrialResources(0, 0.0, None), "--cpus-per-trial 0 is too few"),
         (TrialResources(3, 0.0, None), "--cpus-per-trial 3 is more than any machine here has \\(2\\)"),
         (TrialResources(1, 0.5, None), "--gpus-per-trial 0.5 is more than any machine here has \\(0\\)"),
-        (TrialResources(1, -1.0, None), "--gpus-per-trial -1 is no number of GPUs"),
-        (TrialResources(1, math.nan, None), "--gpus-per-trial nan is no number of GPUs"),
+        (TrialResources(1, -1.0, None), "--gpus-per-trial -1 is not a number of GPUs"),
+        (TrialResources(1, math.nan, None), "--gpus-per-trial nan is not a number of GPUs"),
         (TrialResources(1, 0.0, None, 0), "--workers-per-trial 0 trains nothing"),
         # Ray Train would wait for its second worker without end.
         (
