@@ -32,7 +32,7 @@ lint: $(READY) ## Check style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY) ## Mend style and formatting
+format: $(READY) ## Repair style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

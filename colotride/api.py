@@ -45,7 +45,7 @@ class Run:
     """Its configuration, checkpoints, history and summary."""
     config: RunConfig
     outcome: Outcome
-    """How it ended: `status` is "finished", or says how the model was lost; `history` has a record per epoch."""
+    """How it ended: `status` is "finished", or says how the model failed; `history` has a record per epoch."""
     model: EmbeddingModel
     """As it was after the last epoch, in evaluation mode."""
 

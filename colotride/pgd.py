@@ -71,7 +71,7 @@ def frozen(model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
     """Freeze a model: evaluation mode (fixed BatchNorm statistics) and no gradients for its weights.
 
     The one place where the fast form of a network is chosen. The former mode of every submodule and every
-    `requires_grad` is put back on leaving.
+    `requires_grad` is restored on leaving.
 
     Yields:
         The map from images to embeddings to use meanwhile: `EmbeddingModel.still`, or the model itself.

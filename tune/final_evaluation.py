@@ -184,7 +184,7 @@ def train_and_evaluate_each(
         configs: by the folder of their run, which must be absolute, because Ray's processes have other working
             directories.
         resources: of one run.
-        at_once: at most so many side by side; None for as many as fit.
+        at_once: the most runs side by side; None for as many as fit.
     """
     request = resources.request()
     task = ray.remote(num_cpus=request["CPU"], num_gpus=request.get("GPU", 0), max_retries=1)(train_and_evaluate)

@@ -1,8 +1,8 @@
 """How much each parameter matters: fANOVA (Hutter et al., 2014) over the space as it is searched, in one fit.
 
 Optuna's own evaluator measures variance uniformly in the value, so that of an attention factor searched from 0.5 to 50
-in the logarithm only what lies above 5 would count; and it leaves out parameters that apply in some trials only. Here
-every parameter lies on its searched scale, and one fit sees them all, so that the shares add up to 1.
+on a logarithmic scale only values above 5 would count; and it leaves out parameters that apply in some trials only.
+Here every parameter lies on its searched scale, and one fit sees them all, so that the shares add up to 1.
 """
 
 from collections.abc import Callable, Iterator, Sequence

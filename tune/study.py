@@ -1,7 +1,7 @@
 """The study of a search: an Optuna study on disk with the complete history of every trial.
 
 Ray runs the trials but keeps nothing that matters. A driver that is killed at any moment and started again finds every
-trial here, goes on with those that were running and draws the next ones as if nothing had happened. The study opens in
+trial here, continues those that were running and draws the next ones as if nothing had happened. The study opens in
 optuna-dashboard.
 
 Ray's own OptunaSearch would tell Optuna that a stopped trial is COMPLETE with its last value, as if it had been trained
@@ -128,7 +128,8 @@ class SearchStudy:
     def report(self, record: TrialRecord) -> bool:
         """Record a trial's newest epoch or its end; returns whether the trial should be stopped.
 
-        A trial that goes on after an interruption reports its epochs again; epochs that are known already change nothing.
+        A trial that continues after an interruption reports its epochs again; epochs that are known already change
+        nothing.
         """
         known = self._records[record.number]
         if record.epoch <= known.epoch:

@@ -177,7 +177,7 @@ def _make(files: FileImages, wanted: Header, path: Path) -> None:
     except OSError as error:
         raise DataError(
             f"the image cache {path} cannot be written ({error.strerror or error}); what is done is kept: make room or "
-            "mend the disk and run this again, or name another folder in COLOTRIDE_CACHE"
+            "repair the disk and run this again, or name another folder in COLOTRIDE_CACHE"
         ) from None
     if replaced:
         notify(f"{path} {defect}; it was made again")

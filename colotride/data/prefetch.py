@@ -33,7 +33,7 @@ def prefetched(
     waiting = iter(batches)
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as reader:
         pending = [reader.submit(read, indices) for indices in _next(waiting)]
-        while coming:
+        while pending:
             pixels = pending.pop().result()
             pending = [reader.submit(read, indices) for indices in _next(waiting)]
             yield pixels.to(device, non_blocking=True)

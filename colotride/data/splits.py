@@ -115,7 +115,7 @@ def prepare_dataset(settings: DataSettings, *, verify: bool = False, address: st
     try:
         sides["train"] = source.train()
     except DataError:
-        # One's own images may have no training side; a public set without one is incomplete.
+        # A user's images may have no training side; a public set without one is incomplete.
         if settings.name in ARCHIVES:
             raise
     ready = {}

@@ -79,7 +79,7 @@ def _receive(url: str, part: Path, size: int | None, on_bytes: OnBytes, remedy: 
         pause = next(pauses, None)
         if pause is None:
             raise DataError(
-                f"{url} cannot be fetched now ({reason}); {_length(part):,} bytes are kept: run this again to go on, "
+                f"{url} cannot be fetched now ({reason}); {_length(part):,} bytes are kept: run this again to continue, "
                 f"or {remedy}"
             )
         time.sleep(pause)

@@ -63,7 +63,7 @@ def top_ranked_term(
 
     Pulls the anchors from where they were to the negatives nearest to them; g grows to 1 as the weighted gap closes.
     g sets the magnitude of the term and is a constant for the gradient: through it, L_tr would also fall by widening
-    the gap, which is the opposite of what the attack wants.
+    the gap, which is the opposite of the aim of the attack.
 
     Args:
         to_positive: d(A~, P).

@@ -1,7 +1,7 @@
 """COLO-TRIDE: collapse-oriented adversarial training with triplet decoupling, and its parts COLO-CAP and COLO-ANP."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -54,6 +54,17 @@ class TrideSettings(DefenseSettings):
         )
 
 
+TrideSettingsT = TypeVar("TrideSettingsT", bound=TrideSettings)
+
+
+class DecoupledDefense(TripletDefense[TrideSettingsT]):
+    """Moves candidates or anchors, never both in one batch."""
+
+    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
+        """The part that moves in this step."""
+        return self.settings.phase(info.step)
+
+
 class ColoTrideSettings(TrideSettings):
     """Settings of COLO-TRIDE."""
 
@@ -69,7 +80,7 @@ class ColoTrideSettings(TrideSettings):
 
 
 @register_defense("colo-tride")
-class ColoTride(TripletDefense[ColoTrideSettings]):
+class ColoTride(DecoupledDefense[ColoTrideSettings]):
     """Perturbs candidates (CAP) and anchors (ANP) alternately, in the direction that C of the clean batch decides.
 
     Minimises L_T on the perturbed triplets, plus the top-ranked triplet in ANP batches (Eq. 9, 13).
@@ -80,10 +91,6 @@ class ColoTride(TripletDefense[ColoTrideSettings]):
     def semi_hard_margin(self, info: StepInfo) -> float:
         """The semi-hard margin shrinks over the epochs (Eq. 32)."""
         return shrinking_margin(self.context.margin, info.epoch, info.epochs)
-
-    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
-        """The part that moves in this step."""
-        return self.settings.phase(info.step)
 
     def perturbation(
         self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator

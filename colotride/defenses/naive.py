@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from colotride.defenses.colo_tride import TrideSettings
+from colotride.defenses.colo_tride import DecoupledDefense, TrideSettings
 from colotride.defenses.hardness import hardness_objective
 from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
 from colotride.defenses.triplets import DefenseSettings, Diagnostics, StepInfo, Triplets
@@ -18,14 +18,10 @@ class NaiveTrideSettings(TrideSettings):
 
 
 @register_defense("naive-tride")
-class NaiveTride(TripletDefense[NaiveTrideSettings]):
+class NaiveTride(DecoupledDefense[NaiveTrideSettings]):
     """Maximises the mean hardness by moving candidates (CAP) or anchors (ANP), alternately or one alone."""
 
     Settings = NaiveTrideSettings
-
-    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
-        """The part that moves in this step."""
-        return self.settings.phase(info.step)
 
     def perturbation(
         self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator

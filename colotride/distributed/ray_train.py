@@ -33,7 +33,7 @@ POLL_SECONDS = 0.2
 """How often the driver asks for events of its workers."""
 
 CONTROLLER_FAILURES = 3
-"""Attempts to place the workers; Ray's own default retries for ever."""
+"""Attempts to place the workers; Ray's own default retries forever."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Workers:
         return cls(least, most, gpu, cpus or max(1, (os.cpu_count() or 1) // most))
 
     def check(self) -> None:
-        """Refuse what the cluster can never hold: Ray would wait for it for ever.
+        """Refuse what the cluster can never hold: Ray would wait for it forever.
 
         Raises:
             ConfigurationError: with what is asked for and what there is.
@@ -133,7 +133,7 @@ def train_on_workers(
         should_stop: asked repeatedly; when it returns true, the workers then write a checkpoint and end.
 
     Raises:
-        ConfigurationError: the cluster can never hold so many workers.
+        ConfigurationError: the cluster can never hold that many workers.
         ColoTrideError: whatever the trainer raises.
         WorkerError: the workers failed more than `max_failures` times.
     """
@@ -212,7 +212,7 @@ class EventQueue:
         self._stop = True
 
     def stopped(self) -> bool:
-        """Whether the driver wants to stop."""
+        """Whether the driver has asked to stop."""
         return self._stop
 
     def end(self, outcome: Any) -> None:
@@ -220,7 +220,7 @@ class EventQueue:
         self._outcome = outcome
 
     def outcome(self) -> Any:
-        """How the run ended; None while it goes on."""
+        """How the run ended; None while it is running."""
         return self._outcome
 
 
@@ -271,7 +271,7 @@ def work(given: dict[str, TrainLoop]) -> None:
 
 
 class _StopSignal:
-    """Whether the driver wants to stop; asked without waiting for the answer."""
+    """Whether the driver has asked to stop; the question does not wait for the answer."""
 
     def __init__(self, queue: Any) -> None:
         self._queue, self._answer, self._wanted = queue, queue.stopped.remote(), False

@@ -67,7 +67,7 @@ class ProcessGroup:
 
 
 SINGLE_PROCESS = ProcessGroup()
-"""One process that trains by itself."""
+"""A single process that trains alone."""
 
 
 @dataclass(frozen=True)

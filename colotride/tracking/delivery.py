@@ -79,7 +79,7 @@ class Delivery:
                     self._journal.arrived.wait(0.2)
                 self._failures = 0
             except Exception as error:
-                # Whatever MLflow, its database or the network raise: the record waits, and the work goes on.
+                # Whatever MLflow, its database or the network raise, the record waits and the work continues.
                 if self._failures == 0:
                     self._warn(
                         f"warning: MLflow store {self.store.uri} is out of reach ({first_line(error)}); going on, "

@@ -59,7 +59,7 @@ class Tracker:
         # The delivery itself retries a server that does not answer.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        # A pooled connection would go on writing into a local store that was deleted.
+        # A pooled connection would keep writing into a local store that was deleted.
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         if not uri.startswith(SCHEMES):
             raise ConfigurationError(

@@ -23,7 +23,7 @@ KEY = "run"
 
 
 class RunRecord:
-    """The record lies in the run's directory, so that a resumed run is continued and not doubled."""
+    """The record lies in the run's directory, so that a resumed run continues its record and has only one."""
 
     def __init__(self, tracker: Tracker, system: SystemMetrics | None = None) -> None:
         """Wrap a tracker of the run's directory; see `open` and `existing`."""

@@ -78,7 +78,7 @@ class RemoteCopy:
                 self._remote.delete_directory(f"{CHECKPOINTS}/{step}")
         except REMOTE_ERRORS as error:
             raise CheckpointError(
-                f"storage {self.uri} cannot be written ({reason_of(error)}); the run in {folder} is whole: mend it and resume"
+                f"storage {self.uri} cannot be written ({reason_of(error)}); the run in {folder} is whole: repair the storage and resume"
             ) from None
 
     def _checkpoints(self) -> list[str]:

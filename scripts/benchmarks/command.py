@@ -153,13 +153,13 @@ def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
     from scripts.benchmarks.scaling import BATCHES, make_images, measure_scaling, plain_seconds
 
     with Console(stderr=True).status("scaling") as status, tempfile.TemporaryDirectory() as folder:
-        told = partial(_show, status, "scaling")
-        loading = measure_loading(Path(folder) / "photographs", LOADED_IMAGES, on_run=told)
+        on_run = partial(_show, status, "scaling")
+        loading = measure_loading(Path(folder) / "photographs", LOADED_IMAGES, on_run=on_run)
         root = Path(folder) / "noise"
         make_images(root)
-        told("without Ray")
+        on_run("without Ray")
         plain = SCALING_PAIRS * BATCHES / plain_seconds(root, SCALING_PAIRS)
-        start, rows = measure_scaling(root, command.workers, SCALING_PAIRS, told)
+        start, rows = measure_scaling(root, command.workers, SCALING_PAIRS, on_run)
     table = Table(
         title="Training on Ray's workers: ResNet-18, 64 px, 8 PGD steps, CPU",
         caption=f"{SCALING_PAIRS} pairs per worker and batch; start-up: what Ray Train adds to a run",

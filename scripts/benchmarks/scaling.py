@@ -26,7 +26,7 @@ CLASSES, PER_CLASS, SIDE = 8, 8, 64
 
 @dataclass(frozen=True)
 class Throughput:
-    """Training with so many workers, each with as many pairs per batch as the others."""
+    """Training with this many workers, each with as many pairs per batch as the others."""
 
     workers: int
     pairs_per_second: float
