@@ -255,7 +255,7 @@ for number in [*study.unfinished(), *range(len(study.records()) + 1, 101)]:
 @pytest.mark.slow
 def test_a_driver_killed_at_any_moment_loses_no_trial_and_doubles_none(tmp_path):
     journal = tmp_path / JOURNAL
-    for growth in (1, 3_000, 12_000, 40_000):
+    for growth in (1, 5_000, 25_000, 70_000):
         driver = subprocess.Popen(
             [sys.executable, "-c", DRIVER, str(tmp_path)],
             cwd=ROOT,
