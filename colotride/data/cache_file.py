@@ -165,7 +165,7 @@ class CacheWriter:
 
 def checksum_of(labels: NDArray[np.int64]) -> int:
     """CRC-32 of the classes of a set."""
-    return zlib.crc32(np.ascontiguousarray(labels))
+    return zlib.crc32(labels.tobytes())
 
 
 def checksums_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:

@@ -408,7 +408,7 @@ def test_a_flipped_bit_is_found_when_the_image_is_first_used(tmp_path):
 def test_a_flipped_bit_of_a_class_is_found_on_opening(tmp_path, capsys):
     files = make_files(tmp_path, 5)
     path = cached_images(files, tmp_path).path
-    flip_bit(path, path.read_bytes().index(np.array(files.labels).tobytes()))
+    flip_bit(path, path.read_bytes().index(files.labels.numpy().tobytes()))
     images = cached_images(files, tmp_path)
     assert images.labels.tolist() == files.labels.tolist()
     assert capsys.readouterr().err == f"{path} has another checksum of its classes; it was made again\n"
