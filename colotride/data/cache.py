@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from colotride.data.base import CACHE_FOLDER, ImageSet
-from colotride.data.cache_file import CHUNK, CacheDefectError, CacheFile, CacheWriter, Header
+from colotride.data.cache_file import CHUNK, CacheDefectError, CacheFile, CacheWriter, Header, checksum_of
 from colotride.data.files import RULE, FileImages, decode
 from colotride.data.progress import notify, progress
 from colotride.errors import DataError
@@ -96,7 +96,9 @@ def cache_in_memory_set(images: ImageSet, path: Path) -> None:
         OSError: the disk is full.
     """
     pixels, labels = images.pixels(torch.arange(len(images))).numpy(), images.labels.numpy()
-    with CacheWriter(path, Header(images.name, pixels.shape[-1], "unchanged", "", pixels.shape)) as writer:
+    with CacheWriter(
+        path, Header(images.name, pixels.shape[-1], "unchanged", "", pixels.shape, checksum_of(labels))
+    ) as writer:
         for start in range(0, len(labels), CHUNK):
             writer.add(pixels[start : start + CHUNK], labels[start : start + CHUNK])
 
@@ -104,7 +106,8 @@ def cache_in_memory_set(images: ImageSet, path: Path) -> None:
 def header_of(files: FileImages) -> Header:
     """The description of a cache of these files."""
     size = files.stored_size
-    return Header(files.name, size, RULE, _source_digest(files), (len(files), 3, size, size))
+    shape = (len(files), 3, size, size)
+    return Header(files.name, size, RULE, _source_digest(files), shape, checksum_of(files.labels.numpy()))
 
 
 def file_name(images: str, stored_size: int) -> str:
