@@ -111,7 +111,7 @@ def test_fields_are_replaced_by_dotted_path_and_checked():
 
 
 def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(ConfigurationError, match="no data set 'birds'; there are .*digits, fashion-mnist"):
+    with pytest.raises(ConfigurationError, match=r"no data set 'birds'; there are .*digits, fashion-mnist"):
         preset("birds")
 
 

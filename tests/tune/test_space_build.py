@@ -226,7 +226,7 @@ def test_a_unit_that_is_varied_counts_with_its_drawn_value(tmp_path):
         ("parameters: {pgd_steps: {only_if: {ramp_length: {above: 2}}}}", r"needs ramp_length above 2, which is 0\.1 to 1"),
         ("parameters: {ramp: {only_if: {ramp_length: {above: 0}}}}", "ramp, ramp_length wait for each other"),
         ("parameters: {ramp: {only_if: {pgd_steps: {abov: 0}}}}", r"space\.yaml: parameters\.ramp\.only_if\.pgd_steps is not a condition"),
-        ("parameters: {1λ: {path: pgd.steps, low: 2, high: 3}}", "no usable name"),
+        ("parameters: {1λ: {path: pgd.steps, low: 2, high: 3}}", "not a usable name"),
         ("parameters: [", "is not YAML"),
         ("replace: true\nparameters: {ramp: null}", "is empty: nothing in it means anything"),
         ("parameters: {data.image_size: {values: [8, 900]}}", "image_size 900 is larger than stored_size 8"),
