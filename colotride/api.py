@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -117,7 +117,7 @@ def evaluate(
     labels: Any = None,
     *,
     queries: int | None = None,
-    epsilon: float | str | None = None,
+    epsilon: float | str | Sequence[float | str] | None = None,
     steps: int | None = None,
     protocol: str | None = None,
     seed: int = 0,
@@ -134,14 +134,16 @@ def evaluate(
             torch data set of (image, label). A run is evaluated on its own test images where this is None.
         labels: class of each image; None where `images` is a data set that has them.
         queries: how many images are attacked, drawn at random; None attacks every image (of a run: as configured).
-        epsilon: radius of the perturbation in pixel units, such as 8/255; without a `step_size` the steps change in
+        epsilon: radius of the perturbation in pixel units, such as 8/255; a list of radii draws robustness curves
+            (`Evaluation.curve`), and the scores are those of the largest. Without a `step_size` the steps change in
             proportion.
         steps: steps of each attack.
-        protocol: "strict" attacks as they are defined, "published" as the code behind the papers' tables has them.
+        protocol: "strict" attacks as they are defined, "published" as the code behind the papers' tables has them,
+            "strong" reports the worst case over an ensemble of parameter-free attacks at twice the cost.
         seed: of the queries, the targets and the intervals.
         device: "auto", "cpu", "cuda:1", ...
         on_progress: called with what is being done and the share that is done.
-        settings: any other field of `EvaluationSettings`, such as `step_size`, `batch_size` or `bootstrap`.
+        settings: any other field of `EvaluationSettings`, such as `norm`, `step_size`, `batch_size` or `bootstrap`.
 
     Raises:
         ConfigurationError: an unknown setting, a value out of range, or more queries than images.
@@ -245,16 +247,16 @@ def _run_of(run: Run | str | PathLike[str]) -> tuple[RunConfig, nn.Module]:
 
 
 def _with_settings(base: EvaluationSettings, asked: Mapping[str, Any]) -> EvaluationSettings:
-    asked = dict(asked)
     try:
-        if "epsilon" in asked and "step_size" not in asked:
-            settings = EvaluationSettings.model_validate(base.model_dump() | {"epsilon": asked["epsilon"]})
-            asked["step_size"] = min(1.0, base.step_size * settings.epsilon / base.epsilon) or base.step_size
-        settings = EvaluationSettings.model_validate(base.model_dump() | asked)
+        return base.with_values(asked)
     except ValidationError as error:
-        lines = (f"{one['loc'][0]} = {one['input']!r}: {one['msg']}" for one in error.errors(include_url=False))
+        lines = (
+            f"{one['loc'][0]} = {one['input']!r}: {one['msg']}"
+            if one["loc"]
+            else one["msg"].removeprefix("Value error, ")
+            for one in error.errors(include_url=False)
+        )
         raise ConfigurationError("; ".join(lines)) from None
-    return settings
 
 
 def _device_of_module(module: nn.Module) -> torch.device:

@@ -53,6 +53,25 @@ def distance_matrix(
     return (2 - 2 * a @ b.T).clamp_min(1e-12).sqrt()
 
 
+def centred_distance_matrix(
+    a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"], centre: Float[Tensor, "dim"]
+) -> Float[Tensor, "rows columns"]:
+    """All Euclidean distances by one matrix product, relative to a centre m near the embeddings.
+
+    d^2 = |a - m|^2 + |b - m|^2 - 2 (a - m).(b - m). What rounding costs is a share of the embeddings' own extent, not of
+    the unit sphere: robust models shrink theirs, and sqrt(2 - 2 a.b) has no digits left there.
+
+    Args:
+        a: one side.
+        b: the other side.
+        centre: any vector; the mean of the embeddings is a good one.
+    """
+    a, b = a - centre, b - centre
+    squares = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * a @ b.T
+    # Above 0, where the root has no gradient.
+    return squares.clamp_min(torch.finfo(squares.dtype).eps ** 2).sqrt()
+
+
 def hardness(
     anchor_positive: Float[Tensor, "triplets"], anchor_negative: Float[Tensor, "triplets"]
 ) -> Float[Tensor, "triplets"]:

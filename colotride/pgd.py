@@ -1,25 +1,30 @@
 """Projected gradient descent: the one loop that perturbs images, for every defense and every evaluation attack.
 
 A caller hands it the images that move and an objective, a function of their embeddings, to be minimised. Whatever
-stays fixed is embedded once, by the caller, and held by the objective.
+stays fixed is embedded once, by the caller, and held by the objective. How an image moves when its gradient is known is
+an update rule: steps of one size (`FixedSteps`, the default), or those of `colotride.apgd`.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from colotride.distributed.shards import SINGLE_PROCESS, ProcessGroup
 from colotride.models import EmbeddingModel
 from colotride.settings import Fraction, Settings
 
-Objective = Callable[[Float[Tensor, "images dim"]], Float[Tensor, ""]]
+Objective = Callable[[Float[Tensor, "images dim"]], Float[Tensor, "*images"]]
+"""From embeddings to what is minimised: each image's own loss, or one loss for all of them."""
+
+Norm = Literal["linf", "l2"]
+"""How a perturbation is measured: by its largest change of a value, or by its Euclidean length over all pixels."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,115 @@ class Budget:
     epsilon: float
     step_size: float
     steps: int
+    norm: Norm = "linf"
+
+
+@dataclass(frozen=True)
+class Ball:
+    """The images within epsilon of the clean ones whose pixels lie in [0, 1]."""
+
+    images: Float[Tensor, "images channels height width"]
+    """The clean ones."""
+    epsilon: float
+    norm: Norm
+    lower: Tensor
+    upper: Tensor
+    """Ends of every pixel's range; where the norm is l2 those of all pixels, 0 and 1."""
+
+    @classmethod
+    def around(cls, images: Float[Tensor, "images channels height width"], epsilon: float, norm: Norm) -> "Ball":
+        """The ball of this radius around clean images."""
+        if norm == "l2":
+            return cls(images, epsilon, norm, torch.zeros_like(images), torch.ones_like(images))
+        return cls(images, epsilon, norm, (images - epsilon).clamp_(min=0), (images + epsilon).clamp_(max=1))
+
+    def project_(self, moved: Tensor) -> Tensor:
+        """Bring images back into the ball, in place: clip every pixel (linf), or shorten the change, then clip (l2).
+
+        Clean pixels lie in [0, 1], so that clipping only shortens a change further.
+        """
+        if self.norm == "l2":
+            change = moved - self.images
+            torch.add(self.images, change * (self.epsilon / lengths(change).clamp_min(1e-12)).clamp_max(1), out=moved)
+        return moved.clamp_(self.lower, self.upper)
+
+    def direction_(self, gradient: Tensor) -> Tensor:
+        """The direction of steepest ascent of length 1 in the ball's norm, in place: the sign, or the unit vector.
+
+        An image whose gradient is 0 has no direction: 0.
+        """
+        if self.norm == "linf":
+            return gradient.sign_()
+        # Twice, because the square of a small gradient is 0 in float32.
+        gradient.div_(gradient.flatten(1).abs().amax(dim=1).clamp_min(1e-38)[:, None, None, None])
+        return gradient.div_(lengths(gradient).clamp_min(1e-12))
+
+
+def lengths(changes: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images 1 1 1"]:
+    """Euclidean length of every image's change."""
+    return torch.linalg.vector_norm(changes.flatten(1), dim=1)[:, None, None, None]
+
+
+class UpdateRule(Protocol):
+    """How images move; an object serves one perturbation."""
+
+    def step(
+        self,
+        moving: Float[Tensor, "images channels height width"],
+        embeddings: Float[Tensor, "images dim"],
+        losses: Float[Tensor, "*images"],
+        gradient: Float[Tensor, "images channels height width"],
+    ) -> Float[Tensor, "images channels height width"]:
+        """Where to go next; the tensors are detached, and may be overwritten."""
+
+    def can_move(self, gradient: Float[Tensor, "images channels height width"]) -> bool:
+        """Whether any image can still move, with this gradient where it is now."""
+
+    def result(
+        self, moving: Float[Tensor, "images channels height width"], evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]
+    ) -> Float[Tensor, "images channels height width"]:
+        """The perturbed images, after the last step.
+
+        Args:
+            moving: where the last step led.
+            evaluate: the embeddings and losses there, by one more forward pass.
+        """
+
+
+class FixedSteps:
+    """Projected gradient descent: x <- project(x - alpha direction(grad)), and the last x is the result."""
+
+    def __init__(self, ball: Ball, step_size: float) -> None:
+        """Start a perturbation.
+
+        Args:
+            ball: that the images stay in.
+            step_size: alpha, in the ball's norm.
+        """
+        self._ball, self._step_size = ball, step_size
+
+    def step(self, moving: Tensor, embeddings: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
+        """See `UpdateRule`."""
+        return self._ball.project_(moving.sub_(self._ball.direction_(gradient), alpha=self._step_size))
+
+    def can_move(self, gradient: Tensor) -> bool:
+        """See `UpdateRule`."""
+        return bool(gradient.any())
+
+    def result(self, moving: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        """See `UpdateRule`."""
+        return moving
 
 
 class PGDSettings(Settings):
     """The PGD schedule: radius, steps, step size and how the step size grows over the epochs (Appendix C)."""
 
-    epsilon: Fraction = Field(default=8 / 255, ge=0, le=1)
-    """Radius of the L-infinity ball, in pixel units."""
-    step_size: Fraction = Field(default=1 / 255, gt=0, le=1)
-    """Step size alpha at full strength, in pixel units."""
+    epsilon: Fraction = Field(default=8 / 255, ge=0)
+    """Radius of the ball, in pixel units."""
+    norm: Norm = "linf"
+    """How the radius is measured: linf (the largest change of a value) or l2 (the length over all pixels)."""
+    step_size: Fraction = Field(default=1 / 255, gt=0)
+    """Step size alpha at full strength, in pixel units and in the norm of the radius."""
     steps: int = Field(default=16, ge=1, le=1000)
     """Steps per perturbation."""
     ramp: Literal["constant", "linear", "cosine"] = "linear"
@@ -47,6 +152,11 @@ class PGDSettings(Settings):
 
     ramp_from_zero: bool = False
     """Grow by e / E from no perturbation in the first epoch (the released code), instead of by (e + 1) / E."""
+
+    @model_validator(mode="after")
+    def _sizes_fit_the_norm(self) -> "PGDSettings":
+        check_sizes(self.norm, epsilon=self.epsilon, step_size=self.step_size)
+        return self
 
     def budget(self, epoch: int, epochs: int) -> Budget:
         """The budget of one epoch: alpha_e = alpha ramp(e / E) (Appendix C).
@@ -63,7 +173,18 @@ class PGDSettings(Settings):
             "linear": progress,
             "cosine": (1 - math.cos(math.pi * progress)) / 2,
         }[self.ramp]
-        return Budget(self.epsilon, self.step_size * strength, self.steps)
+        return Budget(self.epsilon, self.step_size * strength, self.steps, self.norm)
+
+
+def check_sizes(norm: Norm, **sizes: float) -> None:
+    """Refuse sizes that no image can have in a norm.
+
+    Raises:
+        ValueError: a linf size above 1, the range of a pixel.
+    """
+    for name, size in sizes.items():
+        if norm == "linf" and size > 1:
+            raise ValueError(f"{name} {size:g} is above 1, the range of a pixel; give it in pixel units, as in 8/255")
 
 
 @contextmanager
@@ -74,7 +195,7 @@ def frozen(model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
     `requires_grad` is restored on leaving.
 
     Yields:
-        The map from images to embeddings to use meanwhile: `EmbeddingModel.still`, or the model itself.
+        The map from images to embeddings to use meanwhile: `EmbeddingModel.inference_forward`, or the model itself.
     """
     # A frozen TorchScript module has no mode.
     modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
@@ -98,21 +219,23 @@ def perturb(
     budget: Budget,
     start: Float[Tensor, "images channels height width"] | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
+    rule: Callable[[Ball, Budget], UpdateRule] = lambda ball, budget: FixedSteps(ball, budget.step_size),
 ) -> Float[Tensor, "images channels height width"]:
     """Move images inside their epsilon-ball so that an objective of their embeddings falls.
 
-    Repeats x <- clip_[0,1]( clip_{x0 +- eps}( x - alpha sign(grad) ) ). Only the images that are given are embedded
-    and differentiated; no weight gradient is computed. An image whose gradient is 0 (the objective is saturated)
-    stays where it is, which is how an attack stops by itself, without asking the device. On a CPU the steps that are
-    left are skipped once every image is saturated.
+    Repeats x <- clip_[0,1]( clip_{x0 +- eps}( x - alpha sign(grad) ) ), or another update rule. Only the images that are
+    given are embedded and differentiated; no weight gradient is computed. An image whose gradient is 0 (the objective is
+    saturated) stays where it is, which is how an attack stops by itself, without asking the device. On a CPU the steps
+    that are left are skipped once every image is saturated.
 
     Args:
         model: maps pixels in [0, 1] to embeddings; used in evaluation mode, whatever mode it is in.
         images: the clean images x0, pixels in [0, 1].
-        objective: maps the embeddings of the moving images to the scalar to be minimised.
-        budget: radius, step size and steps.
+        objective: maps the embeddings of the moving images to the losses whose sum is minimised.
+        budget: radius, norm, step size and steps.
         start: where to start instead of at `images`; projected into the ball and the pixel range first.
         group: the processes whose images one objective is a function of; they take their steps together.
+        rule: makes the update rule of this perturbation.
 
     Returns:
         The perturbed images, detached, within epsilon of `images` and within [0, 1].
@@ -120,15 +243,24 @@ def perturb(
     images = images.detach()
     if budget.epsilon == 0 or budget.steps == 0:
         return images.clone()
-    lower = (images - budget.epsilon).clamp_(min=0)
-    upper = (images + budget.epsilon).clamp_(max=1)
-    moving = images.clone() if start is None else torch.clamp(start.detach(), lower, upper)
-    with frozen(model) as embed, torch.enable_grad():
+    ball = Ball.around(images, budget.epsilon, budget.norm)
+    update = rule(ball, budget)
+    moving = images.clone() if start is None else ball.project_(start.detach().clone())
+    with frozen(model) as embed:
+
+        def evaluate(moved: Tensor) -> tuple[Tensor, Tensor]:
+            embeddings = embed(moved)
+            return embeddings, objective(embeddings)
+
         for _ in range(budget.steps):
             moving.requires_grad_(True)
-            (gradient,) = torch.autograd.grad(objective(embed(moving)), moving)
+            with torch.enable_grad():
+                embeddings, losses = evaluate(moving)
+                (gradient,) = torch.autograd.grad(losses.sum(), moving)
+            moving = moving.detach()
             # Where nothing moves nothing ever will. Only a CPU is asked: a GPU would have to be waited for.
-            if gradient.device.type == "cpu" and not group.any(bool(gradient.any()), gradient.device):
-                return moving.detach()
-            moving = moving.detach().sub_(gradient.sign_(), alpha=budget.step_size).clamp_(lower, upper)
-    return moving
+            if gradient.device.type == "cpu" and not group.any(update.can_move(gradient), gradient.device):
+                break
+            moving = update.step(moving, embeddings.detach(), losses.detach(), gradient)
+        with torch.no_grad():
+            return update.result(moving, evaluate)

@@ -35,16 +35,14 @@ from colotride.devices import device_of
 from colotride.distributed.launch import evaluation_executor
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
-from colotride.evaluation.evaluator import Prepared, attack, prepare
+from colotride.evaluation.evaluator import CleanEvaluation, evaluate_attacks, evaluate_clean
 from colotride.evaluation.examples import retrieval_examples
 from colotride.evaluation.report import write_report
 from colotride.evaluation.results import Evaluation, save_evaluation
-from colotride.evaluation.sanity import Check, make_bench, sanity_checks
-from colotride.evaluation.settings import EvaluationSettings
+from colotride.evaluation.sanity import Check, sanity_checks, sanity_context
 from colotride.evaluation.table import table_of
 from colotride.external_models import ExternalModel, load_external_model
 from colotride.models import ModelSettings, build_model
-from colotride.pgd import Budget
 from colotride.presets import preset, with_data_root
 from colotride.registry import DATASETS, load_plugin
 from colotride.reproduction.paper import paper_rows
@@ -63,9 +61,12 @@ class Subject:
     config: RunConfig
     """Data and evaluation settings."""
     name: str
+    plugins: tuple[str, ...] = ()
 
     def load(self) -> tuple[nn.Module, ImageSet]:
         """The model, on the CPU, and the images; called again by every worker."""
+        for module in self.plugins:
+            load_plugin(module)
         return load_model(self.spec), load_test(self.config.data)
 
 
@@ -83,7 +84,7 @@ def main(command: Evaluate) -> int:
     settings = subject.config.evaluation
     console = Console(stderr=True)
     with _progress(console) as report:
-        prepared = prepare(
+        clean = evaluate_clean(
             model,
             images,
             settings,
@@ -93,16 +94,22 @@ def main(command: Evaluate) -> int:
             progress=report,
         )
         executor = evaluation_executor(subject.load, command.workers, gpus=command.gpus_per_worker)
-        keep = output / "partial"
+        partial_results = output / "partial"
         try:
-            result = attack(
-                prepared, model, images, progress=report, keep=keep, resume=command.resume, executor=executor
+            result = evaluate_attacks(
+                clean,
+                model,
+                images,
+                progress=report,
+                partial_results=partial_results,
+                resume=command.resume,
+                executor=executor,
             )
         except ColoTrideError as error:
             raise type(error)(f"{error}; what is finished is kept: mend it and add --resume") from error
-        checks = _sanity(command, prepared, model, images, report) if command.sanity else []
+        checks = _sanity(command, clean, model, images, report) if command.sanity else []
         examples = (
-            retrieval_examples(model, images, prepared.plan, command.example_queries) if command.example_queries else []
+            retrieval_examples(model, images, clean.plan, command.example_queries) if command.example_queries else []
         )
     written = save_evaluation(result, output)
     others = paper_rows(subject.config.data.name)
@@ -116,7 +123,7 @@ def main(command: Evaluate) -> int:
         examples=examples,
         checks=checks,
     )
-    shutil.rmtree(keep, ignore_errors=True)
+    shutil.rmtree(partial_results, ignore_errors=True)
     if command.leaderboard:
         leaderboard.append(command.leaderboard, result, model=title, dataset=images.name)
     if command.track and subject.run and (record := existing_record(subject.run, console)):
@@ -152,19 +159,24 @@ def subject_of(command: Evaluate) -> Subject:
     if command.image_size is not None:
         stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else command.image_size
         data |= {"image_size": command.image_size, "stored_size": max(stored, command.image_size)}
-    asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "step_size")}
-    asked |= {"batch_size": command.batch_size}
-    given = {name: value for name, value in asked.items() if value is not None}
+    asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "norm", "step_size")}
+    asked |= {"batch_size": command.batch_size, "extra_attacks": command.extra_attacks}
+    given = {name: value for name, value in asked.items() if value not in (None, ())}
     try:
-        settings = EvaluationSettings.model_validate(config.evaluation.model_dump() | given)
+        settings = config.evaluation.with_values(given)
     except ValidationError as error:
         first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise ConfigurationError(f"--{message}") from None
         option = str(first["loc"][0]).replace("_", "-")
-        raise ConfigurationError(f"--{option} {first['input']!r}: {first['msg']}") from None
+        raise ConfigurationError(f"--{option} {first['input']!r}: {message}") from None
     config = config.with_values({f"data.{name}": value for name, value in data.items()})
     config = config.model_copy(update={"evaluation": settings})
     name = config.defense.name if is_run else command.model
-    return Subject(str(path.absolute()) if path.exists() else command.model, path if is_run else None, config, name)
+    return Subject(
+        str(path.absolute()) if path.exists() else command.model, path if is_run else None, config, name, command.plugin
+    )
 
 
 def load_model(spec: str) -> nn.Module:
@@ -184,15 +196,13 @@ def load_model(spec: str) -> nn.Module:
 
 
 def _sanity(
-    command: Evaluate, prepared: Prepared, model: nn.Module, images: ImageSet, report: "_Report"
+    command: Evaluate, clean: CleanEvaluation, model: nn.Module, images: ImageSet, report: "_Report"
 ) -> list[Check]:
-    plan = prepared.plan
+    plan = clean.plan
     settings, device = plan.settings, plan.gallery.embeddings.device
     few = plan.queries[torch.linspace(0, len(plan.queries) - 1, min(64, len(plan.queries))).round().long()]
-    bench = make_bench(
-        model, images, plan.gallery, few, plan.image_size, Budget(settings.epsilon, settings.step_size, settings.steps)
-    )
-    channels = bench.images.shape[1]
+    context = sanity_context(model, images, plan.gallery, few, plan.image_size, settings.budget(settings.epsilon))
+    channels = context.images.shape[1]
     architecture = "resnet18" if channels == 3 else "two-convolutions"
     surrogate = (
         load_model(command.surrogate)
@@ -204,7 +214,7 @@ def _sanity(
             seed=command.seed,
         )
     )
-    return sanity_checks(bench, surrogate.to(device), command.seed, lambda name: report(f"sanity: {name}", 1.0))
+    return sanity_checks(context, surrogate.to(device), command.seed, lambda name: report(f"sanity: {name}", 1.0))
 
 
 class _Report:

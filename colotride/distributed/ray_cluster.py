@@ -15,8 +15,8 @@ from torch import nn
 
 from colotride.data.base import ImageSet
 from colotride.errors import ConfigurationError
+from colotride.evaluation.chunks import Chunk, EvaluationPlan, RunChunks, Values, run_chunk
 from colotride.evaluation.gallery import Gallery
-from colotride.evaluation.parts import Part, Plan, RunParts, Values, run_part
 
 Load = Callable[[], tuple[nn.Module, ImageSet]]
 """Makes the model, on the CPU, and the images, on a worker."""
@@ -78,8 +78,8 @@ def startable(launched: Path) -> list[Mapping[str, float]]:
     return mixed[: description["max_workers"]]
 
 
-def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunParts:
-    """Run the parts of an evaluation on Ray's workers; each takes the next part when it has finished one.
+def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunChunks:
+    """Do the chunks of an evaluation on Ray's workers; each takes the next chunk when it has done one.
 
     Args:
         load: what each worker loads once.
@@ -91,30 +91,30 @@ def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunPa
         ConfigurationError: the machines can never hold so many.
     """
 
-    def run(plan: Plan, parts: Sequence[Part]) -> Iterator[tuple[Part, Values]]:
-        if not parts:
+    def run(plan: EvaluationPlan, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Values]]:
+        if not chunks:
             return
         start_ray()
         _check(ray.cluster_resources(), workers, gpus, cpus)
         shared = ray.put(_moved(plan, torch.device("cpu")))
         idle = [
             ray.remote(num_cpus=cpus, num_gpus=gpus)(_EvaluationActor).remote(load, shared, gpus > 0, cpus)
-            for _ in range(min(workers, len(parts)))
+            for _ in range(min(workers, len(chunks)))
         ]
-        waiting = list(parts)
-        busy: dict[ray.ObjectRef, tuple[Any, Part]] = {}
+        waiting = list(chunks)
+        busy: dict[ray.ObjectRef, tuple[Any, Chunk]] = {}
         while waiting or busy:
             while waiting and idle:
-                worker, part = idle.pop(), waiting.pop(0)
-                busy[worker.run.remote(part)] = (worker, part)
+                worker, chunk = idle.pop(), waiting.pop(0)
+                busy[worker.run.remote(chunk)] = (worker, chunk)
             (ended, *_), _ = ray.wait(list(busy))
-            worker, part = busy.pop(ended)
+            worker, chunk = busy.pop(ended)
             try:
                 values = ray.get(ended)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             idle.append(worker)
-            yield part, values
+            yield chunk, values
 
     return run
 
@@ -129,17 +129,17 @@ def _check(held: dict[str, float], workers: int, gpus: float, cpus: int) -> None
             )
 
 
-def _moved(plan: Plan, device: torch.device) -> Plan:
+def _moved(plan: EvaluationPlan, device: torch.device) -> EvaluationPlan:
     gallery = Gallery(plan.gallery.embeddings.to(device), plan.gallery.labels.to(device))
     return replace(plan, gallery=gallery)
 
 
 class _EvaluationActor:
-    def __init__(self, load: Load, plan: Plan, gpu: bool, threads: int) -> None:
+    def __init__(self, load: Load, plan: EvaluationPlan, gpu: bool, threads: int) -> None:
         torch.set_num_threads(threads)
         device = torch.device("cuda" if gpu else "cpu")
         model, self._images = load()
         self._model, self._plan = model.to(device), _moved(plan, device)
 
-    def run(self, part: Part) -> Values:
-        return run_part(self._plan, part, self._model, self._images)
+    def run(self, chunk: Chunk) -> Values:
+        return run_chunk(self._plan, chunk, self._model, self._images)

@@ -9,39 +9,35 @@ import torch
 from torch import Tensor, nn
 
 from colotride.data.base import ImageSet
-from colotride.evaluation import parts as pieces
+from colotride.evaluation import chunks
+from colotride.evaluation.chunks import Chunk, ChunkStore, EvaluationPlan, RunChunks, Values, make_plan, number_owners
 from colotride.evaluation.gallery import Gallery, embed_gallery
-from colotride.evaluation.intervals import (
-    CLUSTERING_SAMPLES,
-    Interval,
-    attack_intervals,
-    attack_scores,
-    benign_intervals,
-    nmi_interval,
-)
-from colotride.evaluation.parts import Part, PartStore, Plan, RunParts, Values, make_plan
-from colotride.evaluation.results import Evaluation
-from colotride.evaluation.retrieval import clusters, nmi, retrieval_values
-from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS, mean_of
+from colotride.evaluation.intervals import Interval, attack_intervals, benign_intervals, nmi_interval
+from colotride.evaluation.results import Convergence, CurvePoint, Evaluation
+from colotride.evaluation.retrieval import clusterings, nmi, retrieval_values
+from colotride.evaluation.scores import RESISTANCE_COLUMNS, mean_of, resistance_of, scores_of
 from colotride.evaluation.settings import EvaluationSettings
+from colotride.evaluation.strong import trace_steps
 from colotride.randomness import derive_seed, generator
 
+CLUSTER = "cluster"
+"""Of the values per image, the prefix of the clusters, one column per start of k-means."""
+
 Progress = Callable[[str, float], None]
-"""Told what is being done and which share of the whole evaluation is behind it."""
+"""Called with what is being done and which share of the whole evaluation is behind it."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """An evaluation before its first attack."""
+class CleanEvaluation:
+    """The part of an evaluation that needs no attack, and the plan of the attacks."""
 
-    plan: Plan
+    plan: EvaluationPlan
     per_image: dict[str, Tensor]
     """See `Evaluation`."""
     benign: dict[str, float]
-    seed: int
 
 
-def prepare(
+def evaluate_clean(
     model: nn.Module,
     images: ImageSet,
     settings: EvaluationSettings,
@@ -50,7 +46,7 @@ def prepare(
     seed: int,
     device: torch.device,
     progress: Progress | None = None,
-) -> Prepared:
+) -> CleanEvaluation:
     """Embed the gallery, score it, and draw queries and targets.
 
     Args and errors: see `evaluate`.
@@ -67,31 +63,36 @@ def prepare(
     report("retrieval", 0.02)
     per_image, benign = _benign(gallery, settings, seed)
     report("targets", 0.04)
-    return Prepared(make_plan(gallery, settings, image_size, seed), per_image, benign, seed)
+    return CleanEvaluation(make_plan(gallery, settings, image_size, seed), per_image, benign)
 
 
-def attack(
-    prepared: Prepared,
+def evaluate_attacks(
+    clean: CleanEvaluation,
     model: nn.Module,
     images: ImageSet,
     *,
     progress: Progress | None = None,
-    keep: Path | None = None,
+    partial_results: Path | None = None,
     resume: bool = False,
-    executor: RunParts | None = None,
+    executor: RunChunks | None = None,
 ) -> Evaluation:
-    """Run every attack of a prepared evaluation, and score it.
+    """Run every attack that an evaluation has planned, and score it.
 
     Args and errors: see `evaluate`.
     """
     started = time.perf_counter()
     report = progress or (lambda what, share: None)
-    plan, settings = prepared.plan, prepared.plan.settings
-    counter = _Counter(len(plan.queries) * len(plan.targets), report)
-    run = executor or pieces.locally(model, images, counter.add)
-    values = _attacked(plan, run, keep, resume, counter, tell=executor is not None)
+    plan, settings = clean.plan, clean.plan.settings
+    counter = _Counter(len(plan.queries) * len(plan.targets) * len(settings.all_radii), report)
+    run = executor or chunks.in_process(model, images, counter.add)
+    by_radius = _attacked(plan, run, partial_results, resume, counter, count_chunks=executor is not None)
     report("intervals", 1.0)
-    scores = {name: float(value) for name, value in attack_scores(values.before, values.after).items()}
+    resistance = resistance_of(settings.protocol)
+    points = [
+        _curve_point(radius, values, settings, plan.seed)
+        for radius, values in zip(settings.all_radii, by_radius, strict=True)
+    ]
+    values, point = by_radius[-1], points[-1]
     return Evaluation(
         protocol=settings.protocol,
         images=len(images),
@@ -99,16 +100,20 @@ def attack(
         steps=settings.steps,
         epsilon=settings.epsilon,
         step_size=settings.step_size,
-        seed=prepared.seed,
-        benign=prepared.benign,
-        attacked={name: scores[name] for name in ATTACK_COLUMNS},
-        resistance={name: scores[f"ARS {name}"] for name in RESISTANCE_COLUMNS},
-        ERS=scores["ERS"],
-        ARS=scores["ARS"],
+        seed=plan.seed,
+        benign=clean.benign,
+        attacked=point.attacked,
+        resistance=point.resistance,
+        ERS=point.ERS,
+        ARS=point.ARS,
         seconds=time.perf_counter() - started,
-        intervals=_intervals(prepared.per_image, values, settings.bootstrap, prepared.seed),
+        intervals=_benign_intervals(clean.per_image, settings.bootstrap, plan.seed) | point.intervals,
         per_query=_per_query(plan, values),
-        per_image=prepared.per_image,
+        per_image=clean.per_image,
+        norm=settings.norm,
+        resistance_definition=resistance,
+        curve=tuple(points) if len(points) > 1 else (),
+        convergence=_convergence(values, settings.steps) if settings.protocol == "strong" else None,
     )
 
 
@@ -121,9 +126,9 @@ def evaluate(
     seed: int,
     device: torch.device,
     progress: Progress | None = None,
-    keep: Path | None = None,
+    partial_results: Path | None = None,
     resume: bool = False,
-    executor: RunParts | None = None,
+    executor: RunChunks | None = None,
 ) -> Evaluation:
     """Evaluate a model on a gallery whose images are also the queries.
 
@@ -137,17 +142,19 @@ def evaluate(
         image_size: side of the central crop.
         seed: of the queries, the targets, the clustering and the bootstrap.
         device: where the model is.
-        progress: told of every step.
-        keep: folder for the parts that are finished, so that they survive an interruption; None keeps nothing.
-        resume: whether to take over what `keep` holds of this very evaluation.
-        executor: does the parts somewhere else (`colotride.distributed.ray_cluster`); None does them here.
+        progress: called at every step.
+        partial_results: folder for the chunks that are finished, so that they survive an interruption; None for none.
+        resume: whether to take over what that folder holds of this very evaluation.
+        executor: does the chunks somewhere else (`colotride.distributed.ray_cluster`); None does them here.
 
     Raises:
         ModelError: unusable embeddings.
         DataError: a class with a single image, a gallery too small to rank, or an image that cannot be read.
     """
-    prepared = prepare(model, images, settings, image_size=image_size, seed=seed, device=device, progress=progress)
-    return attack(prepared, model, images, progress=progress, keep=keep, resume=resume, executor=executor)
+    clean = evaluate_clean(model, images, settings, image_size=image_size, seed=seed, device=device, progress=progress)
+    return evaluate_attacks(
+        clean, model, images, progress=progress, partial_results=partial_results, resume=resume, executor=executor
+    )
 
 
 class _Counter:
@@ -163,53 +170,97 @@ class _Counter:
 
 def _benign(gallery: Gallery, settings: EvaluationSettings, seed: int) -> tuple[dict[str, Tensor], dict[str, float]]:
     values = retrieval_values(gallery, torch.arange(len(gallery)), settings.recall_at)
-    assigned = clusters(gallery, derive_seed(seed, "evaluation", "k-means"))
+    starts = clusterings(gallery, settings.clusterings, derive_seed(seed, "evaluation", "k-means"))
     labels = gallery.labels.cpu()
     scores = {name: float(mean_of(one)) for name, one in values.items()}
-    return {"label": labels, "cluster": assigned, **values}, scores | {"NMI": nmi(labels, assigned)}
+    named = {f"{CLUSTER} {start}": assigned for start, assigned in enumerate(starts)}
+    return {"label": labels, **named, **values}, scores | {"NMI": nmi(labels, starts)}
 
 
-def _attacked(plan: Plan, run: RunParts, keep: Path | None, resume: bool, counter: _Counter, *, tell: bool) -> Values:
-    """Do all parts that are not kept already; count whole ones when told to."""
-    store = None if keep is None else PartStore(keep, plan.digest())
+def _attacked(
+    plan: EvaluationPlan,
+    run: RunChunks,
+    partial_results: Path | None,
+    resume: bool,
+    counter: _Counter,
+    *,
+    count_chunks: bool,
+) -> list[Values]:
+    """Do all chunks that are not stored already; count whole ones where nobody counts batches. By radius."""
+    store = None if partial_results is None else ChunkStore(partial_results, plan.digest())
     if store is not None and not resume:
         store.clear()
-    done: dict[Part, Values] = {}
-    every = plan.parts()
-    for part in every:
-        kept = store.load(part) if store is not None and resume else None
-        if kept is not None:
-            done[part] = kept
-            counter.add(part.attack, part.stop - part.start)
-    for part, values in run(plan, [part for part in every if part not in done]):
-        done[part] = values
+    done: dict[Chunk, Values] = {}
+    every = plan.chunks()
+    for chunk in every:
+        stored = store.load(chunk) if store is not None and resume else None
+        if stored is not None:
+            done[chunk] = stored
+            counter.add(chunk.attack, chunk.stop - chunk.start)
+    for chunk, values in run(plan, [chunk for chunk in every if chunk not in done]):
+        done[chunk] = values
         if store is not None:
-            store.keep(part, values)
-        if tell:
-            counter.add(part.attack, part.stop - part.start)
-    return pieces.all_values(every, done)
+            store.save(chunk, values)
+        if count_chunks:
+            counter.add(chunk.attack, chunk.stop - chunk.start)
+    radii = range(len(plan.settings.all_radii))
+    found = [chunks.all_values([chunk for chunk in every if chunk.radius == radius], done) for radius in radii]
+    return chunks.worst_so_far(plan, found) if plan.settings.protocol == "strong" else found
 
 
-def _intervals(per_image: dict[str, Tensor], values: Values, samples: int, seed: int) -> dict[str, Interval]:
+def _curve_point(epsilon: float, values: Values, settings: EvaluationSettings, seed: int) -> CurvePoint:
+    resistance = resistance_of(settings.protocol)
+    scores = scores_of(values.before, values.after, resistance)
+    random = generator(seed, "evaluation", "bootstrap")
+    intervals = (
+        attack_intervals(values.before, values.after, resistance, settings.bootstrap, random)
+        if settings.bootstrap
+        else {}
+    )
+    return CurvePoint(
+        epsilon=epsilon,
+        attacked={name: scores[name] for name in values.after},
+        resistance={name: scores[f"ARS {name}"] for name in RESISTANCE_COLUMNS},
+        ERS=scores["ERS"],
+        ARS=scores["ARS"],
+        intervals=intervals,
+    )
+
+
+def _benign_intervals(per_image: dict[str, Tensor], samples: int, seed: int) -> dict[str, Interval]:
     if samples == 0:
         return {}
-    random = generator(seed, "evaluation", "bootstrap")
-    labels, assigned = per_image["label"], per_image["cluster"]
-    means = {name: one for name, one in per_image.items() if name not in ("label", "cluster")}
-    return {
-        **benign_intervals(means, samples, random),
-        "NMI": nmi_interval(labels, assigned, min(samples, CLUSTERING_SAMPLES), random),
-        **attack_intervals(values.before, values.after, samples, random),
-    }
+    starts = torch.stack([one for name, one in per_image.items() if name.startswith(CLUSTER)])
+    means = {name: one for name, one in per_image.items() if name != "label" and not name.startswith(CLUSTER)}
+    random = generator(seed, "evaluation", "bootstrap", "benign")
+    return {**benign_intervals(means, samples, random), "NMI": nmi_interval(per_image["label"], starts)}
 
 
-def _per_query(plan: Plan, values: Values) -> dict[str, dict[str, Tensor]]:
-    found = {}
+def _convergence(values: Values, steps: int) -> Convergence:
+    """Scores against passes: every query's values as if its attacks had stopped earlier.
+
+    Attacks with one loss and with several note what they have reached after the same passes.
+    """
+    passes = trace_steps(steps)
+    resistance = resistance_of("strong")
+    tables = [
+        scores_of(values.before, {name: trace[:, place] for name, trace in values.trace.items()}, resistance)
+        for place in range(len(passes))
+    ]
+    return Convergence(
+        passes,
+        {name: [table[name] for table in tables] for name in tables[0]},
+        steps,
+        scores_of(values.before, values.strict, resistance),
+    )
+
+
+def _per_query(plan: EvaluationPlan, values: Values) -> dict[str, dict[str, Tensor]]:
+    owners, found = number_owners(plan.targets, plan.settings.protocol), {}
     for name, after in values.after.items():
-        attack = name.partition(":")[0]
         found[name] = {
             "query": plan.queries,
-            "target": plan.targets[attack],
+            "target": plan.targets[owners[name][0]],
             "before": values.before[name],
             "after": after,
         }

@@ -6,14 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from colotride.data.augmentation import evaluation_view
 from colotride.data.base import ImageSet, class_name
-from colotride.evaluation.attacks import AttackBatch
-from colotride.evaluation.gallery import Gallery
-from colotride.evaluation.parts import Plan, attack_named
-from colotride.evaluation.retrieval import chunks
-from colotride.geometry import distance_matrix
-from colotride.pgd import Budget, frozen, perturb
+from colotride.evaluation.attacks import AttackBatch, attack_named
+from colotride.evaluation.chunks import EvaluationPlan
+from colotride.evaluation.gallery import Gallery, read_views
+from colotride.evaluation.retrieval import query_blocks
+from colotride.pgd import frozen, perturb
 
 RESULTS = 5
 
@@ -39,14 +37,14 @@ class RetrievalExample:
     class_name: str
     pixels: Float[Tensor, "channels size size"]
     perturbation: Float[Tensor, "channels size size"]
-    """Amplified so that epsilon fills the range: 0.5 is no change, 0 and 1 are the ends of the ball."""
+    """Amplified so that epsilon (linf) or the largest change of a pixel (l2) fills the range; 0.5 is no change."""
     before: list[RetrievedImage]
     after: list[RetrievedImage]
     shift: float
     """Distance between the embeddings before and after the attack, in [0, 2]."""
 
 
-def retrieval_examples(model: nn.Module, images: ImageSet, plan: Plan, count: int) -> list[RetrievalExample]:
+def retrieval_examples(model: nn.Module, images: ImageSet, plan: EvaluationPlan, count: int) -> list[RetrievalExample]:
     """Attack some of the queries, evenly chosen, with ES, and look up their first results.
 
     Args:
@@ -59,17 +57,17 @@ def retrieval_examples(model: nn.Module, images: ImageSet, plan: Plan, count: in
     device = gallery.embeddings.device
     chosen = torch.linspace(0, len(plan.queries) - 1, min(count, len(plan.queries))).round().long()
     queries = plan.queries[chosen]
-    clean = evaluation_view(images.pixels(queries).to(device), plan.image_size)
+    clean = read_views(images, queries, plan.image_size, model, device)
     batch = AttackBatch(gallery, queries.to(device), queries.to(device))
-    objective = attack_named("ES", settings).objective(batch)
-    moved = perturb(model, clean, objective, Budget(settings.epsilon, settings.step_size, settings.steps))
+    objective = attack_named("ES", settings.protocol).objective(batch)
+    moved = perturb(model, clean, objective, settings.budget(settings.epsilon))
     with frozen(model) as embed, torch.no_grad():
         perturbed = embed(moved)
     start = gallery.embeddings[queries.to(device)]
     before, after = (_first_results(gallery, one, queries) for one in (start, perturbed))
     shifts = (perturbed - start).norm(dim=1)
     wanted = torch.cat([before, after]).flatten().unique()
-    views = evaluation_view(images.pixels(wanted.cpu()).to(device), plan.image_size).cpu()
+    views = read_views(images, wanted.cpu(), plan.image_size, model, device).cpu()
     shown = dict(zip(wanted.tolist(), views, strict=True))
 
     def results(row: Tensor, label: int) -> list[RetrievedImage]:
@@ -80,10 +78,12 @@ def retrieval_examples(model: nn.Module, images: ImageSet, plan: Plan, count: in
         ]
 
     examples = []
-    scale = max(settings.epsilon, 1e-6)
     for number, query in enumerate(queries.tolist()):
         label = int(gallery.labels[query])
-        amplified = ((moved[number] - clean[number]) / (2 * scale) + 0.5).clamp(0, 1).cpu()
+        change = moved[number] - clean[number]
+        # In l2 the largest change of a pixel differs from image to image.
+        largest = settings.epsilon if settings.norm == "linf" else float(change.abs().max())
+        amplified = (change / (2 * max(largest, 1e-6)) + 0.5).clamp(0, 1).cpu()
         examples.append(
             RetrievalExample(
                 query,
@@ -102,8 +102,8 @@ def retrieval_examples(model: nn.Module, images: ImageSet, plan: Plan, count: in
 def _first_results(gallery: Gallery, embeddings: Tensor, queries: Int[Tensor, "queries"]) -> Tensor:
     rows = queries.to(embeddings.device)
     found = []
-    for chunk in chunks(torch.arange(len(queries)), len(gallery)):
-        to_gallery = distance_matrix(embeddings[chunk], gallery.embeddings)
-        to_gallery[torch.arange(len(chunk)), rows[chunk]] = torch.inf
+    for chunk in query_blocks(torch.arange(len(queries)), len(gallery)):
+        to_gallery = gallery.exact.squares(gallery.exact.place(embeddings[chunk]))
+        to_gallery[torch.arange(len(chunk)), rows[chunk].to(to_gallery.device)] = torch.inf
         found.append(to_gallery.topk(min(RESULTS, len(gallery) - 1), largest=False).indices)
     return torch.cat(found)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from colotride.data.augmentation import evaluation_view
@@ -13,6 +14,49 @@ from colotride.errors import ModelError
 from colotride.pgd import frozen
 
 UNIT_LENGTH_TOLERANCE = 1e-3
+
+TIE_TOLERANCE = 64 * torch.finfo(torch.float64).eps
+"""Squared distances that differ by less, in units of the squared lengths that they are made of, are equal: rounding
+alone can tell them apart."""
+
+
+@dataclass(frozen=True)
+class ExactDistances:
+    """Distances from any embedding to the whole gallery, exact enough to compare even where all embeddings nearly agree.
+
+    In float32, sqrt(2 - 2 a.b) loses half its digits: below a distance of 0.003 its ranks are those of rounding errors.
+    Here everything is double precision, and relative to the gallery's centre: d^2 = |a - m|^2 + |b - m|^2 -
+    2 (a - m).(b - m). The rounding error is then a share of the gallery's own extent, however small that is. Both sides
+    of every comparison come from this one formula.
+    """
+
+    centre: Float64[Tensor, "dim"]
+    points: Float64[Tensor, "images dim"]
+    """Embeddings minus the centre."""
+    lengths: Float64[Tensor, "images"]
+    """Squared lengths of the points."""
+    labels: Int[Tensor, "images"]
+    """On the device of the points."""
+
+    def place(self, embeddings: Float[Tensor, "rows dim"]) -> Float64[Tensor, "rows dim"]:
+        """Embeddings in these coordinates."""
+        return embeddings.to(self.centre.device).double() - self.centre
+
+    def squares(self, points: Float64[Tensor, "rows dim"]) -> Float64[Tensor, "rows images"]:
+        """Squared distances from placed embeddings to the gallery."""
+        lengths = points.square().sum(dim=1, keepdim=True)
+        return torch.addmm(lengths + self.lengths, points, self.points.T, alpha=-2)
+
+    def squares_between(
+        self, points: Float64[Tensor, "rows dim"], others: Float64[Tensor, "rows dim"]
+    ) -> Float64[Tensor, "rows 1"]:
+        """Squared distances of matching rows, by the same formula."""
+        lengths = points.square().sum(dim=1) + others.square().sum(dim=1)
+        return (lengths - 2 * (points * others).sum(dim=1))[:, None]
+
+    def tolerance(self, points: Float64[Tensor, "rows dim"]) -> Float64[Tensor, "rows 1"]:
+        """How much squared distances of each row must differ to be different."""
+        return TIE_TOLERANCE * (points.square().sum(dim=1, keepdim=True) + self.lengths.max())
 
 
 @dataclass(frozen=True)
@@ -26,10 +70,37 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def centre(self) -> Float[Tensor, "dim"]:
+        """Mean of the embeddings: what the attacks' distances are taken relative to, so that they keep their digits."""
+        return self.exact.centre.to(self.embeddings)
+
+    @cached_property
+    def exact(self) -> ExactDistances:
+        """What every comparison of distances goes by; on the CPU where the device has no double precision."""
+        device = torch.device("cpu") if self.embeddings.device.type == "mps" else self.embeddings.device
+        embeddings = self.embeddings.to(device).double()
+        centre = embeddings.mean(dim=0)
+        points = embeddings - centre
+        return ExactDistances(centre, points, points.square().sum(dim=1), self.labels.to(device))
+
 
 def in_batches(indices: Int[Tensor, "queries"], batch_size: int) -> Iterator[Int[Tensor, "batch"]]:
     """Cut a list of image indices into batches."""
     yield from indices.split(batch_size)
+
+
+def pixel_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype in which a model is evaluated: float64 where its weights are, else float32."""
+    tensors = (*model.parameters(), *model.buffers())
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+def read_views(
+    images: ImageSet, indices: Int[Tensor, "batch"], image_size: int, model: nn.Module, device: torch.device
+) -> Float[Tensor, "batch channels size size"]:
+    """What a model sees of some images: their central crops, in the dtype of its weights."""
+    return evaluation_view(images.pixels(indices).to(device), image_size).to(pixel_dtype(model))
 
 
 def embed_gallery(
@@ -49,27 +120,27 @@ def embed_gallery(
         image_size: side of the central crop.
         batch_size: images per pass.
         device: where the model is.
-        progress: told the share that is done.
+        progress: called with the share that is done.
 
     Raises:
         ModelError: embeddings are not finite, not unit vectors, or not one row per image.
         DataError: a class has a single image: it has no match to be found.
     """
     check_matches(images)
-    parts: list[Tensor] = []
+    embedded: list[Tensor] = []
     done = 0
     with frozen(model) as embed, torch.no_grad():
         for indices in in_batches(torch.arange(len(images)), batch_size):
-            view = evaluation_view(images.pixels(indices).to(device), image_size)
-            parts.append(checked(embed(view), len(indices), device))
+            view = read_views(images, indices, image_size, model, device)
+            embedded.append(checked(embed(view), len(indices), device))
             done += len(indices)
             if progress:
                 progress(done / len(images))
-    return Gallery(torch.cat(parts), images.labels.to(device))
+    return Gallery(torch.cat(embedded), images.labels.to(device))
 
 
 def checked(embeddings: object, expected: int, device: torch.device) -> Float[Tensor, "images dim"]:
-    """Pass embeddings on, or say what is wrong with them.
+    """Pass embeddings on, as float32 or float64, or say what is wrong with them.
 
     Raises:
         ModelError: no tensor, another device, not one row per image, NaN or infinite values, lengths other than 1.
@@ -96,4 +167,4 @@ def checked(embeddings: object, expected: int, device: torch.device) -> Float[Te
             f"the model returned embeddings whose length differs from 1 by {worst:.3g}; "
             "end it with torch.nn.functional.normalize"
         )
-    return embeddings.float()
+    return embeddings if embeddings.dtype == torch.float64 else embeddings.float()

@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from colotride import markdown
 from colotride.errors import DataError
 from colotride.evaluation.results import Evaluation
+from colotride.evaluation.scores import HEADLINE_SCORES
 from colotride.io import write_atomically
-
-COLUMNS = ("R@1", "mAP", "ERS", "ARS")
 
 
 class Entry(BaseModel):
@@ -29,6 +28,8 @@ class Entry(BaseModel):
     ERS: FiniteFloat
     ARS: FiniteFloat
     intervals: dict[str, list[FiniteFloat]]
+    norm: str = "linf"
+    resistance_definition: str = "mean of ratios"
 
 
 def append(path: Path, evaluation: Evaluation, *, model: str, dataset: str) -> None:
@@ -68,16 +69,22 @@ def tables(entries: Sequence[Entry]) -> str:
     """One Markdown table per data set and way of attacking, the best ARS first; only those are comparable."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        size = round(entry.epsilon * 255, 1)
-        heading = f"{entry.dataset}, {entry.protocol} protocol, epsilon {size:g}/255, {entry.steps} steps"
+        radius = f"epsilon {round(entry.epsilon * 255, 1):g}/255"
+        if entry.norm != "linf":
+            radius = f"{entry.norm} epsilon {entry.epsilon:g}"
+        heading = (
+            f"{entry.dataset}, {entry.protocol} protocol, {radius}, {entry.steps} steps, "
+            f"ARS as a {entry.resistance_definition}"
+        )
         groups.setdefault(heading, []).append(entry)
     blocks = []
     for heading, group in groups.items():
         rows = [
-            [entry.model, *(_cell(entry, name) for name in COLUMNS), str(entry.queries)]
+            [entry.model, *(_cell(entry, name) for name in HEADLINE_SCORES), str(entry.queries)]
             for entry in sorted(group, key=lambda entry: -entry.ARS)
         ]
-        blocks.append(f"### {markdown.escape(heading)}\n\n{markdown.table(['model', *COLUMNS, 'queries'], rows)}")
+        header = ["model", *HEADLINE_SCORES, "queries"]
+        blocks.append(f"### {markdown.escape(heading)}\n\n{markdown.table(header, rows)}")
     return "\n".join(blocks)
 
 

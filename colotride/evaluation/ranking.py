@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from colotride.evaluation.gallery import Gallery
-from colotride.geometry import distance_matrix, distances
+from colotride.geometry import distances
 
 
 def percentile_rank(
@@ -27,25 +27,30 @@ def percentile_rank(
         queries: the queries' own places in the gallery.
         items: the items' own places in the gallery.
     """
-    rows = torch.arange(len(queries), device=gallery.labels.device)
-    to_gallery = distance_matrix(query_embeddings, gallery.embeddings)
-    to_item = (2 - 2 * (query_embeddings * item_embeddings).sum(dim=1)).clamp_min(1e-12).sqrt()[:, None]
-    # The two images that do not count are put behind every other one.
-    to_gallery[rows, queries] = torch.inf
-    to_gallery[rows, items] = torch.inf
-    places = (to_gallery < to_item).sum(dim=1) + (to_gallery == to_item).sum(dim=1) / 2
-    return 100 * places / (len(gallery) - 2)
+    exact = gallery.exact
+    queries, items = queries.to(exact.labels.device), items.to(exact.labels.device)
+    rows = torch.arange(len(queries), device=exact.labels.device)
+    asking = exact.place(query_embeddings)
+    to_item = exact.squares_between(asking, exact.place(item_embeddings))
+    # Nearer counts 1, equal 0, farther -1.
+    ahead = exact.squares(asking).sub_(to_item)
+    nearer = (ahead < -exact.tolerance(asking)).long() - (ahead > exact.tolerance(asking)).long()
+    others = len(gallery) - 2
+    balance = nearer.sum(dim=1) - nearer[rows, queries] - nearer[rows, items]
+    return (50 * (1 + balance / others)).to(query_embeddings)
 
 
 def first_result_is_match(
     gallery: Gallery, query_embeddings: Float[Tensor, "batch dim"], queries: Int[Tensor, "batch"]
 ) -> Float[Tensor, "batch"]:
     """100 where the first result is of the query's class (R@1), else 0; a tie with a non-match counts as a miss."""
-    to_gallery = distance_matrix(query_embeddings, gallery.embeddings)
-    same, other = same_and_other(gallery, queries)
+    exact = gallery.exact
+    asking = exact.place(query_embeddings)
+    to_gallery = exact.squares(asking)
+    same, other = same_and_other(exact.labels, queries)
     nearest_match = to_gallery.masked_fill(~same, torch.inf).amin(dim=1)
     nearest_other = to_gallery.masked_fill(~other, torch.inf).amin(dim=1)
-    return 100 * (nearest_match < nearest_other).float()
+    return 100 * (nearest_match < nearest_other - exact.tolerance(asking)[:, 0]).to(query_embeddings)
 
 
 def in_first_results(
@@ -56,19 +61,28 @@ def in_first_results(
     k: int,
 ) -> Float[Tensor, "batch"]:
     """100 where an item is among the first k results of its query, else 0; ties count against the item."""
-    rows = torch.arange(len(queries), device=gallery.labels.device)
-    to_gallery = distance_matrix(query_embeddings, gallery.embeddings)
-    before = to_gallery <= to_gallery[rows, items][:, None]
+    exact = gallery.exact
+    queries, items = queries.to(exact.labels.device), items.to(exact.labels.device)
+    rows = torch.arange(len(queries), device=exact.labels.device)
+    asking = exact.place(query_embeddings)
+    to_gallery = exact.squares(asking)
+    before = to_gallery <= to_gallery[rows, items][:, None] + exact.tolerance(asking)
     before[rows, queries] = False
     before[rows, items] = False
-    return 100 * (before.sum(dim=1) < k).float()
+    return 100 * (before.sum(dim=1) < k).to(query_embeddings)
 
 
 def same_and_other(
-    gallery: Gallery, queries: Int[Tensor, "batch"]
+    labels: Int[Tensor, "images"], queries: Int[Tensor, "batch"]
 ) -> tuple[Bool[Tensor, "batch images"], Bool[Tensor, "batch images"]]:
-    """Which images are matches of each query (itself left out), and which are of other classes."""
-    same = gallery.labels[queries][:, None] == gallery.labels[None, :]
+    """Which images are matches of each query (itself left out), and which are of other classes.
+
+    Args:
+        labels: of the gallery.
+        queries: their places in the gallery.
+    """
+    queries = queries.to(labels.device)
+    same = labels[queries][:, None] == labels[None, :]
     other = ~same
     same[torch.arange(len(queries), device=same.device), queries] = False
     return same, other

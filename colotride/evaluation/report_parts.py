@@ -1,8 +1,8 @@
-"""Histograms and images of the report, ready for its template."""
+"""Histograms, curves and images of the report, ready for its template."""
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +43,35 @@ def histograms(ranks: Mapping[str, Mapping[str, Tensor]]) -> list[dict[str, Any]
         }
         for name, share in shares.items()
     ]
+
+
+def line_chart(
+    places: Sequence[float],
+    scores: Mapping[str, Sequence[float]],
+    intervals: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+) -> list[dict[str, Any]]:
+    """Scores in percent against something, as lines in a field 200 wide and 70 high.
+
+    Args:
+        places: of the points on the axis, in increasing order.
+        scores: by name, one for each place.
+        intervals: by name, where they are known; drawn as a band behind the line.
+    """
+    low, high = places[0], places[-1]
+    across = [round(WIDTH * (place - low) / (high - low), 2) if high > low else 0.0 for place in places]
+
+    def points(values: Iterable[float], xs: Sequence[float]) -> str:
+        return " ".join(f"{x},{round(HEIGHT * (1 - value / 100), 2)}" for x, value in zip(xs, values, strict=True))
+
+    lines = []
+    for name, values in scores.items():
+        ends = (intervals or {}).get(name)
+        band = ""
+        if ends:
+            lower, upper = zip(*ends, strict=True)
+            band = points([*lower, *reversed(upper)], [*across, *reversed(across)])
+        lines.append({"name": name, "line": points(values, across), "band": band})
+    return lines
 
 
 def images_of(example: RetrievalExample) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pyarrow import parquet
 from torch import Tensor
 
 from colotride.evaluation.intervals import Interval
+from colotride.evaluation.scores import Resistance
 from colotride.io import write_atomically
 
 if TYPE_CHECKING:
@@ -19,6 +20,37 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ATTACKED, BENIGN, RESULT = "attacked.parquet", "benign.parquet", "evaluation.json"
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The scores of the same queries at one radius of a robustness curve; see `Evaluation`."""
+
+    epsilon: float
+    attacked: dict[str, float]
+    resistance: dict[str, float]
+    ERS: float
+    ARS: float
+    intervals: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """Of the strong protocol: what every score after the attacks was after fewer passes."""
+
+    passes: list[int]
+    """Forward and backward passes per attack and query."""
+    scores: dict[str, list[float]]
+    """By name, one for each of the passes."""
+    strict_passes: int
+    """Those that the attacks of the strict protocol take, which are part of the strong ones."""
+    strict: dict[str, float]
+    """The scores of the strict protocol on the same queries."""
+
+    @property
+    def gap(self) -> dict[str, float]:
+        """How much higher every score is in the strict protocol."""
+        return {name: self.strict[name] - values[-1] for name, values in self.scores.items()}
 
 
 @dataclass(frozen=True)
@@ -37,7 +69,7 @@ class Evaluation:
     benign: dict[str, float]
     """R@k, mAP, mAP@R, NMI over the whole gallery."""
     attacked: dict[str, float]
-    """The ten numbers of Table 1, after the attacks."""
+    """The ten numbers of Table 1, after the attacks; and those of extra attacks."""
     resistance: dict[str, float]
     """The eight numbers of Table 2."""
     ERS: float
@@ -48,7 +80,15 @@ class Evaluation:
     per_query: dict[str, dict[str, Tensor]] = field(repr=False, compare=False)
     """Values of every attacked image: by attack number, its `query`, `target`, `before` and `after`; on the CPU."""
     per_image: dict[str, Tensor] = field(repr=False, compare=False)
-    """Of every image of the gallery: its `label`, its `cluster`, and its part in each benign score."""
+    """Of every image of the gallery: its `label`, its `cluster 0`, ... by start of k-means, its part in each benign score."""
+    norm: str = "linf"
+    """How epsilon is measured."""
+    resistance_definition: Resistance = "mean of ratios"
+    """How the ranks' resistances, and so ARS, are averaged; numbers of different definitions are not comparable."""
+    curve: tuple[CurvePoint, ...] = ()
+    """Where several radii were asked for: all of them in increasing order, the last one being that of the scores."""
+    convergence: Convergence | None = None
+    """Where the protocol is strong."""
 
     def scores(self) -> dict[str, float]:
         """Every score under its name in the paper's tables; resistances are named `ARS CA+`, ..."""
@@ -89,8 +129,18 @@ class Evaluation:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Evaluation":
         """The result that `to_dict` wrote."""
-        intervals = {name: (low, high) for name, (low, high) in plain["intervals"].items()}
-        return cls(**(plain | {"intervals": intervals}), per_query={}, per_image={})
+        read = dict(plain)
+        read["intervals"] = _intervals(plain["intervals"])
+        read["curve"] = tuple(
+            CurvePoint(**(point | {"intervals": _intervals(point["intervals"])})) for point in plain.get("curve", ())
+        )
+        if plain.get("convergence"):
+            read["convergence"] = Convergence(**plain["convergence"])
+        return cls(**read, per_query={}, per_image={})
+
+
+def _intervals(plain: dict[str, Any]) -> dict[str, Interval]:
+    return {name: (low, high) for name, (low, high) in plain.items()}
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Whether the attacks are to be believed: checks that a model which only hides its gradients does not pass.
+"""Whether the attacks can be trusted: checks that a model which only hides its gradients does not pass.
 
 A defense that makes gradients useless looks robust to every attack that follows them. Each check compares an attack
 with something that it must beat, or must not be beaten by (Carlini et al., "On evaluating adversarial robustness";
@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from colotride.data.augmentation import evaluation_view
 from colotride.data.base import ImageSet
 from colotride.evaluation import ranking
-from colotride.evaluation.gallery import Gallery
+from colotride.evaluation.gallery import Gallery, read_views
 from colotride.geometry import distances
 from colotride.pgd import Budget, Objective, frozen, perturb
 
@@ -42,7 +41,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Bench:
+class SanityContext:
     """A few queries whose embedding an attack moves as far as it can (ES): the effect is the shift, in [0, 2]."""
 
     model: nn.Module
@@ -80,39 +79,39 @@ class Bench:
         return float(ranking.first_result_is_match(self.gallery, self.embed(images), self.queries).mean())
 
     def embed(self, images: Tensor) -> Tensor:
-        """Embeddings by the model held still."""
+        """Embeddings by the frozen model."""
         with frozen(self.model) as embed, torch.no_grad():
             return embed(images)
 
 
-def make_bench(
+def sanity_context(
     model: nn.Module, images: ImageSet, gallery: Gallery, queries: Tensor, image_size: int, budget: Budget
-) -> Bench:
+) -> SanityContext:
     """Read the queries."""
     device = gallery.embeddings.device
-    view = evaluation_view(images.pixels(queries).to(device), image_size)
-    return Bench(model, gallery, queries.to(device), view, budget)
+    view = read_views(images, queries, image_size, model, device)
+    return SanityContext(model, gallery, queries.to(device), view, budget)
 
 
 def sanity_checks(
-    bench: Bench, surrogate: nn.Module, seed: int, progress: Callable[[str], None] | None = None
+    context: SanityContext, surrogate: nn.Module, seed: int, progress: Callable[[str], None] | None = None
 ) -> list[Check]:
     """Run every check.
 
     Args:
-        bench: the queries and the budget of the evaluation.
+        context: the queries and the budget of the evaluation.
         surrogate: another model on the same images, for the transfer attack.
         seed: of the random starts.
-        progress: told the name of each check before it runs.
+        progress: called with the name of each check before it runs.
     """
     checks = {
-        "more steps do not weaken": lambda: more_steps(bench, seed),
-        "epsilon 0 changes nothing": lambda: no_room(bench, seed),
-        "a large epsilon breaks the model": lambda: much_room(bench, seed),
-        "random restarts gain little": lambda: restarts(bench, seed),
-        "transfer does not beat white box": lambda: transfer(bench, surrogate, seed),
-        "gradient-free does not beat white box": lambda: gradient_free(bench, seed),
-        "gradients are not zero": lambda: gradients(bench, seed),
+        "more steps do not weaken": lambda: more_steps(context, seed),
+        "epsilon 0 changes nothing": lambda: no_room(context, seed),
+        "a large epsilon breaks the model": lambda: much_room(context, seed),
+        "random restarts gain little": lambda: restarts(context, seed),
+        "transfer does not beat white box": lambda: transfer(context, surrogate, seed),
+        "gradient-free does not beat white box": lambda: gradient_free(context, seed),
+        "gradients are not zero": lambda: gradients(context, seed),
     }
     found = []
     for name, check in checks.items():
@@ -126,78 +125,78 @@ def sanity_checks(
 Verdict = tuple[bool, dict[str, float], str]
 
 
-def more_steps(bench: Bench, seed: int) -> Verdict:
+def more_steps(context: SanityContext, seed: int) -> Verdict:
     """The mean shift after 1/4, 1/2, all and twice the steps must not fall."""
-    steps = sorted({max(1, round(bench.budget.steps * share)) for share in (0.25, 0.5, 1, 2)})
-    shifts = {f"{count} steps": _mean(bench, replace(bench.budget, steps=count), seed) for count in steps}
+    steps = sorted({max(1, round(context.budget.steps * share)) for share in (0.25, 0.5, 1, 2)})
+    shifts = {f"{count} steps": _mean(context, replace(context.budget, steps=count), seed) for count in steps}
     ordered = list(shifts.values())
     kept = all(later >= (1 - TOLERANCE) * earlier for earlier, later in itertools.pairwise(ordered))
     return kept, shifts, "a longer attack does worse: its gradients mislead it"
 
 
-def no_room(bench: Bench, seed: int) -> Verdict:
+def no_room(context: SanityContext, seed: int) -> Verdict:
     """With epsilon 0 the images, and so the embeddings, are the same."""
-    moved = bench.attacked(replace(bench.budget, epsilon=0.0), _draw(seed))
-    worst = float((moved - bench.images).abs().max())
+    moved = context.attacked(replace(context.budget, epsilon=0.0), _draw(seed))
+    worst = float((moved - context.images).abs().max())
     return worst == 0, {"largest change of a pixel": worst}, "the attack does not keep to its ball"
 
 
-def much_room(bench: Bench, seed: int) -> Verdict:
+def much_room(context: SanityContext, seed: int) -> Verdict:
     """An attack with a large epsilon must bring recall down to about chance."""
     large = Budget(LARGE_EPSILON, LARGE_EPSILON / 16, LARGE_STEPS)
-    before, after = bench.recall(bench.images), bench.recall(bench.attacked(large, _draw(seed)))
-    same, _ = ranking.same_and_other(bench.gallery, bench.queries)
+    before, after = context.recall(context.images), context.recall(context.attacked(large, _draw(seed)))
+    same, _ = ranking.same_and_other(context.gallery.labels, context.queries)
     chance = 100 * float(same.double().mean())
     figures = {"R@1 before": before, f"R@1 at epsilon {LARGE_EPSILON}": after, "chance": chance}
     return after <= chance + BROKEN * before, figures, "no model resists that much: the attack is stuck"
 
 
-def restarts(bench: Bench, seed: int) -> Verdict:
+def restarts(context: SanityContext, seed: int) -> Verdict:
     """The best of several random starts must not do much better than one."""
     random = _draw(seed)
-    shifts = torch.stack([bench.shift(bench.attacked(bench.budget, random)) for _ in range(RESTARTS)])
+    shifts = torch.stack([context.shift(context.attacked(context.budget, random)) for _ in range(RESTARTS)])
     one, best = float(shifts[0].mean()), float(shifts.amax(dim=0).mean())
     figures = {"one start": one, f"best of {RESTARTS}": best}
     return best <= one + max(2 * TOLERANCE * one, 0.01), figures, "one start is far from the worst case"
 
 
-def transfer(bench: Bench, surrogate: nn.Module, seed: int) -> Verdict:
+def transfer(context: SanityContext, surrogate: nn.Module, seed: int) -> Verdict:
     """Images perturbed through another model's gradients must move the embedding less."""
-    white = _mean(bench, bench.budget, seed)
-    black = float(bench.shift(bench.attacked(bench.budget, _draw(seed), surrogate)).mean())
+    white = _mean(context, context.budget, seed)
+    black = float(context.shift(context.attacked(context.budget, _draw(seed), surrogate)).mean())
     return _not_beaten(white, black), {"white box": white, "transfer": black}, "another model's gradients do better"
 
 
-def gradient_free(bench: Bench, seed: int) -> Verdict:
+def gradient_free(context: SanityContext, seed: int) -> Verdict:
     """An attack that only sees embeddings (NES, Ilyas et al., 2018) must move them less, with the steps it has."""
-    random, budget = _draw(seed), replace(bench.budget, steps=NES_STEPS)
-    lower = (bench.images - budget.epsilon).clamp_(min=0)
-    upper = (bench.images + budget.epsilon).clamp_(max=1)
-    moved, step = bench.images, max(budget.step_size, 2 * budget.epsilon / NES_STEPS)
+    random, budget = _draw(seed), replace(context.budget, steps=NES_STEPS)
+    lower = (context.images - budget.epsilon).clamp_(min=0)
+    upper = (context.images + budget.epsilon).clamp_(max=1)
+    moved, step = context.images, max(budget.step_size, 2 * budget.epsilon / NES_STEPS)
     for _ in range(NES_STEPS):
         estimate = torch.zeros_like(moved)
         for _ in range(NES_DRAWS):
             noise = torch.randn(moved.shape, generator=random).to(moved.device)
-            ahead, behind = (bench.shift(moved + sign * NES_SPREAD * noise) for sign in (1, -1))
+            ahead, behind = (context.shift(moved + sign * NES_SPREAD * noise) for sign in (1, -1))
             estimate += (ahead - behind)[:, None, None, None] * noise
         moved = torch.clamp(moved + step * estimate.sign(), lower, upper)
-    white, free = _mean(bench, bench.budget, seed), float(bench.shift(moved).mean())
+    white, free = _mean(context, context.budget, seed), float(context.shift(moved).mean())
     return _not_beaten(white, free), {"white box": white, "NES": free}, "an attack without gradients does better"
 
 
-def gradients(bench: Bench, seed: int) -> Verdict:
+def gradients(context: SanityContext, seed: int) -> Verdict:
     """The share of the queries whose gradient at a random start is exactly 0."""
-    noise = torch.rand(bench.images.shape, generator=_draw(seed)).to(bench.images.device)
-    start = (bench.images + (2 * noise - 1) * bench.budget.step_size).clamp(0, 1).requires_grad_(True)
-    with frozen(bench.model) as embed, torch.enable_grad():
-        (gradient,) = torch.autograd.grad(bench.objective()(embed(start)), start, allow_unused=True)
+    noise = torch.rand(context.images.shape, generator=_draw(seed)).to(context.images.device)
+    start = (context.images + (2 * noise - 1) * context.budget.step_size).clamp(0, 1).requires_grad_(True)
+    with frozen(context.model) as embed, torch.enable_grad():
+        (gradient,) = torch.autograd.grad(context.objective()(embed(start)), start, allow_unused=True)
     still = torch.ones(len(start)) if gradient is None else (gradient.flatten(1).abs().amax(dim=1) == 0).float()
     share = float(still.mean())
     return share == 0, {"share of queries without gradient": share}, "the attack does not know where to go"
 
 
-def _mean(bench: Bench, budget: Budget, seed: int) -> float:
-    return float(bench.shift(bench.attacked(budget, _draw(seed))).mean())
+def _mean(context: SanityContext, budget: Budget, seed: int) -> float:
+    return float(context.shift(context.attacked(budget, _draw(seed))).mean())
 
 
 def _not_beaten(white: float, rival: float) -> bool:

@@ -24,7 +24,10 @@ def table_of(evaluations: Mapping[str, Evaluation], title: str = "") -> Table:
         ConfigurationError: evaluations of different protocols, which are not comparable.
     """
     first = _of_one_protocol(evaluations)
-    caption = f"{first.protocol} protocol, {first.queries} of {first.images} images attacked with {first.steps} steps"
+    caption = (
+        f"{first.protocol} protocol, {first.queries} of {first.images} images attacked with {first.steps} steps; "
+        f"ARS is a {first.resistance_definition}"
+    )
     # As Text, because rich takes brackets in a plain string for markup: "[red]" would vanish.
     heading = Text(printable(title), style="table.title") if title else None
     table = Table(title=heading, caption=caption)
@@ -34,7 +37,11 @@ def table_of(evaluations: Mapping[str, Evaluation], title: str = "") -> Table:
     for name in first.benign:
         table.add_row(name, *(f"{one.benign[name]:.1f}" for one in evaluations.values()))
     table.add_section()
-    for name in ATTACK_COLUMNS:
+    extra = [name for name in first.attacked if name not in ATTACK_COLUMNS]
+    for name in (
+        *ATTACK_COLUMNS,
+        *(name for name in extra if all(name in one.attacked for one in evaluations.values())),
+    ):
         table.add_row(name, *(_attacked(one, name) for one in evaluations.values()))
     table.add_section()
     table.add_row("ERS", *(f"{one.ERS:.1f}" for one in evaluations.values()), style="bold")
@@ -46,6 +53,11 @@ def _of_one_protocol(evaluations: Mapping[str, Evaluation]) -> Evaluation:
     protocols = {one.protocol for one in evaluations.values()}
     if len(protocols) > 1:
         raise ConfigurationError(f"protocols {sorted(protocols)} cannot stand in one table; evaluate again with one")
+    definitions = {one.resistance_definition for one in evaluations.values()}
+    if len(definitions) > 1:
+        raise ConfigurationError(
+            f"ARS as a {' and as a '.join(sorted(definitions))} cannot stand in one table; evaluate the older model again"
+        )
     return next(iter(evaluations.values()))
 
 

@@ -1,16 +1,25 @@
 """Who is attacked with whom: targets are drawn once, before the attack."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from colotride.evaluation.gallery import Gallery
 from colotride.evaluation.ranking import same_and_other
-from colotride.evaluation.retrieval import chunks
-from colotride.geometry import distance_matrix
+from colotride.evaluation.retrieval import query_blocks
 
 TOP_SHARE = 0.01
 """CA- and QA- choose among this share of the gallery, the nearest images."""
+
+DrawTargets = Callable[[Gallery, Int[Tensor, "queries"], torch.Generator], Int[Tensor, "queries"]]
+"""Chooses a target for every image that moves, before the attack."""
+
+
+def itself(gallery: Gallery, moving: Int[Tensor, "queries"], random: torch.Generator) -> Int[Tensor, "queries"]:
+    """Every image is its own target."""
+    return moving
 
 
 def random_others(gallery: Gallery, moving: Int[Tensor, "queries"], random: torch.Generator) -> Int[Tensor, "queries"]:
@@ -23,18 +32,19 @@ def random_among_nearest(
     gallery: Gallery, moving: Int[Tensor, "queries"], random: torch.Generator
 ) -> Int[Tensor, "queries"]:
     """One random image among the nearest 1 % of the gallery for each, itself left out; at least one image."""
-    count = max(1, round(TOP_SHARE * len(gallery)))
-    choice = (torch.rand(len(moving), generator=random) * count).long().to(moving.device)
-    found = []
-    for rows in chunks(torch.arange(len(moving)), len(gallery)):
-        nearest = _nearest(gallery, moving[rows], count)
-        found.append(nearest.gather(1, choice[rows][:, None])[:, 0])
-    return torch.cat(found)
+    return _random_among(max(1, round(len(gallery) * TOP_SHARE)), gallery, moving, random)
+
+
+def published_among_nearest(
+    gallery: Gallery, moving: Int[Tensor, "queries"], random: torch.Generator
+) -> Int[Tensor, "queries"]:
+    """The same from a pool of the size that RobRank's code takes: 1 % of the gallery rounded down."""
+    return _random_among(max(1, int(len(gallery) * TOP_SHARE)), gallery, moving, random)
 
 
 def nearest_others(gallery: Gallery, moving: Int[Tensor, "queries"], random: torch.Generator) -> Int[Tensor, "queries"]:
     """The first result of each image, itself left out."""
-    return torch.cat([_nearest(gallery, chunk, 1)[:, 0] for chunk in chunks(moving, len(gallery))])
+    return torch.cat([_nearest(gallery, block, 1)[:, 0] for block in query_blocks(moving, len(gallery))])
 
 
 def nearest_of_other_class(
@@ -42,9 +52,9 @@ def nearest_of_other_class(
 ) -> Int[Tensor, "queries"]:
     """The nearest image of another class."""
     found = []
-    for chunk in chunks(moving, len(gallery)):
-        _, other = same_and_other(gallery, chunk)
-        found.append(_distances(gallery, chunk).masked_fill_(~other, torch.inf).argmin(dim=1))
+    for block in query_blocks(moving, len(gallery)):
+        _, other = same_and_other(gallery.exact.labels, block)
+        found.append(_squares(gallery, block).masked_fill_(~other, torch.inf).argmin(dim=1))
     return torch.cat(found)
 
 
@@ -57,21 +67,33 @@ def published_unmatch(
     that image's position **among the images of other classes** for its place in the gallery.
     """
     found = []
-    for chunk in chunks(moving, len(gallery)):
-        to_gallery = _distances(gallery, chunk)
-        first = gallery.labels[to_gallery.argmin(dim=1)]
-        other = gallery.labels[None, :] != first[:, None]
+    for block in query_blocks(moving, len(gallery)):
+        to_gallery = _squares(gallery, block)
+        first = gallery.exact.labels[to_gallery.argmin(dim=1)]
+        other = gallery.exact.labels[None, :] != first[:, None]
         nearest = to_gallery.masked_fill_(~other, torch.inf).argmin(dim=1)
         position = other.long().cumsum(dim=1) - 1
         found.append(position.gather(1, nearest[:, None])[:, 0])
     return torch.cat(found)
 
 
-def _distances(gallery: Gallery, chunk: Tensor) -> Tensor:
-    to_gallery = distance_matrix(gallery.embeddings[chunk], gallery.embeddings)
-    to_gallery[torch.arange(len(chunk), device=chunk.device), chunk] = torch.inf
+def _random_among(count: int, gallery: Gallery, moving: Tensor, random: torch.Generator) -> Tensor:
+    choice = (torch.rand(len(moving), generator=random) * count).long()
+    found = []
+    for rows in query_blocks(torch.arange(len(moving)), len(gallery)):
+        nearest = _nearest(gallery, moving[rows], count)
+        found.append(nearest.gather(1, choice[rows][:, None].to(nearest.device))[:, 0])
+    return torch.cat(found)
+
+
+def _squares(gallery: Gallery, block: Tensor) -> Tensor:
+    """Squared distances to the gallery, infinite to the image itself."""
+    exact = gallery.exact
+    block = block.to(exact.labels.device)
+    to_gallery = exact.squares(exact.points[block])
+    to_gallery[torch.arange(len(block), device=block.device), block] = torch.inf
     return to_gallery
 
 
-def _nearest(gallery: Gallery, chunk: Tensor, count: int) -> Tensor:
-    return _distances(gallery, chunk).topk(count, largest=False).indices
+def _nearest(gallery: Gallery, block: Tensor, count: int) -> Tensor:
+    return _squares(gallery, block).topk(count, largest=False).indices

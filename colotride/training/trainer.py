@@ -19,8 +19,8 @@ from colotride.data.sampling import pair_batches
 from colotride.defenses import Batch, DefenseContext, StepInfo, build_defense
 from colotride.distributed.shards import SINGLE_PROCESS, ProcessGroup
 from colotride.errors import ConfigurationError
+from colotride.evaluation.chunks import in_group
 from colotride.evaluation.evaluator import evaluate
-from colotride.evaluation.parts import in_group
 from colotride.models import build_model
 from colotride.randomness import derive_seed, generator
 from colotride.training.checkpoint import Checkpoint

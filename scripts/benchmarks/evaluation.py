@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from colotride.data.base import InMemoryImages
 from colotride.evaluation import ranking
+from colotride.evaluation.chunks import make_plan
 from colotride.evaluation.evaluator import evaluate
 from colotride.evaluation.gallery import Gallery, in_batches
-from colotride.evaluation.parts import make_plan
-from colotride.evaluation.retrieval import clusters, nmi, retrieval_values
+from colotride.evaluation.retrieval import clusterings, nmi, retrieval_values
 from colotride.evaluation.scores import RANK_GOALS
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.models import TWO_CONVOLUTIONS, ModelSettings, build_model
@@ -66,7 +66,7 @@ def without_network(gallery: Gallery) -> None:
     """Benign scores, targets, and the ranks before and after all rank attacks and R@1 after the others."""
     everything = torch.arange(len(gallery))
     retrieval_values(gallery, everything, (1, 2))
-    nmi(gallery.labels, clusters(gallery, 0))
+    nmi(gallery.labels, clusterings(gallery, 1, 0))
     perturbation = make_plan(gallery, EvaluationSettings(queries=min(ATTACKED, len(gallery))), 28, seed=0)
     for name, target in perturbation.targets.items():
         for moving, aimed in zip(in_batches(perturbation.queries, BATCH), in_batches(target, BATCH), strict=True):

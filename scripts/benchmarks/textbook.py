@@ -134,7 +134,7 @@ class TextbookStep:
         gap = near_mean(an) - near_mean(ap)
         if self.kind == "CAP":
             return gap.relu()
-        pull = (an[nearest].mean() - distance(a, start).mean()).relu()
+        pull = (an[nearest].mean() - functional.pairwise_distance(a, start).mean()).relu()
         return gap.relu() + torch.exp(-gap.relu()).detach() * pull
 
 

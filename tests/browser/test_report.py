@@ -9,7 +9,7 @@ import torch
 from colotride.data.base import InMemoryImages
 from colotride.errors import ConfigurationError
 from colotride.evaluation.attack_descriptions import DESCRIPTIONS
-from colotride.evaluation.evaluator import attack, prepare
+from colotride.evaluation.evaluator import evaluate_attacks, evaluate_clean
 from colotride.evaluation.examples import retrieval_examples
 from colotride.evaluation.report import write_report
 from colotride.evaluation.results import Evaluation
@@ -31,9 +31,9 @@ def report(tmp_path_factory):
     names = dict(enumerate(("Laysan Albatross", "<i>shrike</i>", "a_very_long_name_without_any_space_in_it")))
     model, images = FlatModel(), InMemoryImages("toy", toy.pixels(torch.arange(len(toy))), toy.labels, names)
     settings = EvaluationSettings(steps=4, epsilon=0.2, step_size=0.1, bootstrap=50)
-    prepared = prepare(model, images, settings, image_size=2, seed=0, device=torch.device("cpu"))
-    evaluation = attack(prepared, model, images)
-    examples = retrieval_examples(model, images, prepared.plan, 3)
+    clean = evaluate_clean(model, images, settings, image_size=2, seed=0, device=torch.device("cpu"))
+    evaluation = evaluate_attacks(clean, model, images)
+    examples = retrieval_examples(model, images, clean.plan, 3)
     path = tmp_path_factory.mktemp("report") / "report.html"
     others = {"theirs <b>": {"R@1": 12.3, "ERS": 45.6}, **{f"other row {row}": {"R@1": 10.0 + row} for row in range(4)}}
     write_report(path, evaluation, title="ours & <co>", dataset="toy", others=others, examples=examples, checks=CHECKS)
@@ -81,6 +81,28 @@ def test_the_scores_come_first_and_every_number_is_explained_with_its_good_direc
             assert what in card
         terms.append(float(re.search(r"counts ([-\d.]+) in ERS", card)[1]))
     assert sum(terms) / len(terms) == pytest.approx(evaluation.ERS, abs=0.05)
+
+
+def test_curves_and_convergence_are_shown_where_they_were_measured(tmp_path, report):
+    settings = EvaluationSettings(
+        protocol="strong", steps=3, epsilon=[0.1, 0.2], norm="l2", step_size=0.1, bootstrap=20
+    )
+    clean = evaluate_clean(FlatModel(), toy_images(), settings, image_size=2, seed=0, device=torch.device("cpu"))
+    evaluation = evaluate_attacks(clean, FlatModel(), toy_images())
+    write_report(tmp_path / "report.html", evaluation)
+    page = open_file(tmp_path / "report.html")
+    assert page.complaints == []
+    text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page.html)).split())
+    assert "strong protocol" in text
+    assert "L2 perturbations, ε = 0.2" in text
+    assert "6 passes per attack" in text
+    for point in evaluation.curve:
+        assert f"{point.epsilon:g} {point.ERS:.1f} {point.ARS:.1f}" in text
+    gap = evaluation.convergence.gap["ARS"]
+    assert f"ARS {evaluation.convergence.strict['ARS']:.1f} {evaluation.ARS:.1f} {gap:.1f}" in text
+    assert len(re.findall(r"<polyline", page.html)) == 4
+    assert widest_content(tmp_path / "report.html", 390) == 390
+    assert "<polyline" not in report[0].read_text()
 
 
 def test_classes_are_named(report):

@@ -115,7 +115,7 @@ def test_the_scripts_are_shims_over_the_same_commands():
             ["--model", "x", "--example-queries", "-1"],
             "--example-queries -1: should be greater than or equal to 0",
         ),
-        ("evaluate", ["--model", "x", "--epsilon", "2"], "--epsilon 2: should be less than or equal to 1"),
+        ("evaluate", ["--model", "x", "--epsilon", "-1/255"], "--epsilon -1/255: should be greater than or equal to 0"),
         ("evaluate", [], "--model is missing"),
         ("train", ["--seed", "-1"], "--seed -1: should be greater than or equal to 0"),
         ("search", ["--seed", "-1"], "--seed -1: should be greater than or equal to 0"),

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import math
@@ -9,8 +10,8 @@ from torch import nn
 
 from colotride.data.base import InMemoryImages
 from colotride.errors import ConfigurationError, DataError, ModelError
+from colotride.evaluation.chunks import draw_queries
 from colotride.evaluation.evaluator import evaluate
-from colotride.evaluation.parts import draw_queries
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.evaluation.table import table_of
@@ -140,6 +141,47 @@ def test_a_collapsed_model_scores_no_recall_and_does_not_crash():
     assert result.benign["R@1"] == 0
     assert result.attacked["CA+"] == pytest.approx(50)
     assert result.resistance["LTM"] == 0
+
+
+@pytest.mark.parametrize("direction", [0, 1, 2])
+def test_a_constant_model_has_the_same_ers_in_every_direction(direction):
+    point = nn.functional.normalize(torch.randn(5, generator=torch.Generator().manual_seed(direction)), dim=0)
+    result = run(Lying(lambda e: point.expand(len(e), 5) + 0 * e), images=toy_images(count=41))
+    assert [result.attacked[name] for name in ("CA+", "CA-", "QA+", "QA-")] == [50] * 4
+    assert pytest.approx((100 + 50 + 100 + 50 + 0 + 100) / 10, abs=1e-3) == result.ERS
+
+
+def test_a_float64_model_is_evaluated_in_float64():
+    """One whose embeddings differ by less than float32 can hold."""
+
+    class Tiny(FlatModel):
+        def forward(self, images):
+            assert images.dtype == self.linear.weight.dtype
+            pole = torch.full((5,), 5**-0.5, dtype=images.dtype)
+            return nn.functional.normalize(pole + 1e-9 * super().forward(images), dim=1)
+
+    tiny = run(Tiny().double())
+    assert run(Tiny()).benign["R@1"] == 0, "float32 cannot tell them apart"
+    reference = Tiny().double()
+    images = toy_images()
+    embeddings = reference(images.pixels(torch.arange(30)).double() / 255).detach()
+    away = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
+    hits = images.labels[away.argmin(dim=1)] == images.labels
+    assert tiny.benign["R@1"] == pytest.approx(100 * float(hits.double().mean()))
+
+
+def test_an_evaluation_says_how_its_ars_is_averaged():
+    strict, published = run(), run(protocol="published")
+    assert strict.resistance_definition == "mean of ratios"
+    assert published.resistance_definition == "ratio of means"
+    assert published.resistance["CA+"] == pytest.approx(2 * published.attacked["CA+"])
+    assert published.resistance["QA-"] == pytest.approx(100 * (100 - published.attacked["QA-"]) / 99)
+    plain = published.to_dict()
+    del plain["resistance_definition"], plain["norm"], plain["curve"], plain["convergence"]
+    assert Evaluation.from_dict(plain).resistance_definition == "mean of ratios", "files from before it was recorded"
+    old = dataclasses.replace(published, resistance_definition="mean of ratios")
+    with pytest.raises(ConfigurationError, match="cannot stand in one table"):
+        table_of({"new": published, "old": old})
 
 
 def test_the_table_holds_the_numbers():

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from colotride.data.base import InMemoryImages
 from colotride.evaluation.gallery import embed_gallery
-from colotride.evaluation.sanity import make_bench, sanity_checks
+from colotride.evaluation.sanity import sanity_checks, sanity_context
 from colotride.pgd import Budget
 from tests.toys import FlatModel
 
@@ -54,8 +54,8 @@ def images():
 def verdicts(model, surrogate=None):
     one = images()
     gallery = embed_gallery(model, one, image_size=4, batch_size=40, device=CPU)
-    bench = make_bench(model, one, gallery, torch.arange(0, 40, 2), 4, BUDGET)
-    return {check.name: check for check in sanity_checks(bench, surrogate or Net(seed=9), seed=0)}
+    context = sanity_context(model, one, gallery, torch.arange(0, 40, 2), 4, BUDGET)
+    return {check.name: check for check in sanity_checks(context, surrogate or Net(seed=9), seed=0)}
 
 
 def test_an_honest_model_passes_every_check():

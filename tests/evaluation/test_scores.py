@@ -2,12 +2,13 @@ import pytest
 import torch
 
 from colotride.evaluation.scores import (
+    RANK_GOALS,
     adversarial_resistance_score,
-    columns,
     empirical_robustness_score,
+    published_rank_resistance,
     rank_resistance,
     recall_resistance,
-    resistances,
+    scores_of,
 )
 from colotride.reproduction.paper import paper_tables
 
@@ -67,14 +68,37 @@ def test_the_best_and_the_worst_model_have_100_and_0():
     ],
 )
 def test_a_rank_attack_is_resisted_by_the_share_of_its_intention_that_it_missed(before, after, goal, expected):
-    got = rank_resistance(torch.tensor([before]), torch.tensor([after]), goal)
-    assert float(got) == pytest.approx(expected, abs=1e-4)
+    missed, counts = rank_resistance(torch.tensor([before]), torch.tensor([after]), goal)
+    assert counts.tolist() == [1]
+    assert 100 * float(missed) == pytest.approx(expected, abs=1e-4)
+
+
+NUMBERS = ("CA+", "CA-", "QA+", "QA-", "TMA", "ES:D", "ES:R", "LTM", "GTM", "GTT")
 
 
 def test_queries_that_start_at_the_goal_do_not_count():
-    before, after = torch.tensor([0.0, 50.0]), torch.tensor([0.0, 25.0])
-    assert rank_resistance(before, after, 0.0) == 50
-    assert rank_resistance(torch.zeros(2), torch.zeros(2), 0.0) == 100
+    before, after = (dict.fromkeys(NUMBERS, torch.tensor(values)) for values in ([0.0, 50.0], [0.0, 25.0]))
+    assert scores_of(before, after, "mean of ratios")["ARS CA+"] == 50
+    nothing = dict.fromkeys(NUMBERS, torch.zeros(2))
+    assert scores_of(nothing, nothing, "mean of ratios")["ARS CA+"] == 100
+
+
+@pytest.mark.parametrize("row", [row for row in rows("table2") if "COLO" not in row.id and "natural" not in row.id])
+def test_the_papers_rank_resistances_are_ratios_of_means(row):
+    """Table 2 from Table 1, in the rows of the baselines, which were not printed from different runs."""
+    ranks = next(each for each in TABLES["table1"] if all(each[key] == row[key] for key in ("dataset", "defense")))
+    for name, goal in RANK_GOALS.items():
+        got = published_rank_resistance(torch.tensor(float(ranks[name])), goal)
+        assert float(got) == pytest.approx(float(row[name]), abs=0.11), name
+
+
+def test_published_divides_means_and_strict_averages_ratios():
+    """Ranks 40 and 80 that become 20 and 20: 2 x 20 against (1/2 + 1/4) / 2."""
+    before = dict.fromkeys(NUMBERS, torch.tensor([40.0, 80.0]))
+    after = dict.fromkeys(NUMBERS, torch.tensor([20.0, 20.0]))
+    assert scores_of(before, after, "ratio of means")["ARS CA+"] == pytest.approx(40)
+    assert scores_of(before, after, "mean of ratios")["ARS CA+"] == pytest.approx(37.5)
+    assert scores_of(before, after, "ratio of means")["ARS CA-"] == pytest.approx(100 * 80 / 99)
 
 
 def test_recall_is_resisted_by_the_share_that_is_left():
@@ -84,19 +108,18 @@ def test_recall_is_resisted_by_the_share_that_is_left():
 
 
 def test_the_columns_of_both_tables_come_from_the_values_of_every_query():
-    names = ("CA+", "CA-", "QA+", "QA-", "TMA", "ES:D", "ES:R", "LTM", "GTM", "GTT")
-    before = dict.fromkeys(names, torch.tensor([100.0, 100.0])) | {
+    before = dict.fromkeys(NUMBERS, torch.tensor([100.0, 100.0])) | {
         "CA+": torch.tensor([40.0, 80.0]),
         "CA-": torch.tensor([0.0, 1.0]),
     }
-    after = dict.fromkeys(names, torch.tensor([100.0, 0.0])) | {
+    after = dict.fromkeys(NUMBERS, torch.tensor([100.0, 0.0])) | {
         "CA+": torch.tensor([20.0, 20.0]),
         "CA-": torch.tensor([25.0, 1.0]),
     }
-    assert columns(after)["CA+"] == 20
-    assert columns(after)["LTM"] == 50
-    resisted = resistances(before, after)
-    assert float(resisted["CA+"]) == pytest.approx((50 + 25) / 2)
-    assert float(resisted["CA-"]) == pytest.approx((75 + 100) / 2)
-    assert resisted["GTT"] == 50
-    assert "TMA" not in resisted
+    scores = scores_of(before, after, "mean of ratios")
+    assert scores["CA+"] == 20
+    assert scores["LTM"] == 50
+    assert scores["ARS CA+"] == pytest.approx((50 + 25) / 2)
+    assert scores["ARS CA-"] == pytest.approx((75 + 100) / 2)
+    assert scores["ARS GTT"] == 50
+    assert "ARS TMA" not in scores

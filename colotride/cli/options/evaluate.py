@@ -48,15 +48,20 @@ class Evaluate(Options):
     """PGD steps per attack (default: the run's setting)."""
     batch_size: Annotated[Count | None, Option(BUDGET, rare=True)] = None
     """Images per pass through the network (default: the run's)."""
-    epsilon: Annotated[Fraction | None, Field(ge=0, le=1), Option(BUDGET, "E")] = None
-    """Radius of the perturbation, as in 8/255 (default: the run's)."""
-    step_size: Annotated[Fraction | None, Field(gt=0, le=1), Option(BUDGET, "S", rare=True)] = None
-    """Step size in pixel units (default: the run's)."""
-    protocol: Annotated[Literal["strict", "published"] | None, Option(BUDGET, "NAME")] = None
-    """strict or published (default: the run's). Attacks as they are defined, or with the weaknesses of the code behind the
-    papers' numbers."""
+    epsilon: Annotated[tuple[Annotated[Fraction, Field(ge=0)], ...], Option(BUDGET, "E")] = ()
+    """Radius of the perturbation, as in 8/255; several draw a robustness curve (default: the run's)."""
+    norm: Annotated[Literal["linf", "l2"] | None, Option(BUDGET, "NAME")] = None
+    """How the radius is measured, linf or l2 (default: the run's). The largest change of a pixel, or the length of the
+    change over all pixels."""
+    step_size: Annotated[Fraction | None, Field(gt=0), Option(BUDGET, "S", rare=True)] = None
+    """Step size in pixel units (default: the run's, in proportion to the radius)."""
+    protocol: Annotated[Literal["strict", "published", "strong"] | None, Option(BUDGET, "NAME")] = None
+    """strict, published or strong (default: the run's). Attacks as they are defined, with the weaknesses of the code behind
+    the papers' numbers, or the worst case over an ensemble of parameter-free attacks at twice the cost."""
     seed: Annotated[Seed, Option(BUDGET, rare=True)] = 0
     """Which queries and targets are drawn."""
+    extra_attacks: Annotated[tuple[str, ...], Option(BUDGET, rare=True)] = ()
+    """Registered attacks of your own to run besides the nine; see --plugin."""
     sanity: Annotated[bool, Option(BUDGET)] = False
     """Also check whether the attacks can be trusted."""
     surrogate: Annotated[str | None, Option(BUDGET, "MODEL", rare=True)] = None

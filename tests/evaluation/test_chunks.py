@@ -1,12 +1,12 @@
-"""Parts of an evaluation may be done anywhere, kept, and taken up again."""
+"""Chunks of an evaluation may be done anywhere, kept, and taken up again."""
 
 import pytest
 import torch
 
 from colotride.errors import DataError
-from colotride.evaluation import parts as pieces
+from colotride.evaluation import chunks as evaluation_chunks
+from colotride.evaluation.chunks import Chunk, ChunkStore, Values, in_process, run_chunk
 from colotride.evaluation.evaluator import evaluate
-from colotride.evaluation.parts import Part, PartStore, Values, locally, run_part
 from colotride.evaluation.settings import EvaluationSettings
 from tests.evaluation.galleries import toy_images
 from tests.toys import FlatModel
@@ -16,8 +16,8 @@ SETTINGS = EvaluationSettings(steps=3, epsilon=0.1, step_size=0.04, batch_size=4
 
 
 @pytest.fixture(autouse=True)
-def short_parts(monkeypatch):
-    monkeypatch.setattr(pieces, "BATCHES_PER_PART", 2)
+def short_chunks(monkeypatch):
+    monkeypatch.setattr(evaluation_chunks, "BATCHES_PER_CHUNK", 2)
 
 
 def run(images=None, model=None, **options):
@@ -51,61 +51,61 @@ def equal(one, other):
             assert torch.equal(each, other.per_query[name][what]), (name, what)
 
 
-def test_parts_in_another_order_and_place_give_the_same_numbers():
+def test_chunks_in_another_order_and_place_give_the_same_numbers():
     model, images, seen = FlatModel(), toy_images(), []
 
-    def backwards(plan, parts):
-        for part in reversed(parts):
-            seen.append(part)
-            yield part, run_part(plan, part, model, images)
+    def backwards(plan, chunks):
+        for chunk in reversed(chunks):
+            seen.append(chunk)
+            yield chunk, run_chunk(plan, chunk, model, images)
 
     equal(run(executor=backwards), run())
-    assert len(seen) == 9 * 4, "30 queries in parts of 8 for each of nine attacks"
+    assert len(seen) == 9 * 4, "30 queries in chunks of 8 for each of nine attacks"
 
 
 @pytest.mark.parametrize("allowed", [9, 40, 75])
-def test_an_interrupted_evaluation_resumes_to_the_same_numbers_without_doing_parts_again(tmp_path, allowed):
+def test_an_interrupted_evaluation_resumes_to_the_same_numbers_without_doing_chunks_again(tmp_path, allowed):
     with pytest.raises(DataError, match=r"7\.jpg"):
-        run(Breaking(allowed), keep=tmp_path)
+        run(Breaking(allowed), partial_results=tmp_path)
     kept = len(list(tmp_path.glob("*/*.safetensors")))
-    assert kept == (allowed - 8) // 2, "the gallery is read in 8 batches, a part in 2"
+    assert kept == (allowed - 8) // 2, "the gallery is read in 8 batches, a chunk in 2"
     done = []
     model, images = FlatModel(), toy_images()
 
-    def counting(plan, parts):
-        done.extend(parts)
-        yield from locally(model, images, lambda attack, count: None)(plan, parts)
+    def counting(plan, chunks):
+        done.extend(chunks)
+        yield from in_process(model, images, lambda attack, count: None)(plan, chunks)
 
-    equal(run(keep=tmp_path, resume=True, executor=counting), run())
+    equal(run(partial_results=tmp_path, resume=True, executor=counting), run())
     assert len(done) == 36 - kept
 
 
 def test_without_resume_nothing_is_taken_over(tmp_path):
-    run(keep=tmp_path)
+    run(partial_results=tmp_path)
     done = []
 
-    def counting(plan, parts):
-        done.extend(parts)
-        yield from locally(FlatModel(), toy_images(), lambda attack, count: None)(plan, parts)
+    def counting(plan, chunks):
+        done.extend(chunks)
+        yield from in_process(FlatModel(), toy_images(), lambda attack, count: None)(plan, chunks)
 
-    run(keep=tmp_path, executor=counting)
+    run(partial_results=tmp_path, executor=counting)
     assert len(done) == 36
 
 
-def test_parts_of_another_model_are_never_taken_over(tmp_path):
-    run(keep=tmp_path)
+def test_chunks_of_another_model_are_never_taken_over(tmp_path):
+    run(partial_results=tmp_path)
     other = FlatModel(seed=1)
-    equal(run(model=other, keep=tmp_path, resume=True), run(model=other))
+    equal(run(model=other, partial_results=tmp_path, resume=True), run(model=other))
 
 
-def test_half_a_part_on_disk_counts_as_none(tmp_path):
-    store, part = PartStore(tmp_path, "0" * 64), Part("CA+", 0, 2)
+def test_half_a_chunk_on_disk_counts_as_none(tmp_path):
+    store, chunk = ChunkStore(tmp_path, "0" * 64), Chunk("CA+", 0, 2)
     values = Values({"CA+": torch.tensor([1.0, 2.0])}, {"CA+": torch.tensor([3.0, 4.0])})
-    assert store.load(part) is None
-    store.keep(part, values)
-    again = store.load(part)
+    assert store.load(chunk) is None
+    store.save(chunk, values)
+    again = store.load(chunk)
     assert torch.equal(again.before["CA+"], values.before["CA+"])
     assert torch.equal(again.after["CA+"], values.after["CA+"])
-    file = store.folder / f"{part.name}.safetensors"
+    file = store.folder / f"{chunk.name}.safetensors"
     file.write_bytes(file.read_bytes()[:-3])
-    assert store.load(part) is None
+    assert store.load(chunk) is None
