@@ -9,10 +9,12 @@ from colotride.errors import ConfigurationError
 from colotride.evaluation.attack_descriptions import DESCRIPTIONS, AttackDescription, Unit
 from colotride.evaluation.attack_drawings import SCENES, TEMPLATES, picture
 from colotride.evaluation.examples import RetrievalExample
+from colotride.evaluation.measurement import Measurement
 from colotride.evaluation.report_parts import histograms, images_of
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.sanity import Check
 from colotride.evaluation.scores import RANK_GOALS, mean_of, scaled_columns
+from colotride.evaluation.table import figure_text
 from colotride.io import write_atomically
 
 PROTOCOLS = {
@@ -117,9 +119,22 @@ def write_report(
         examples=[images_of(example) for example in examples],
         small_images=bool(examples) and examples[0].pixels.shape[-1] < 84,
         checks=checks,
+        measurements=[_measured(one) for one in evaluation.measurements],
         suspected=[f'"{check.name}" fails, {check.meaning}' for check in checks if not check.passed],
     )
     write_atomically(path, page.encode())
+
+
+def _measured(measurement: Measurement) -> dict[str, Any]:
+    return {
+        "name": measurement.name,
+        "title": measurement.title,
+        "meaning": measurement.meaning,
+        "columns": measurement.columns,
+        "rows": [(name, [figure_text(one) for one in figures.values()]) for name, figures in measurement.rows.items()],
+        "calls": measurement.calls,
+        "seconds": f"{measurement.seconds:.0f}",
+    }
 
 
 def _in_levels(size: float) -> str:
