@@ -3,7 +3,7 @@
 import torch
 from scipy.stats import kstest, norm
 
-from colotride.randomness import hashed_normal, hashed_uniform
+from colotride.randomness import derive_seed, hashed_normal, hashed_uniform
 
 
 def test_normal_numbers_are_the_uniform_ones_through_the_inverse_cdf():
@@ -13,6 +13,6 @@ def test_normal_numbers_are_the_uniform_ones_through_the_inverse_cdf():
 
 
 def test_normal_numbers_are_normal_and_finite():
-    drawn = hashed_normal(1, torch.arange(2000), 5)
+    drawn = hashed_normal(derive_seed(0, "test"), torch.arange(2000), 5)
     assert bool(torch.isfinite(drawn).all())
     assert kstest(drawn.flatten().numpy(), "norm").pvalue > 1e-3

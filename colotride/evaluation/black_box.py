@@ -164,7 +164,8 @@ def black_box_measurement(
         surrogate: of the transfer attack, with its gallery.
         progress: called with the name of each attack before it runs.
     """
-    started, rows, total = time.perf_counter(), {}, 0
+    started, total = time.perf_counter(), 0
+    rows: dict[str, Figures] = {}
     for name in attacks:
         if progress:
             progress(f"black box: {name}")

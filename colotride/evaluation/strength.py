@@ -83,8 +83,8 @@ def measure_strength(
         order = queries[
             torch.randperm(len(queries), generator=generator(plan.seed, "evaluation", "universal", "halves"))
         ]
-        halves = [query_batches(model, images, plan, half) for half in order.tensor_split(2)]
-        found.append(universal_measurement(model, *halves, budget, plan.seed))
+        trained, judged = (query_batches(model, images, plan, half) for half in order.tensor_split(2))
+        found.append(universal_measurement(model, trained, judged, budget, plan.seed))
     if settings.poison:
         report("poisoning")
         device = gallery.embeddings.device
