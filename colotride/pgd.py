@@ -109,16 +109,21 @@ class UpdateRule(Protocol):
         """
 
 
-@dataclass(frozen=True)
 class FixedSteps:
     """Projected gradient descent: x <- project(x - alpha direction(grad)), and the last x is the result."""
 
-    ball: Ball
-    step_size: float
+    def __init__(self, ball: Ball, step_size: float) -> None:
+        """Start a perturbation.
+
+        Args:
+            ball: that the images stay in.
+            step_size: alpha, in the ball's norm.
+        """
+        self._ball, self._step_size = ball, step_size
 
     def step(self, moving: Tensor, embeddings: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
         """See `UpdateRule`."""
-        return self.ball.project_(moving.sub_(self.ball.direction_(gradient), alpha=self.step_size))
+        return self._ball.project_(moving.sub_(self._ball.direction_(gradient), alpha=self._step_size))
 
     def can_move(self, gradient: Tensor) -> bool:
         """See `UpdateRule`."""

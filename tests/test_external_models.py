@@ -48,6 +48,11 @@ def images():
     return InMemoryImages("toy", pixels, torch.arange(20) % 4)
 
 
+def benign(model):
+    settings = EvaluationSettings(steps=1, epsilon=0.1, step_size=0.05, batch_size=8, bootstrap=0, queries=1)
+    return evaluate(model, images(), settings, image_size=4, seed=0, device=torch.device("cpu")).benign
+
+
 def scores(model):
     settings = EvaluationSettings(steps=2, epsilon=0.1, step_size=0.05, batch_size=8, bootstrap=0)
     return evaluate(model, images(), settings, image_size=4, seed=0, device=torch.device("cpu")).scores()
@@ -55,9 +60,21 @@ def scores(model):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore:.*torch.jit.*:FutureWarning")
 @pytest.mark.parametrize(("make", "name"), [(script, "net.pt"), (traced_and_frozen, "net.pt"), (exported, "net.pt2")])
-def test_saved_models_score_as_the_model_itself(tmp_path, make, name):
+def test_saved_models_are_attacked_and_score_as_the_model_itself(tmp_path, make, name):
     make(str(tmp_path / name))
-    assert scores(load_external_model(str(tmp_path / name))) == pytest.approx(scores(net()), abs=2)
+    saved, model = load_external_model(str(tmp_path / name)), net()
+    assert benign(saved) == benign(model)
+    pixels = images().pixels(torch.arange(20)).float() / 255
+    direction = torch.randn(20, 5, generator=torch.Generator().manual_seed(1))
+    embeddings, gradients = [], []
+    for each in (saved, model):
+        leaf = pixels.clone().requires_grad_(True)
+        embedded = each(leaf)
+        embeddings.append(embedded.detach())
+        gradients += torch.autograd.grad((embedded * direction).sum(), leaf)
+    torch.testing.assert_close(*embeddings)
+    torch.testing.assert_close(*gradients)
+    assert gradients[1].abs().amax(dim=(1, 2, 3)).min() > 0
 
 
 def test_a_function_of_the_working_directory_makes_a_model(tmp_path, monkeypatch):

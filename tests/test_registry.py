@@ -5,11 +5,17 @@ import textwrap
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from colotride.config import RunConfig, load_config, save_config
 from colotride.errors import ConfigurationError
+from colotride.evaluation.chunks import make_plan
+from colotride.evaluation.evaluator import evaluate
+from colotride.evaluation.settings import EvaluationSettings
 from colotride.presets import preset, with_defense
-from colotride.registry import DATASETS, DEFENSES, LOSSES, MINERS, Registry, load_plugin, register_defense
+from colotride.registry import ATTACKS, DATASETS, DEFENSES, LOSSES, MINERS, Registry, load_plugin, register_defense
+from tests.evaluation.galleries import toy_gallery, toy_images
+from tests.toys import FlatModel
 
 PLUGIN = """
     from typing import Literal
@@ -17,7 +23,8 @@ PLUGIN = """
     import torch
     from colotride.data.digits import digits
     from colotride.defenses import DefenseSettings, Perturbation, TripletDefense
-    from colotride.registry import register_dataset, register_defense, register_loss, register_miner
+    from colotride.evaluation.attacks import Attack
+    from colotride.registry import register_attack, register_dataset, register_defense, register_loss, register_miner
 
 
     class {name}Settings(DefenseSettings):
@@ -49,6 +56,17 @@ PLUGIN = """
         return (batch.anchor_positive - batch.anchor_negative).mean()
 
 
+    @register_attack("{name}-pole")
+    class Pole(Attack):
+        numbers = {{"{name}:first axis": "raised"}}
+
+        def objective(self, attacked):
+            return lambda moved: -moved[:, 0]
+
+        def measure(self, attacked, embeddings):
+            return {{"{name}:first axis": embeddings[:, 0]}}
+
+
     register_dataset("{name}-digits", recommended={{"data.stored_size": 8, "data.image_size": 8,
         "data.flip": False, "data.pairs_per_batch": 8, "data.pairs_per_epoch": 8,
         "model.architecture": "two-convolutions", "model.embedding_dim": 8, "model.weights": "none",
@@ -63,7 +81,7 @@ def plugin(tmp_path, monkeypatch, request):
     (tmp_path / f"{name}.py").write_text(textwrap.dedent(PLUGIN.format(name=name)))
     monkeypatch.chdir(tmp_path)
     yield name
-    for registry in (DEFENSES, MINERS, LOSSES, DATASETS):
+    for registry in (ATTACKS, DEFENSES, MINERS, LOSSES, DATASETS):
         for member in [one for one in registry if one.startswith(name)]:
             del registry._members[member]
     sys.modules.pop(name, None)
@@ -120,6 +138,38 @@ def test_a_plugins_members_train(plugin):
     # The loss is the perturbed triplets' hardness without a margin, which the perturbation has raised.
     assert seen["loss"] == pytest.approx(seen["perturbed_hardness"], abs=1e-6)
     assert seen["perturbed_hardness"] > seen["hardness"]
+
+
+def test_a_plugins_attack_is_evaluated_beside_the_nine_and_counts_in_no_score(plugin):
+    load_plugin(plugin)
+    name, number = f"{plugin}-pole", f"{plugin}:first axis"
+    options = {"image_size": 2, "seed": 0, "device": torch.device("cpu")}
+    settings = EvaluationSettings(steps=3, epsilon=0.1, step_size=0.05, bootstrap=20)
+    plain = evaluate(FlatModel(), toy_images(), settings, **options)
+    result = evaluate(FlatModel(), toy_images(), settings.with_values({"extra_attacks": (name,)}), **options)
+    values = result.per_query[number]
+    assert (values["after"] > values["before"]).all()
+    assert result.attacked[number] == pytest.approx(float(values["after"].mean()))
+    assert number in result.intervals
+    assert (result.ERS, result.ARS) == (plain.ERS, plain.ARS)
+    assert {key: value for key, value in result.scores().items() if key != number} == plain.scores()
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [("pole-axis", "no attack 'pole-axis'"), ("CA+", "'CA\\+' is one of the nine that always run")],
+)
+def test_an_extra_attack_that_is_unknown_or_runs_anyway_is_refused(name, complaint):
+    with pytest.raises(ValidationError, match=complaint):
+        EvaluationSettings(extra_attacks=(name,))
+
+
+def test_an_attack_that_reports_anothers_number_is_refused(plugin):
+    load_plugin(plugin)
+    attack = ATTACKS[f"{plugin}-pole"]
+    attack.numbers = {"CA+": "raised"}
+    with pytest.raises(ConfigurationError, match=r"reports 'CA\+', which attack 'CA\+' reports already"):
+        make_plan(toy_gallery(), EvaluationSettings(extra_attacks=(f"{plugin}-pole",)), image_size=2, seed=0)
 
 
 def test_a_fresh_process_knows_the_plugins_of_a_configuration(plugin, tmp_path):

@@ -63,9 +63,12 @@ class Subject:
     config: RunConfig
     """Data and evaluation settings."""
     name: str
+    plugins: tuple[str, ...] = ()
 
     def load(self) -> tuple[nn.Module, ImageSet]:
         """The model, on the CPU, and the images; called again by every worker."""
+        for module in self.plugins:
+            load_plugin(module)
         return load_model(self.spec), load_test(self.config.data)
 
 
@@ -169,7 +172,7 @@ def subject_of(command: Evaluate) -> Subject:
         stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else command.image_size
         data |= {"image_size": command.image_size, "stored_size": max(stored, command.image_size)}
     asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "norm", "step_size")}
-    asked |= {"batch_size": command.batch_size}
+    asked |= {"batch_size": command.batch_size, "extra_attacks": command.extra_attacks}
     given = {name: value for name, value in asked.items() if value not in (None, ())}
     try:
         settings = config.evaluation.with_values(given)
@@ -183,7 +186,9 @@ def subject_of(command: Evaluate) -> Subject:
     config = config.with_values({f"data.{name}": value for name, value in data.items()})
     config = config.model_copy(update={"evaluation": settings})
     name = config.defense.name if is_run else command.model
-    return Subject(str(path.absolute()) if path.exists() else command.model, path if is_run else None, config, name)
+    return Subject(
+        str(path.absolute()) if path.exists() else command.model, path if is_run else None, config, name, command.plugin
+    )
 
 
 def load_model(spec: str) -> nn.Module:

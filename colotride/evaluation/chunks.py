@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from colotride.data.base import ImageSet
 from colotride.distributed.shards import ProcessGroup
+from colotride.errors import ConfigurationError
 from colotride.evaluation.attacks import AttackBatch, Direction, attack_named
 from colotride.evaluation.gallery import Gallery, in_batches, read_views
 from colotride.evaluation.scores import ATTACK_NAMES
-from colotride.evaluation.settings import EvaluationSettings
+from colotride.evaluation.settings import EvaluationSettings, Protocol
 from colotride.evaluation.strong import run_ensemble, worse
 from colotride.io import write_atomically
 from colotride.randomness import derive_seed, generator
@@ -85,6 +86,8 @@ class Values:
     after: dict[str, Tensor]
     trace: dict[str, Float[Tensor, "queries steps"]] = field(default_factory=dict)
     """Of the strong protocol: what each number would be had the attack stopped earlier, at `strong.trace_steps`."""
+    strict: dict[str, Tensor] = field(default_factory=dict)
+    """Of the strong protocol: the numbers that the attack of `strict` reached, which is part of it."""
 
 
 RunChunks = Callable[[EvaluationPlan, Sequence[Chunk]], Iterable[tuple[Chunk, Values]]]
@@ -102,15 +105,35 @@ def make_plan(gallery: Gallery, settings: EvaluationSettings, image_size: int, s
     """Draw queries and targets from the seed alone, so that two models with one seed face the same queries.
 
     Raises:
-        ConfigurationError: an extra attack that nobody registered.
+        ConfigurationError: two attacks report a number of the same name.
     """
+    names = (*ATTACK_NAMES, *settings.extra_attacks)
+    number_owners(names, settings.protocol)
     queries = draw_queries(len(gallery), settings.queries, seed)
     asked = queries.to(gallery.labels.device)
     targets = {
         name: attack_named(name, settings.protocol).draw(gallery, asked, generator(seed, "evaluation", name)).cpu()
-        for name in (*ATTACK_NAMES, *settings.extra_attacks)
+        for name in names
     }
     return EvaluationPlan(gallery, queries, targets, settings, image_size, seed)
+
+
+def number_owners(names: Iterable[str], protocol: Protocol) -> dict[str, tuple[str, Direction]]:
+    """By reported number, the attack that reports it and where that attack wants to move it.
+
+    Raises:
+        ConfigurationError: two attacks report a number of the same name.
+    """
+    owners: dict[str, tuple[str, Direction]] = {}
+    for name in names:
+        for number, direction in attack_named(name, protocol).numbers.items():
+            if number in owners:
+                raise ConfigurationError(
+                    f"attack {name!r} reports {number!r}, which attack {owners[number][0]!r} reports already; "
+                    "give its number another name"
+                )
+            owners[number] = (name, direction)
+    return owners
 
 
 def run_chunk(
@@ -146,10 +169,10 @@ def run_chunk(
         before = attack.measure(attacked, attacked.clean)
         if settings.protocol == "strong":
             seed = derive_seed(plan.seed, "evaluation", "strong", chunk.attack)
-            after, trace = run_ensemble(attack, model, view, attacked, budget, seed)
+            reached = run_ensemble(attack, model, view, attacked, budget, seed)
+            found.append(Values(before, reached.worst, reached.trace, reached.strict))
         else:
-            after, trace = attack.run(model, view, attacked, budget), {}
-        found.append(Values(before, after, trace))
+            found.append(Values(before, attack.run(model, view, attacked, budget)))
         if on_batch:
             on_batch(len(moving))
     return _joined(found)
@@ -225,15 +248,13 @@ def worst_so_far(plan: EvaluationPlan, by_radius: Sequence[Values]) -> list[Valu
         plan: of the evaluation.
         by_radius: what was found at each radius, in increasing order.
     """
-    directions: dict[str, Direction] = {}
-    for name in plan.targets:
-        directions |= attack_named(name, plan.settings.protocol).numbers
+    owners = number_owners(plan.targets, plan.settings.protocol)
     found = [by_radius[0]]
     for values in by_radius[1:]:
         smaller = found[-1].after
-        after = {name: worse(directions[name], smaller[name], each) for name, each in values.after.items()}
-        trace = {name: worse(directions[name], smaller[name][:, None], each) for name, each in values.trace.items()}
-        found.append(Values(values.before, after, trace))
+        after = {name: worse(owners[name][1], smaller[name], each) for name, each in values.after.items()}
+        trace = {name: worse(owners[name][1], smaller[name][:, None], each) for name, each in values.trace.items()}
+        found.append(replace(values, after=after, trace=trace))
     return found
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from colotride.data.base import ImageSet
 from colotride.evaluation import chunks
-from colotride.evaluation.chunks import Chunk, ChunkStore, EvaluationPlan, RunChunks, Values, make_plan
+from colotride.evaluation.chunks import Chunk, ChunkStore, EvaluationPlan, RunChunks, Values, make_plan, number_owners
 from colotride.evaluation.fairness import fairness_measurement
 from colotride.evaluation.gallery import Gallery, embed_gallery
 from colotride.evaluation.intervals import Interval, attack_intervals, benign_intervals, nmi_interval
@@ -246,15 +246,20 @@ def _convergence(values: Values, steps: int) -> Convergence:
         scores_of(values.before, {name: trace[:, place] for name, trace in values.trace.items()}, resistance)
         for place in range(len(passes))
     ]
-    return Convergence(passes, {name: [table[name] for table in tables] for name in tables[0]})
+    return Convergence(
+        passes,
+        {name: [table[name] for table in tables] for name in tables[0]},
+        steps,
+        scores_of(values.before, values.strict, resistance),
+    )
 
 
 def _per_query(plan: EvaluationPlan, values: Values) -> dict[str, dict[str, Tensor]]:
-    found = {}
+    owners, found = number_owners(plan.targets, plan.settings.protocol), {}
     for name, after in values.after.items():
         found[name] = {
             "query": plan.queries,
-            "target": plan.targets[name if name in plan.targets else name.partition(":")[0]],
+            "target": plan.targets[owners[name][0]],
             "before": values.before[name],
             "after": after,
         }

@@ -48,6 +48,15 @@ class Convergence:
     """Forward and backward passes per attack and query."""
     scores: dict[str, list[float]]
     """By name, one for each of the passes."""
+    strict_passes: int
+    """Those that the attacks of the strict protocol take, which are part of the strong ones."""
+    strict: dict[str, float]
+    """The scores of the strict protocol on the same queries."""
+
+    @property
+    def gap(self) -> dict[str, float]:
+        """How much higher every score is in the strict protocol."""
+        return {name: self.strict[name] - values[-1] for name, values in self.scores.items()}
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from colotride.errors import ConfigurationError
+from colotride.evaluation.scores import ATTACK_NAMES
 from colotride.pgd import Budget, Norm, check_sizes
+from colotride.registry import ATTACKS
 from colotride.settings import Fraction, Settings, fraction
 
 Protocol = Literal["strict", "published", "strong"]
@@ -91,6 +93,14 @@ class EvaluationSettings(Settings):
             step_size = self.step_size * share
             values["step_size"] = min(1.0, step_size) if values["norm"] == "linf" else step_size
         return EvaluationSettings.model_validate(values)
+
+    @field_validator("extra_attacks")
+    @classmethod
+    def _attacks_are_registered(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if ATTACKS.check(name) in ATTACK_NAMES:
+                raise ValueError(f"attack {name!r} is one of the nine that always run; name only attacks beside them")
+        return names
 
     @property
     def all_radii(self) -> tuple[float, ...]:

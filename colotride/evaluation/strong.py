@@ -6,6 +6,7 @@ before have found. A reported number is the worst value that any of them reached
 none of them could lower it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from colotride.evaluation.apgd import AutoPGD, checkpoints
 from colotride.evaluation.attacks import Attack, AttackBatch, Direction, Outcomes
 from colotride.evaluation.gallery import checked
-from colotride.pgd import Budget, Objective, lengths, perturb
+from colotride.pgd import Ball, Budget, FixedSteps, Objective, lengths, perturb
 from colotride.randomness import hashed_uniform
 
 Start = Literal["clean", "random", "transferred"]
@@ -34,6 +35,19 @@ class Member:
     """0 is the attack's own loss, others are `Attack.other_objectives`."""
     start: Start
     steps: int
+    fixed: bool = False
+    """PGD with the step size of `strict`, instead of APGD."""
+
+
+@dataclass(frozen=True)
+class StrongOutcomes:
+    """What an ensemble reached on a batch."""
+
+    worst: Outcomes
+    trace: dict[str, Float[Tensor, "batch passes"]]
+    """Of each number what it would have been after fewer passes, at `trace_steps`."""
+    strict: Outcomes
+    """What the first member alone reached at its end: the attack of `strict`."""
 
 
 def ensemble(losses: int, steps: int) -> list[Member]:
@@ -71,7 +85,7 @@ def run_ensemble(
     attacked: AttackBatch,
     budget: Budget,
     seed: int,
-) -> tuple[Outcomes, dict[str, Float[Tensor, "batch passes"]]]:
+) -> StrongOutcomes:
     """Attack a batch with every member, and report of each query the worst.
 
     Args:
@@ -81,9 +95,6 @@ def run_ensemble(
         attacked: their places and their targets.
         budget: radius, norm and steps of `strict`.
         seed: of the random starts; those of an image depend on nothing else but its place in the gallery.
-
-    Returns:
-        The outcomes, and of each number what it would have been after fewer passes, at `trace_steps`.
 
     Raises:
         ModelError: unusable embeddings of perturbed images.
@@ -99,9 +110,10 @@ def run_ensemble(
         elif member.start == "transferred":
             start = worst.best_under(objective)
         worst.begin(member)
-        rule = partial(AutoPGD, observe=worst.observe)
+        rule = partial(_StrictSteps if member.fixed else AutoPGD, observe=worst.observe)
         worst.end(perturb(model, images, objective, replace(budget, steps=member.steps), start, rule=rule))
-    return worst.outcomes, {name: torch.stack(values, dim=1) for name, values in worst.trace.items()}
+    trace = {name: torch.stack(values, dim=1) for name, values in worst.trace.items()}
+    return StrongOutcomes(worst.outcomes, trace, worst.ends[0])
 
 
 def worse(direction: Direction, one: Tensor, other: Tensor) -> Tensor:
@@ -120,6 +132,25 @@ def random_start(
     return images + budget.epsilon * noise
 
 
+class _StrictSteps(FixedSteps):
+    """The steps of `strict`, observed at the checkpoints of APGD."""
+
+    def __init__(self, ball: Ball, budget: Budget, observe: Callable[[int, Tensor], None]) -> None:
+        super().__init__(ball, budget.step_size)
+        self._observe, self._checkpoints, self._steps = observe, set(checkpoints(budget.steps)), budget.steps
+        self._passes = 0
+
+    def step(self, moving: Tensor, embeddings: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
+        if self._passes in self._checkpoints:
+            self._observe(self._passes, embeddings)
+        self._passes += 1
+        return super().step(moving, embeddings, losses, gradient)
+
+    def result(self, moving: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        self._observe(self._steps, evaluate(moving)[0])
+        return moving
+
+
 class _Worst:
     """What the members of an ensemble have reached so far on each query of a batch."""
 
@@ -127,6 +158,7 @@ class _Worst:
         self._attack, self._attacked = attack, attacked
         self.outcomes = attack.measure(attacked, attacked.clean)
         self.trace: dict[str, list[Tensor]] = {name: [] for name in self.outcomes}
+        self.ends: list[Outcomes] = []
         self._ended: list[tuple[Tensor, Tensor]] = []
         self._last = attacked.clean
         self._expected = 0
@@ -144,6 +176,7 @@ class _Worst:
     def end(self, images: Tensor) -> None:
         """Note where a member ended; one that ended early reached at all its checkpoints what it reached at the end."""
         self._ended.append((images, self._last))
+        self.ends.append(self._attack.measure(self._attacked, self._last))
         while len(next(iter(self.trace.values()))) < self._expected:
             self._note()
 

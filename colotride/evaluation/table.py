@@ -38,7 +38,11 @@ def table_of(evaluations: Mapping[str, Evaluation], title: str = "") -> Table:
     for name in first.benign:
         table.add_row(name, *(f"{one.benign[name]:.1f}" for one in evaluations.values()))
     table.add_section()
-    for name in ATTACK_COLUMNS:
+    extra = [name for name in first.attacked if name not in ATTACK_COLUMNS]
+    for name in (
+        *ATTACK_COLUMNS,
+        *(name for name in extra if all(name in one.attacked for one in evaluations.values())),
+    ):
         table.add_row(name, *(_attacked(one, name) for one in evaluations.values()))
     table.add_section()
     table.add_row("ERS", *(f"{one.ERS:.1f}" for one in evaluations.values()), style="bold")

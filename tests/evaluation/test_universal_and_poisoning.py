@@ -38,7 +38,7 @@ def circle(angles, labels):
 
 def two_arcs():
     """Two classes side by side, so that one turn makes all queries of the first lose their matches."""
-    angles = [*torch.linspace(-0.02, 0.02, 8).tolist(), *torch.linspace(0.2, 0.24, 8).tolist()]
+    angles = [*torch.linspace(-0.02, 0.02, 8).tolist(), *torch.linspace(0.4, 0.44, 8).tolist()]
     return circle(angles, [0] * 8 + [1] * 8)
 
 
@@ -125,7 +125,7 @@ def test_poisons_that_can_reach_the_queries_are_found_by_those_they_never_saw():
     queries = torch.arange(24)
 
     def measured(epsilon):
-        budget = Budget(epsilon, epsilon / 8, 24)
+        budget = Budget(epsilon, epsilon / 50, 80)
         return poisoning_measurement(Angle(), gallery, queries, lambda places: images[places], budget, 2, seed=0)
 
     near, far = measured(0.048), measured(0.01)

@@ -63,6 +63,8 @@ class Evaluate(Options):
     the papers' numbers, or the worst case over an ensemble of parameter-free attacks at twice the cost."""
     seed: Annotated[Seed, Option(BUDGET, rare=True)] = 0
     """Which queries and targets are drawn."""
+    extra_attacks: Annotated[tuple[str, ...], Option(BUDGET, rare=True)] = ()
+    """Registered attacks of your own to run besides the nine; see --plugin."""
     sanity: Annotated[bool, Option(BUDGET)] = False
     """Also check whether the attacks can be trusted."""
     surrogate: Annotated[str | None, Option(BUDGET, "MODEL", rare=True)] = None
