@@ -46,7 +46,8 @@ def poison_objective(
     group: Int[Tensor, "queries"],
     radius: Float[Tensor, "queries"],
 ) -> Objective:
-    """Per poison the mean of relu(d(q, c~) - r(q)) over its group, r(q) being the distance of q's first result.
+    """Per poison the mean of relu(d(q, c~) - r(q)) over its group, r(q) being the distance of the last of q's first
+    results: 0 where the poison is among them.
 
     Args:
         queries: clean embeddings of the queries.
@@ -62,10 +63,11 @@ def poison_objective(
     return losses
 
 
-def first_result_distances(gallery: Gallery, queries: Int[Tensor, "queries"]) -> Float[Tensor, "queries"]:
-    """Distance of each query's first result, itself left out."""
+def entry_distances(gallery: Gallery, queries: Int[Tensor, "queries"]) -> Float[Tensor, "queries"]:
+    """Distance of the last of each query's `FIRST_RESULTS`, itself left out."""
     squares = _squares(gallery, queries)
-    return squares.amin(dim=1).clamp_min(0).sqrt().to(gallery.embeddings)
+    last = min(FIRST_RESULTS, len(gallery) - 1)
+    return squares.kthvalue(last, dim=1).values.clamp_min(0).sqrt().to(gallery.embeddings)
 
 
 def poisoned_results(
@@ -128,7 +130,7 @@ def poisoning_measurement(
     seen, unseen = shuffled[: len(shuffled) // 2], shuffled[len(shuffled) // 2 :]
     group = groups(gallery.embeddings[seen], count, derive_seed(seed, "evaluation", "poisoning", "k-means"))
     images = views(carriers)
-    objective = poison_objective(gallery.embeddings[seen], group, first_result_distances(gallery, seen))
+    objective = poison_objective(gallery.embeddings[seen], group, entry_distances(gallery, seen))
     moved = perturb(model, images, objective, budget)
     clean, poisons = embedded(model, images), embedded(model, moved)
     nowhere = clean[:0]

@@ -9,7 +9,7 @@ from colotride.evaluation.attacks import AttackBatch
 from colotride.evaluation.gallery import Gallery
 from colotride.evaluation.poisoning import (
     choose_carriers,
-    first_result_distances,
+    entry_distances,
     groups,
     poison_objective,
     poisoned_results,
@@ -101,7 +101,7 @@ def test_a_poison_as_far_as_the_match_counts_as_found_and_takes_its_place():
 def test_the_objective_is_the_mean_hinge_of_each_group():
     gallery = toy_gallery()
     queries, group = torch.arange(6), torch.tensor([0, 1, 1, 0, 1, 1])
-    radius = first_result_distances(gallery, queries)
+    radius = entry_distances(gallery, queries)
     moved = shaken(gallery, torch.tensor([20, 21, 22]))
     losses = poison_objective(gallery.embeddings[queries], group, radius)(moved)
     for poison in range(3):
@@ -109,7 +109,7 @@ def test_the_objective_is_the_mean_hinge_of_each_group():
             max(
                 0.0,
                 d(gallery.embeddings[q], moved[poison])
-                - d(gallery.embeddings[q], gallery.embeddings[ranked(gallery, q)[0]]),
+                - d(gallery.embeddings[q], gallery.embeddings[ranked(gallery, q)[9]]),
             )
             for q in range(6)
             if int(group[q]) == poison
@@ -119,19 +119,19 @@ def test_the_objective_is_the_mean_hinge_of_each_group():
 
 
 def test_poisons_that_can_reach_the_queries_are_found_by_those_they_never_saw():
-    """Queries lie within 0.1 of one another; a carrier 1.2 away turns by eps |w|_1 = 1.17 at most."""
+    """Queries lie within 0.1 of one another; a carrier 1.2 away turns by eps |w|_1, 1.5 or 0.2, at most."""
     angles = [*torch.linspace(0, 0.1, 24).tolist(), *torch.linspace(1.2, 1.25, 24).tolist()]
     images, gallery = circle(angles, [0] * 24 + [1] * 24)
     queries = torch.arange(24)
 
     def measured(epsilon):
-        budget = Budget(epsilon, epsilon / 50, 80)
+        budget = Budget(epsilon, epsilon / 400, 450)
         return poisoning_measurement(Angle(), gallery, queries, lambda places: images[places], budget, 2, seed=0)
 
-    near, far = measured(0.048), measured(0.01)
+    near, far = measured(0.06), measured(0.01)
     assert list(near.rows)[-1] == "poisons, 12 other queries"
     assert near.rows["copies without perturbation"] == {"found %": 0, "R@1": 100}
-    assert near.rows["poisons, 12 other queries"]["found %"] > 80
+    assert near.rows["poisons, 12 other queries"]["found %"] > 60
     assert near.rows["poisons, 12 other queries"]["R@1"] < 100
     assert far.rows["poisons, 12 other queries"] == far.rows["clean gallery"] == {"found %": 0, "R@1": 100}
 
