@@ -9,18 +9,18 @@ from colotride.errors import ConfigurationError
 from colotride.evaluation.attack_descriptions import DESCRIPTIONS, AttackDescription, Unit
 from colotride.evaluation.attack_drawings import SCENES, TEMPLATES, picture
 from colotride.evaluation.examples import RetrievalExample
-from colotride.evaluation.measurement import Measurement
-from colotride.evaluation.report_parts import histograms, images_of
+from colotride.evaluation.report_parts import histograms, images_of, line_chart, measured
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.sanity import Check
-from colotride.evaluation.scores import RANK_GOALS, mean_of, scaled_columns
-from colotride.evaluation.table import figure_text
+from colotride.evaluation.scores import RANK_GOALS, RESISTANCE_COLUMNS, mean_of, scaled_columns
 from colotride.io import write_atomically
 
 PROTOCOLS = {
-    "strict": "The strict protocol attacks as the attacks are defined.",
-    "published": "The published protocol reproduces the weaker attacks of the code behind the papers' numbers.",
-    "strong": "The strong protocol counts the worst outcome of several attacks and starts for each query.",
+    "strict": "The strict protocol attacks as the attacks are defined. ARS is the mean over the queries.",
+    "published": "The published protocol reproduces the weaker attacks of the code behind the papers' numbers. ARS is a "
+    "ratio of means, as in their tables.",
+    "strong": "The strong protocol counts the worst outcome of several attacks and starts for each query. ARS is the mean "
+    "over the queries.",
 }
 
 NORMS = {"linf": "L∞", "l2": "L2"}
@@ -99,9 +99,12 @@ def write_report(
         dataset=dataset,
         result=evaluation,
         version=colotride.__version__,
-        norm=NORMS[getattr(evaluation, "norm", "linf")],
-        epsilon=_in_levels(evaluation.epsilon),
-        step_size=_in_levels(evaluation.step_size),
+        norm=NORMS[evaluation.norm],
+        epsilon=_size(evaluation.epsilon, evaluation.norm),
+        step_size=_size(evaluation.step_size, evaluation.norm),
+        passes=evaluation.convergence.passes[-1] if evaluation.convergence else None,
+        curve=_curve(evaluation),
+        convergence=_convergence(evaluation),
         protocol_meaning=PROTOCOLS[evaluation.protocol],
         headline=_headline(evaluation),
         pictures={name: picture(name) for name in SCENES},
@@ -119,27 +122,57 @@ def write_report(
         examples=[images_of(example) for example in examples],
         small_images=bool(examples) and examples[0].pixels.shape[-1] < 84,
         checks=checks,
-        measurements=[_measured(one) for one in evaluation.measurements],
+        measurements=[measured(one) for one in evaluation.measurements],
         suspected=[f'"{check.name}" fails, {check.meaning}' for check in checks if not check.passed],
     )
     write_atomically(path, page.encode())
 
 
-def _measured(measurement: Measurement) -> dict[str, Any]:
+def _size(size: float, norm: str) -> str:
+    levels = size * 255
+    return f"{levels:.0f}/255" if norm == "linf" and abs(levels - round(levels)) < 1e-6 else f"{size:.4g}"
+
+
+def _curve(evaluation: Evaluation) -> dict[str, Any] | None:
+    points = evaluation.curve
+    if not points:
+        return None
+    names = ("ERS", "ARS")
     return {
-        "name": measurement.name,
-        "title": measurement.title,
-        "meaning": measurement.meaning,
-        "columns": measurement.columns,
-        "rows": [(name, [figure_text(one) for one in figures.values()]) for name, figures in measurement.rows.items()],
-        "calls": measurement.calls,
-        "seconds": f"{measurement.seconds:.0f}",
+        "chart": line_chart(
+            [point.epsilon for point in points],
+            {name: [getattr(point, name) for point in points] for name in names},
+            {name: [point.intervals[name] for point in points] for name in names if name in points[0].intervals},
+        ),
+        "ends": [_size(points[0].epsilon, evaluation.norm), _size(points[-1].epsilon, evaluation.norm)],
+        "columns": [*names, *RESISTANCE_COLUMNS],
+        "rows": [
+            (
+                _size(point.epsilon, evaluation.norm),
+                [
+                    f"{value:.1f}"
+                    for value in (point.ERS, point.ARS, *(point.resistance[n] for n in RESISTANCE_COLUMNS))
+                ],
+            )
+            for point in points
+        ],
     }
 
 
-def _in_levels(size: float) -> str:
-    levels = size * 255
-    return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 else f"{size:.4g}"
+def _convergence(evaluation: Evaluation) -> dict[str, Any] | None:
+    found = evaluation.convergence
+    if found is None:
+        return None
+    names = ("ERS", "ARS", *(f"ARS {name}" for name in RESISTANCE_COLUMNS))
+    return {
+        "chart": line_chart(found.passes, {name: found.scores[name] for name in ("ERS", "ARS")}),
+        "passes": found.passes[-1],
+        "strict_passes": found.strict_passes,
+        "rows": [
+            (name, f"{found.strict[name]:.1f}", f"{found.scores[name][-1]:.1f}", f"{found.gap[name]:.1f}")
+            for name in names
+        ],
+    }
 
 
 def _headline(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
-"""Histograms and images of the report, ready for its template."""
+"""Histograms, curves and images of the report, ready for its template."""
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from colotride.evaluation.examples import RetrievalExample
+from colotride.evaluation.measurement import Measurement
+from colotride.evaluation.table import figure_text
 
 BINS, WIDTH, HEIGHT = 40, 200, 70
 
@@ -45,6 +47,35 @@ def histograms(ranks: Mapping[str, Mapping[str, Tensor]]) -> list[dict[str, Any]
     ]
 
 
+def line_chart(
+    places: Sequence[float],
+    scores: Mapping[str, Sequence[float]],
+    intervals: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+) -> list[dict[str, Any]]:
+    """Scores in percent against something, as lines in a field 200 wide and 70 high.
+
+    Args:
+        places: of the points on the axis, in increasing order.
+        scores: by name, one for each place.
+        intervals: by name, where they are known; drawn as a band behind the line.
+    """
+    low, high = places[0], places[-1]
+    across = [round(WIDTH * (place - low) / (high - low), 2) if high > low else 0.0 for place in places]
+
+    def points(values: Iterable[float], xs: Sequence[float]) -> str:
+        return " ".join(f"{x},{round(HEIGHT * (1 - value / 100), 2)}" for x, value in zip(xs, values, strict=True))
+
+    lines = []
+    for name, values in scores.items():
+        ends = (intervals or {}).get(name)
+        band = ""
+        if ends:
+            lower, upper = zip(*ends, strict=True)
+            band = points([*lower, *reversed(upper)], [*across, *reversed(across)])
+        lines.append({"name": name, "line": points(values, across), "band": band})
+    return lines
+
+
 def images_of(example: RetrievalExample) -> dict[str, Any]:
     """An example whose pixels are addresses that hold the images themselves."""
     lists = {
@@ -61,6 +92,19 @@ def images_of(example: RetrievalExample) -> dict[str, Any]:
         "pixels": _data(example.pixels),
         "perturbation": _data(example.perturbation),
         **lists,
+    }
+
+
+def measured(measurement: Measurement) -> dict[str, Any]:
+    """A measurement whose figures are text."""
+    return {
+        "name": measurement.name,
+        "title": measurement.title,
+        "meaning": measurement.meaning,
+        "columns": measurement.columns,
+        "rows": [(name, [figure_text(one) for one in figures.values()]) for name, figures in measurement.rows.items()],
+        "calls": measurement.calls,
+        "seconds": f"{measurement.seconds:.0f}",
     }
 
 

@@ -83,6 +83,28 @@ def test_the_scores_come_first_and_every_number_is_explained_with_its_good_direc
     assert sum(terms) / len(terms) == pytest.approx(evaluation.ERS, abs=0.05)
 
 
+def test_curves_and_convergence_are_shown_where_they_were_measured(tmp_path, report):
+    settings = EvaluationSettings(
+        protocol="strong", steps=3, epsilon=[0.1, 0.2], norm="l2", step_size=0.1, bootstrap=20
+    )
+    clean = evaluate_clean(FlatModel(), toy_images(), settings, image_size=2, seed=0, device=torch.device("cpu"))
+    evaluation = evaluate_attacks(clean, FlatModel(), toy_images())
+    write_report(tmp_path / "report.html", evaluation)
+    page = open_file(tmp_path / "report.html")
+    assert page.complaints == []
+    text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page.html)).split())
+    assert "strong protocol" in text
+    assert "L2 perturbations, ε = 0.2" in text
+    assert "6 passes per attack" in text
+    for point in evaluation.curve:
+        assert f"{point.epsilon:g} {point.ERS:.1f} {point.ARS:.1f}" in text
+    gap = evaluation.convergence.gap["ARS"]
+    assert f"ARS {evaluation.convergence.strict['ARS']:.1f} {evaluation.ARS:.1f} {gap:.1f}" in text
+    assert len(re.findall(r"<polyline", page.html)) == 4
+    assert widest_content(tmp_path / "report.html", 390) == 390
+    assert "<polyline" not in report[0].read_text()
+
+
 def test_classes_are_named(report):
     path, _, examples = report
     page = path.read_text()

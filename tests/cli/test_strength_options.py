@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from colotride.cli.main import execute
+from colotride.cli.main import execute, main
 from colotride.evaluation.results import load_evaluation
 
 MODULE = """
@@ -41,9 +41,21 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_one_command_measures_and_writes_everything(place, capsys):
     measures = ("--black-box", "square", "nes", "qair", "transfer", "--surrogate", "flat_nets:net", "--calls", "4")
-    measures += ("--universal", "--poison", "2", "--certify", "0.1", "--certify-samples", "5", "--certify-radii", "0", "0.1")
+    measures += (
+        "--universal",
+        "--poison",
+        "2",
+        "--certify",
+        "0.1",
+        "--certify-samples",
+        "5",
+        "--certify-radii",
+        "0",
+        "0.1",
+    )
     assert execute("evaluate", [*ASKED, *SMALL, *measures, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["measurements"]
     assert [one["name"] for one in told] == ["fairness", "black box", "universal", "poisoning", "certified"]
@@ -67,8 +79,11 @@ def test_one_command_measures_and_writes_everything(place, capsys):
         (("--surrogate", "flat_nets:other_size", "--sanity"), "the surrogate cannot embed images of 1 x 8 x 8"),
     ],
 )
-def test_bad_input_gets_one_line(place, capsys, words, complaint):
-    assert execute("evaluate", [*ASKED, *SMALL, *words]) == 2
+def test_bad_input_gets_one_line(place, capsys, monkeypatch, words, complaint):
+    monkeypatch.setattr("sys.argv", ["colotride", "evaluate", *ASKED, *SMALL, *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert complaint in lines[0]
