@@ -4,10 +4,10 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -21,9 +21,11 @@ from colotride.data.splits import load_splits, load_test
 from colotride.devices import device_of
 from colotride.embedder import Embedder
 from colotride.errors import ConfigurationError
-from colotride.evaluation.evaluator import evaluate as run_evaluation
+from colotride.evaluation.evaluator import evaluate_attacks, evaluate_clean
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.settings import EvaluationSettings
+from colotride.evaluation.strength import check_strength, check_surrogate, measure_strength
+from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.external_models import load_external_model
 from colotride.index import Index
 from colotride.models import EmbeddingModel, UnitEmbeddings
@@ -33,6 +35,8 @@ from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.runs import load_run
 from colotride.training.trainer import Trainer
+
+T = TypeVar("T")
 
 __all__ = ["Budget", "Index", "Run", "evaluate", "load", "perturb", "search", "train"]
 
@@ -45,7 +49,7 @@ class Run:
     """Its configuration, checkpoints, history and summary."""
     config: RunConfig
     outcome: Outcome
-    """How it ended: `status` is "finished", or says how the model was lost; `history` has a record per epoch."""
+    """How it ended: `status` is "finished", or says how the model failed; `history` has a record per epoch."""
     model: EmbeddingModel
     """As it was after the last epoch, in evaluation mode."""
 
@@ -75,12 +79,12 @@ def train(
         overrides: other values by dotted path, such as {"pgd.steps": 8}.
         data_root: folder that holds the data sets.
         device: "auto" (a GPU where there is one), "cpu", "cuda:1", "mps", ...
-        on_epoch: told of every completed epoch.
+        on_epoch: called with the record of every completed epoch.
 
     Raises:
         ConfigurationError: an unknown name or setting, or a value out of range.
         CheckpointError: the directory belongs to a run of another configuration.
-        DataError, ModelError: the data set or the model cannot be had.
+        DataError, ModelError: the data set or the model cannot be loaded.
     """
     config = _configured(start)
     if defense is not None and defense != config.defense.name:
@@ -123,6 +127,11 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     on_progress: Callable[[str, float], None] | None = None,
+    black_box: str | Sequence[str] = (),
+    certify: float | str | Sequence[float | str] = (),
+    universal: bool = False,
+    poison: int | None = None,
+    surrogate: Run | str | PathLike[str] | nn.Module | None = None,
     **settings: Any,
 ) -> Evaluation:
     """Attack a model with all ten attacks, and score it.
@@ -142,8 +151,15 @@ def evaluate(
             "strong" reports the worst case over an ensemble of parameter-free attacks at twice the cost.
         seed: of the queries, the targets and the intervals.
         device: "auto", "cpu", "cuda:1", ...
-        on_progress: told what is being done and the share that is done.
-        settings: any other field of `EvaluationSettings`, such as `norm`, `step_size`, `batch_size` or `bootstrap`.
+        on_progress: called with what is being done and the share that is done.
+        black_box: attacks without gradients to run as well: "square", "nes", "qair", or "transfer" from `surrogate`;
+            what they and the next three find is in `Evaluation.measurements`.
+        certify: standard deviations of the noise, in pixel units, for which to certify R@1 by randomised smoothing.
+        universal: whether to train one perturbation for all images.
+        poison: how many perturbed images to insert into the gallery; None for none.
+        surrogate: another model of the same images, given as `model` is.
+        settings: any other field of `EvaluationSettings`, such as `norm`, `step_size`, `batch_size` or `bootstrap`, or of
+            `StrengthSettings`, such as `calls` or `certify_radii`.
 
     Raises:
         ConfigurationError: an unknown setting, a value out of range, or more queries than images.
@@ -151,12 +167,15 @@ def evaluate(
         ModelError: embeddings that cannot be used.
         CheckpointError: the directory holds no run.
     """
+    measured = {name: settings.pop(name) for name in StrengthSettings.model_fields if name in settings}
+    measured |= {"black_box": black_box, "certify": certify, "universal": universal, "poison": poison}
+    strength = _checked(StrengthSettings.model_validate, measured)
     asked = {"queries": queries, "epsilon": epsilon, "steps": steps, "protocol": protocol, **settings}
     asked = {name: value for name, value in asked.items() if value is not None}
     if isinstance(model, nn.Module):
         if images is None:
             raise ConfigurationError("a module alone cannot be evaluated; give images and labels too")
-        network: nn.Module = model if isinstance(model, EmbeddingModel) else UnitEmbeddings(model)
+        network = _network_of(model)
         base = EvaluationSettings()
     else:
         config, network = _run_of(model)
@@ -165,13 +184,14 @@ def evaluate(
         gallery, size = as_image_set(images, labels), None
     else:
         gallery, size = load_test(config.data), config.data.image_size
-    evaluation_settings = _with_settings(base, asked)
+    evaluation_settings = _checked(base.with_values, asked)
     wanted = evaluation_settings.queries
     if wanted is not None and wanted > len(gallery):
         raise ConfigurationError(f"queries = {wanted} is more than the {len(gallery)} images of {gallery.name}")
     where = _device_of_module(network) if device == "auto" and isinstance(model, nn.Module) else device_of(device)
-    return run_evaluation(
-        network.to(where),
+    network = network.to(where)
+    clean = evaluate_clean(
+        network,
         gallery,
         evaluation_settings,
         image_size=size or _side(gallery),
@@ -179,6 +199,14 @@ def evaluate(
         device=where,
         progress=on_progress,
     )
+    other = None if surrogate is None else _network_of(surrogate).to(where)
+    check_strength(strength, len(clean.plan.queries), len(gallery), surrogate=other is not None)
+    if other is not None:
+        check_surrogate(other, gallery, clean.plan)
+    result = evaluate_attacks(clean, network, gallery, progress=on_progress)
+    report = None if on_progress is None else lambda what: on_progress(what, 1.0)
+    found = measure_strength(network, gallery, clean.plan, strength, other, report)
+    return replace(result, measurements=result.measurements + found)
 
 
 def load(
@@ -246,9 +274,20 @@ def _run_of(run: Run | str | PathLike[str]) -> tuple[RunConfig, nn.Module]:
     return load_run(run.directory if isinstance(run, Run) else Path(run))
 
 
-def _with_settings(base: EvaluationSettings, asked: Mapping[str, Any]) -> EvaluationSettings:
+def _network_of(model: Run | str | PathLike[str] | nn.Module) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        return _run_of(model)[1]
+    return model if isinstance(model, EmbeddingModel) else UnitEmbeddings(model)
+
+
+def _checked(make: Callable[[Mapping[str, Any]], T], asked: Mapping[str, Any]) -> T:
+    """Settings made of what is asked for.
+
+    Raises:
+        ConfigurationError: an unknown setting, or a value out of range.
+    """
     try:
-        return base.with_values(asked)
+        return make(asked)
     except ValidationError as error:
         lines = (
             f"{one['loc'][0]} = {one['input']!r}: {one['msg']}"

@@ -47,6 +47,12 @@ def hashed_uniform(seed: int, keys: Int64[Tensor, "keys"], count: int) -> Float6
     return _shifted(state, 11).double() / 2**53
 
 
+def hashed_normal(seed: int, keys: Int64[Tensor, "keys"], count: int) -> Float64[Tensor, "keys count"]:
+    """Standard normal numbers, `count` for every key; see `hashed_uniform`, whose numbers it turns by the inverse CDF."""
+    # Half a step away from 0, where the inverse is infinite.
+    return torch.special.ndtri(hashed_uniform(seed, keys, count) + 2.0**-54)
+
+
 def _shifted(value: Int64[Tensor, "*shape"], bits: int) -> Int64[Tensor, "*shape"]:
     """Shift to the right with zeros from the left."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)

@@ -40,7 +40,9 @@ from colotride.evaluation.examples import retrieval_examples
 from colotride.evaluation.report import write_report
 from colotride.evaluation.results import Evaluation, save_evaluation
 from colotride.evaluation.sanity import Check, sanity_checks, sanity_context
-from colotride.evaluation.table import table_of
+from colotride.evaluation.strength import check_strength, check_surrogate, measure_strength
+from colotride.evaluation.strength_settings import StrengthSettings
+from colotride.evaluation.table import measurement_table, table_of
 from colotride.external_models import ExternalModel, load_external_model
 from colotride.models import ModelSettings, build_model
 from colotride.presets import preset, with_data_root
@@ -93,6 +95,10 @@ def main(command: Evaluate) -> int:
             device=device,
             progress=report,
         )
+        strength = _strength(command, len(clean.plan.queries), len(images))
+        surrogate = None if command.surrogate is None else load_model(command.surrogate).to(device)
+        if surrogate is not None:
+            check_surrogate(surrogate, images, clean.plan)
         executor = evaluation_executor(subject.load, command.workers, gpus=command.gpus_per_worker)
         partial_results = output / "partial"
         try:
@@ -107,7 +113,9 @@ def main(command: Evaluate) -> int:
             )
         except ColoTrideError as error:
             raise type(error)(f"{error}; what is finished is kept: mend it and add --resume") from error
-        checks = _sanity(command, clean, model, images, report) if command.sanity else []
+        measured = measure_strength(model, images, clean.plan, strength, surrogate, lambda what: report(what, 1.0))
+        result = dataclasses.replace(result, measurements=result.measurements + measured)
+        checks = _sanity(command, clean, model, images, surrogate, report) if command.sanity else []
         examples = (
             retrieval_examples(model, images, clean.plan, command.example_queries) if command.example_queries else []
         )
@@ -129,7 +137,11 @@ def main(command: Evaluate) -> int:
     if command.track and subject.run and (record := existing_record(subject.run, console)):
         record.evaluation(result.scores(), written, output / "report.html")
     _print(command, result, checks, title, images.name)
-    console.print(f"written: {written}, attacked.parquet, benign.parquet, report.html", soft_wrap=True, markup=False)
+    console.print(
+        f"written: {written}, attacked.parquet, benign.parquet, classes.parquet, report.html",
+        soft_wrap=True,
+        markup=False,
+    )
     return 0
 
 
@@ -196,7 +208,12 @@ def load_model(spec: str) -> nn.Module:
 
 
 def _sanity(
-    command: Evaluate, clean: CleanEvaluation, model: nn.Module, images: ImageSet, report: "_Report"
+    command: Evaluate,
+    clean: CleanEvaluation,
+    model: nn.Module,
+    images: ImageSet,
+    surrogate: nn.Module | None,
+    report: "_Report",
 ) -> list[Check]:
     plan = clean.plan
     settings, device = plan.settings, plan.gallery.embeddings.device
@@ -204,17 +221,23 @@ def _sanity(
     context = sanity_context(model, images, plan.gallery, few, plan.image_size, settings.budget(settings.epsilon))
     channels = context.images.shape[1]
     architecture = "resnet18" if channels == 3 else "two-convolutions"
-    surrogate = (
-        load_model(command.surrogate)
-        if command.surrogate
-        else build_model(
+    if surrogate is None:
+        surrogate = build_model(
             ModelSettings(architecture=architecture, weights="none"),
             channels=channels,
             image_size=plan.image_size,
             seed=command.seed,
         )
-    )
     return sanity_checks(context, surrogate.to(device), command.seed, lambda name: report(f"sanity: {name}", 1.0))
+
+
+def _strength(command: Evaluate, queries: int, images: int) -> StrengthSettings:
+    """What the options ask for beside the ten attacks, checked before anything runs."""
+    strength = StrengthSettings.model_validate(
+        {name: getattr(command, name) for name in StrengthSettings.model_fields if hasattr(command, name)}
+    )
+    check_strength(strength, queries, images, surrogate=command.surrogate is not None)
+    return strength
 
 
 class _Report:
@@ -238,6 +261,8 @@ def _print(command: Evaluate, result: Evaluation, checks: Sequence[Check], title
         return
     console = Console()
     console.print(table_of({title: result}, title=dataset))
+    for one in result.measurements:
+        console.print(measurement_table(one))
     if not checks:
         return
     table = Table("check", "verdict", "figures", title="Can the attacks be trusted?")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,17 +11,15 @@ from torch import Tensor, nn
 from colotride.data.base import ImageSet
 from colotride.evaluation import chunks
 from colotride.evaluation.chunks import Chunk, ChunkStore, EvaluationPlan, RunChunks, Values, make_plan, number_owners
+from colotride.evaluation.fairness import fairness_measurement
 from colotride.evaluation.gallery import Gallery, embed_gallery
 from colotride.evaluation.intervals import Interval, attack_intervals, benign_intervals, nmi_interval
-from colotride.evaluation.results import Convergence, CurvePoint, Evaluation
+from colotride.evaluation.results import CLUSTER, Convergence, CurvePoint, Evaluation
 from colotride.evaluation.retrieval import clusterings, nmi, retrieval_values
 from colotride.evaluation.scores import RESISTANCE_COLUMNS, mean_of, resistance_of, scores_of
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.evaluation.strong import trace_steps
 from colotride.randomness import derive_seed, generator
-
-CLUSTER = "cluster"
-"""Of the values per image, the prefix of the clusters, one column per start of k-means."""
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and which share of the whole evaluation is behind it."""
@@ -93,7 +91,7 @@ def evaluate_attacks(
         for radius, values in zip(settings.all_radii, by_radius, strict=True)
     ]
     values, point = by_radius[-1], points[-1]
-    return Evaluation(
+    result = Evaluation(
         protocol=settings.protocol,
         images=len(images),
         queries=len(plan.queries),
@@ -115,6 +113,7 @@ def evaluate_attacks(
         curve=tuple(points) if len(points) > 1 else (),
         convergence=_convergence(values, settings.steps) if settings.protocol == "strong" else None,
     )
+    return replace(result, measurements=(fairness_measurement(result.class_scores()),))
 
 
 def evaluate(

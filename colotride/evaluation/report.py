@@ -9,7 +9,7 @@ from colotride.errors import ConfigurationError
 from colotride.evaluation.attack_descriptions import DESCRIPTIONS, AttackDescription, Unit
 from colotride.evaluation.attack_drawings import SCENES, TEMPLATES, picture
 from colotride.evaluation.examples import RetrievalExample
-from colotride.evaluation.report_parts import histograms, images_of, line_chart
+from colotride.evaluation.report_parts import histograms, images_of, line_chart, measured
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.sanity import Check
 from colotride.evaluation.scores import RANK_GOALS, RESISTANCE_COLUMNS, mean_of, scaled_columns
@@ -122,6 +122,7 @@ def write_report(
         examples=[images_of(example) for example in examples],
         small_images=bool(examples) and examples[0].pixels.shape[-1] < 84,
         checks=checks,
+        measurements=[measured(one) for one in evaluation.measurements],
         suspected=[f'"{check.name}" fails, {check.meaning}' for check in checks if not check.passed],
     )
     write_atomically(path, page.encode())

@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from colotride.evaluation.examples import RetrievalExample
+from colotride.evaluation.measurement import Measurement
+from colotride.evaluation.table import figure_text
 
 BINS, WIDTH, HEIGHT = 40, 200, 70
 
@@ -90,6 +92,19 @@ def images_of(example: RetrievalExample) -> dict[str, Any]:
         "pixels": _data(example.pixels),
         "perturbation": _data(example.perturbation),
         **lists,
+    }
+
+
+def measured(measurement: Measurement) -> dict[str, Any]:
+    """A measurement whose figures are text."""
+    return {
+        "name": measurement.name,
+        "title": measurement.title,
+        "meaning": measurement.meaning,
+        "columns": measurement.columns,
+        "rows": [(name, [figure_text(one) for one in figures.values()]) for name, figures in measurement.rows.items()],
+        "calls": measurement.calls,
+        "seconds": f"{measurement.seconds:.0f}",
     }
 
 

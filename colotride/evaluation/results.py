@@ -11,7 +11,9 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
+from colotride.evaluation.fairness import class_scores
 from colotride.evaluation.intervals import Interval
+from colotride.evaluation.measurement import Measurement
 from colotride.evaluation.scores import Resistance
 from colotride.io import write_atomically
 
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-ATTACKED, BENIGN, RESULT = "attacked.parquet", "benign.parquet", "evaluation.json"
+ATTACKED, BENIGN, CLASSES = "attacked.parquet", "benign.parquet", "classes.parquet"
+RESULT = "evaluation.json"
+
+CLUSTER = "cluster"
+"""Of the values per image, the prefix of the clusters, one column per start of k-means."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,16 @@ class Evaluation:
     """Where several radii were asked for: all of them in increasing order, the last one being that of the scores."""
     convergence: Convergence | None = None
     """Where the protocol is strong."""
+    measurements: tuple[Measurement, ...] = ()
+    """What was measured beside the attacks: always the scores per class, and what was asked for."""
+
+    def class_scores(self) -> dict[str, Tensor]:
+        """Every score of every class that has an attacked image; see `fairness.class_scores`."""
+        before, after = ({name: one[when] for name, one in self.per_query.items()} for when in ("before", "after"))
+        queries = next(iter(self.per_query.values()))["query"]
+        labels = self.per_image["label"]
+        benign = {n: v for n, v in self.per_image.items() if n != "label" and not n.startswith(CLUSTER)}
+        return class_scores(benign, labels, before, after, queries, self.resistance_definition)
 
     def scores(self) -> dict[str, float]:
         """Every score under its name in the paper's tables; resistances are named `ARS CA+`, ..."""
@@ -136,6 +152,7 @@ class Evaluation:
         )
         if plain.get("convergence"):
             read["convergence"] = Convergence(**plain["convergence"])
+        read["measurements"] = tuple(Measurement.from_dict(one) for one in plain.get("measurements", ()))
         return cls(**read, per_query={}, per_image={})
 
 
@@ -144,10 +161,11 @@ def _intervals(plain: dict[str, Any]) -> dict[str, Interval]:
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> Path:
-    """Write a result as `evaluation.json`, and the values behind it as two Parquet tables, atomically.
+    """Write a result as `evaluation.json`, and the values behind it as three Parquet tables, atomically.
 
     `attacked.parquet` has a row per attacked image: its place in the gallery, its class, and of every attack number
-    the target and the values before and after. `benign.parquet` has a row per image of the gallery.
+    the target and the values before and after. `benign.parquet` has a row per image of the gallery,
+    and `classes.parquet` a row per class, with its scores.
 
     Returns:
         The path of the JSON file.
@@ -159,6 +177,7 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> Path:
             attacked |= {f"{name} {what}": values[what] for what in ("target", "before", "after")}
         _write_table(attacked, folder / ATTACKED)
         _write_table({"image": torch.arange(evaluation.images), **evaluation.per_image}, folder / BENIGN)
+        _write_table(evaluation.class_scores(), folder / CLASSES)
     path = folder / RESULT
     write_atomically(path, (json.dumps(evaluation.to_dict(), indent=2) + "\n").encode())
     return path

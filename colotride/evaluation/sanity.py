@@ -7,90 +7,22 @@ the automatic checks of AutoAttack).
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from colotride.data.base import ImageSet
-from colotride.evaluation import ranking
-from colotride.evaluation.gallery import Gallery, read_views
-from colotride.geometry import distances
-from colotride.pgd import Budget, Objective, frozen, perturb
+from colotride.evaluation import model_checks, ranking
+from colotride.evaluation.sanity_context import TOLERANCE, Check, SanityContext, Verdict, sanity_context
+from colotride.pgd import Budget, frozen
 
-TOLERANCE = 0.05
-"""How much of an attack's effect may be lost, or be gained by a weaker rival, before a check fails."""
+__all__ = ["Check", "SanityContext", "sanity_checks", "sanity_context"]
 
 RESTARTS, NES_STEPS, NES_DRAWS, NES_SPREAD = 3, 16, 32, 0.01
 """Random restarts; steps, antithetic pairs per step and standard deviation (in pixel units) of the NES attack."""
 
 LARGE_EPSILON, LARGE_STEPS, BROKEN = 0.5, 64, 0.1
 """An attack that may move every pixel by half its range must leave at most this share of R@1 above chance."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One verdict with its figures."""
-
-    name: str
-    passed: bool
-    figures: dict[str, float]
-    meaning: str
-    """What it means when the check fails."""
-
-
-@dataclass(frozen=True)
-class SanityContext:
-    """A few queries whose embedding an attack moves as far as it can (ES): the effect is the shift, in [0, 2]."""
-
-    model: nn.Module
-    gallery: Gallery
-    queries: Tensor
-    images: Float[Tensor, "queries channels height width"]
-    budget: Budget
-
-    @property
-    def clean(self) -> Float[Tensor, "queries dim"]:
-        """Embeddings of the queries without perturbation."""
-        return self.gallery.embeddings[self.queries]
-
-    def objective(self) -> Objective:
-        """Minus the shift."""
-        clean = self.clean
-        return lambda moved: -distances(moved, clean).sum()
-
-    def attacked(self, budget: Budget, random: torch.Generator, model: nn.Module | None = None) -> Tensor:
-        """The images after the attack from a random start; through another model's gradients when one is given."""
-        noise = torch.rand(self.images.shape, generator=random).to(self.images.device)
-        start = self.images + (2 * noise - 1) * min(budget.step_size, budget.epsilon)
-        if model is None:
-            return perturb(self.model, self.images, self.objective(), budget, start)
-        with frozen(model) as embed, torch.no_grad():
-            clean = embed(self.images)
-        return perturb(model, self.images, lambda moved: -distances(moved, clean).sum(), budget, start)
-
-    def shift(self, images: Tensor) -> Float[Tensor, "queries"]:
-        """How far each query's embedding has moved."""
-        return distances(self.embed(images), self.clean)
-
-    def recall(self, images: Tensor) -> float:
-        """R@1 of the queries as they are now, in percent."""
-        return float(ranking.first_result_is_match(self.gallery, self.embed(images), self.queries).mean())
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Embeddings by the frozen model."""
-        with frozen(self.model) as embed, torch.no_grad():
-            return embed(images)
-
-
-def sanity_context(
-    model: nn.Module, images: ImageSet, gallery: Gallery, queries: Tensor, image_size: int, budget: Budget
-) -> SanityContext:
-    """Read the queries."""
-    device = gallery.embeddings.device
-    view = read_views(images, queries, image_size, model, device)
-    return SanityContext(model, gallery, queries.to(device), view, budget)
 
 
 def sanity_checks(
@@ -112,6 +44,11 @@ def sanity_checks(
         "transfer does not beat white box": lambda: transfer(context, surrogate, seed),
         "gradient-free does not beat white box": lambda: gradient_free(context, seed),
         "gradients are not zero": lambda: gradients(context, seed),
+        "gradients do not underflow": lambda: model_checks.gradient_underflow(context, seed),
+        "outputs are not random": lambda: model_checks.randomised_output(context),
+        "an image does not depend on its batch": lambda: model_checks.batch_dependence(context),
+        "the embedding's scale does not matter": lambda: model_checks.scale_invariance(context, seed),
+        "double precision agrees": lambda: model_checks.precision(context),
     }
     found = []
     for name, check in checks.items():
@@ -120,9 +57,6 @@ def sanity_checks(
         passed, figures, meaning = check()
         found.append(Check(name, passed, figures, meaning))
     return found
-
-
-Verdict = tuple[bool, dict[str, float], str]
 
 
 def more_steps(context: SanityContext, seed: int) -> Verdict:

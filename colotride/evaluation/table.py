@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from colotride.errors import ConfigurationError
+from colotride.evaluation.measurement import Measurement
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS
 from colotride.markdown import printable
@@ -47,6 +48,30 @@ def table_of(evaluations: Mapping[str, Evaluation], title: str = "") -> Table:
     table.add_row("ERS", *(f"{one.ERS:.1f}" for one in evaluations.values()), style="bold")
     table.add_row("ARS", *(f"{one.ARS:.1f}" for one in evaluations.values()), style="bold")
     return table
+
+
+def measurement_table(measurement: Measurement) -> Table:
+    """What was measured beside the attacks, as its report has it."""
+    cost = f"; {measurement.calls} images through the network" if measurement.calls else ""
+    settings = ", ".join(f"{name} {_plain(value)}" for name, value in measurement.settings.items())
+    table = Table(title=measurement.title, caption=settings + cost)
+    table.add_column("")
+    for name in measurement.columns:
+        table.add_column(name, justify="right")
+    for name, figures in measurement.rows.items():
+        table.add_row(name, *(figure_text(value) for value in figures.values()))
+    return table
+
+
+def figure_text(value: float | None) -> str:
+    """A figure of a measurement; a dash where there is none."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_plain, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _of_one_protocol(evaluations: Mapping[str, Evaluation]) -> Evaluation:

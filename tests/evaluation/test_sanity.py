@@ -44,6 +44,46 @@ class Misleading(Net):
         return embeddings.detach() + wrong - wrong.detach()
 
 
+class Random(Net):
+    """Adds noise to its embedding."""
+
+    def forward(self, images):
+        noise = torch.rand(len(images), 6) - 0.5
+        return functional.normalize(super().forward(images) + noise, dim=1)
+
+
+class Neighbourly(Net):
+    """Normalises over the batch, as BatchNorm in training mode does."""
+
+    def forward(self, images):
+        return super().forward(images - images.mean(dim=0) + 0.5)
+
+
+class Quiet(Net):
+    """Right embeddings, whose gradient is smaller than float32 can hold."""
+
+    def forward(self, images):
+        embeddings = super().forward(images)
+        return embeddings.detach() + 1e-44 * (embeddings - embeddings.detach())
+
+
+class Offset(Net):
+    """Adds a constant before it normalises, so that all images lie in nearly one place, where float32 ends."""
+
+    def forward(self, images):
+        hidden = torch.tanh((images.flatten(1) - 0.5) @ self.first) @ self.second
+        return functional.normalize(hidden + 2e6, dim=1)
+
+
+class Floored(Net):
+    """Normalises with a floor that no length reaches, beside a constant: what is left is too small to be seen."""
+
+    def forward(self, images):
+        hidden = torch.tanh((images.flatten(1) - 0.5) @ self.first) @ self.second
+        beside = 1 + functional.normalize(hidden, dim=1, eps=1e4)
+        return beside / beside.norm(dim=1, keepdim=True)
+
+
 def images():
     random = torch.Generator().manual_seed(0)
     base = torch.randint(40, 216, (4, 3, 4, 4), generator=random)
@@ -72,6 +112,11 @@ def test_an_honest_model_passes_every_check():
         (Rounding(), "gradients are not zero"),
         (Rounding(), "a large epsilon breaks the model"),
         (Misleading(), "gradient-free does not beat white box"),
+        (Random(), "outputs are not random"),
+        (Neighbourly(), "an image does not depend on its batch"),
+        (Quiet(), "gradients do not underflow"),
+        (Offset(), "double precision agrees"),
+        (Floored(), "the embedding's scale does not matter"),
     ],
 )
 def test_hidden_gradients_are_found(model, failed):

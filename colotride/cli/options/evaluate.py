@@ -22,7 +22,10 @@ from colotride.cli.options.shared import (
     Seed,
     Track,
 )
+from colotride.evaluation.strength_settings import BlackBoxAttack, Radius, Sigma, StrengthSettings
 from colotride.settings import Fraction
+
+_STRENGTH = StrengthSettings()
 
 
 class Evaluate(Options):
@@ -65,7 +68,21 @@ class Evaluate(Options):
     sanity: Annotated[bool, Option(BUDGET)] = False
     """Also check whether the attacks can be trusted."""
     surrogate: Annotated[str | None, Option(BUDGET, "MODEL", rare=True)] = None
-    """Model for the transfer attack of --sanity, given as --model is (default: a random network)."""
+    """Another model, given as --model is, for the transfer attack of --black-box and for that of --sanity."""
+    black_box: Annotated[tuple[BlackBoxAttack, ...], Option(BUDGET, "A")] = ()
+    """Also attack without gradients: square, nes, qair, transfer. The last one needs --surrogate."""
+    calls: Annotated[int, Field(ge=3), Option(BUDGET, rare=True)] = _STRENGTH.calls
+    """Images per query that an attack of --black-box may show to the model."""
+    universal: Annotated[bool, Option(BUDGET, rare=True)] = False
+    """Also train one perturbation for all images, on half of the queries."""
+    poison: Annotated[Count | None, Option(BUDGET, "K", rare=True)] = None
+    """Also insert this many perturbed images into the gallery."""
+    certify: Annotated[tuple[Sigma, ...], Option(BUDGET, "S")] = ()
+    """Also certify R@1 by randomised smoothing of this sigma. It is the standard deviation of the noise in pixel units."""
+    certify_radii: Annotated[tuple[Radius, ...], Option(BUDGET, "R", rare=True)] = _STRENGTH.certify_radii
+    """l2 lengths at which certified R@1 is reported."""
+    certify_samples: Annotated[Count, Option(BUDGET, rare=True)] = _STRENGTH.certify_samples
+    """Noisy images per query behind a certificate."""
     device: Device = "auto"
     workers: Annotated[Count, Option(MACHINE)] = 1
     """Processes, with Ray, that share the queries. The numbers are the same."""
