@@ -165,7 +165,9 @@ def _convergence(evaluation: Evaluation) -> dict[str, Any] | None:
         return None
     names = ("ERS", "ARS", *(f"ARS {name}" for name in RESISTANCE_COLUMNS))
     return {
-        "chart": line_chart(found.passes, {name: found.scores[name] for name in ("ERS", "ARS")}),
+        "chart": line_chart(
+            [float(each) for each in found.passes], {name: found.scores[name] for name in ("ERS", "ARS")}
+        ),
         "passes": found.passes[-1],
         "strict_passes": found.strict_passes,
         "rows": [
