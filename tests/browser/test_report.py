@@ -101,7 +101,7 @@ def test_curves_and_convergence_are_shown_where_they_were_measured(tmp_path, rep
     gap = evaluation.convergence.gap["ARS"]
     assert f"ARS {evaluation.convergence.strict['ARS']:.1f} {evaluation.ARS:.1f} {gap:.1f}" in text
     assert len(re.findall(r"<polyline", page.html)) == 4
-    assert widest_content(tmp_path / "report.html", 390) == 390
+    assert widest_content(tmp_path / "report.html", 390) <= 390
     assert "<polyline" not in report[0].read_text()
 
 

@@ -7,6 +7,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from colotride.cli.arguments import parse
+from colotride.cli.evaluate import subject_of
+from colotride.cli.options.evaluate import Evaluate
 from colotride.errors import ConfigurationError
 from colotride.evaluation.evaluator import evaluate
 from colotride.evaluation.results import Evaluation
@@ -104,3 +107,27 @@ def test_radii_of_different_norms_are_different_evaluations():
     one, other = run(0.1), run(0.1, norm="l2")
     assert one.ARS < other.ARS
     assert dataclasses.replace(one, norm="l2") != one
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--epsilon"], "--epsilon: expected at least one argument"),
+        (["--epsilon", "-1/255"], "--epsilon -1/255: should be greater than or equal to 0"),
+        (["--epsilon", "8/255", "2"], "--epsilon 2 is above 1, the range of a pixel"),
+        (["--norm", "l2", "--epsilon", "0"], "--epsilon 0 in the l2 norm leaves nothing to attack"),
+        (["--norm", "l2", "--epsilon", "0", "0.5"], "--epsilon 0 in the l2 norm leaves nothing to attack"),
+        (["--norm", "l2"], "norm l2 needs a radius of its own"),
+        (["--extra-attacks", "mine"], "no attack 'mine'"),
+    ],
+)
+def test_the_command_refuses_them_in_one_line(words, complaint):
+    with pytest.raises(ConfigurationError, match=complaint) as error:
+        subject_of(parse(Evaluate, ["--model", "x", "--dataset", "digits", *words]))
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_takes_radii_and_a_norm():
+    words = ["--model", "x", "--dataset", "digits", "--norm", "l2", "--epsilon", "0.5", "1", "--protocol", "strong"]
+    settings = subject_of(parse(Evaluate, words)).config.evaluation
+    assert (settings.all_radii, settings.norm, settings.protocol) == ((0.5, 1.0), "l2", "strong")
