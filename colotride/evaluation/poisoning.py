@@ -46,8 +46,9 @@ def poison_objective(
     group: Int[Tensor, "queries"],
     radius: Float[Tensor, "queries"],
 ) -> Objective:
-    """Per poison the mean of relu(d(q, c~) - r(q)) over its group, r(q) being the distance of the last of q's first
-    results: 0 where the poison is among them.
+    """Per poison the mean of relu(d(q, c~) - r(q)) over its group.
+
+    r(q) is the distance of the last of q's first results: the hinge is 0 where the poison is among them.
 
     Args:
         queries: clean embeddings of the queries.
