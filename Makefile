@@ -32,12 +32,12 @@ lint: $(READY) ## Check style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY) ## Mend style and formatting
+format: $(READY) ## Repair style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: $(READY) ## Measure speed on this machine, as ratios: about four minutes
-	$(BIN)/python scripts/benchmark.py step
+	$(BIN)/colotride benchmark step
 
 docs: $(READY) ## Build the documentation into site/
 	$(BIN)/python docs/generate.py

@@ -49,7 +49,7 @@ class Run:
     """Its configuration, checkpoints, history and summary."""
     config: RunConfig
     outcome: Outcome
-    """How it ended: `status` is "finished", or says how the model was lost; `history` has a record per epoch."""
+    """How it ended: `status` is "finished", or says how the model failed; `history` has a record per epoch."""
     model: EmbeddingModel
     """As it was after the last epoch, in evaluation mode."""
 
@@ -79,12 +79,12 @@ def train(
         overrides: other values by dotted path, such as {"pgd.steps": 8}.
         data_root: folder that holds the data sets.
         device: "auto" (a GPU where there is one), "cpu", "cuda:1", "mps", ...
-        on_epoch: told of every completed epoch.
+        on_epoch: called with the record of every completed epoch.
 
     Raises:
         ConfigurationError: an unknown name or setting, or a value out of range.
         CheckpointError: the directory belongs to a run of another configuration.
-        DataError, ModelError: the data set or the model cannot be had.
+        DataError, ModelError: the data set or the model cannot be loaded.
     """
     config = _configured(start)
     if defense is not None and defense != config.defense.name:
@@ -151,8 +151,8 @@ def evaluate(
             "strong" reports the worst case over an ensemble of parameter-free attacks at twice the cost.
         seed: of the queries, the targets and the intervals.
         device: "auto", "cpu", "cuda:1", ...
-        on_progress: told what is being done and the share that is done.
-        black_box: attacks without gradients to make besides: "square", "nes", "qair", or "transfer" from `surrogate`;
+        on_progress: called with what is being done and the share that is done.
+        black_box: attacks without gradients to run as well: "square", "nes", "qair", or "transfer" from `surrogate`;
             what they and the next three find is in `Evaluation.measurements`.
         certify: standard deviations of the noise, in pixel units, for which to certify R@1 by randomised smoothing.
         universal: whether to train one perturbation for all images.

@@ -24,7 +24,7 @@ from colotride.training.optimizer import TrainingSettings
 
 
 class ValidationSettings(Settings):
-    """The smaller evaluation that a run makes of its held-out part while it trains."""
+    """The smaller evaluation of the held-out part during training."""
 
     every: int = Field(default=1, ge=1)
     """Epochs between two validations; the last epoch is always validated."""
@@ -36,12 +36,12 @@ class ValidationSettings(Settings):
     """Share of the queries and of the steps in the first epoch; it grows evenly to all of them in the last one."""
 
     def at(self, epoch: int, epochs: int, images: int) -> tuple[int, int]:
-        """Queries and PGD steps of one epoch; the same for every run of so many epochs.
+        """Queries and PGD steps of one epoch; the same for every run with this number of epochs.
 
         Args:
             epoch: counted from 1.
             epochs: of the whole run.
-            images: that could be queries.
+            images: how many could be queries.
         """
         share = self.first_share + (1 - self.first_share) * (epoch - 1) / max(1, epochs - 1)
         queries = images if self.queries is None else min(self.queries, images)
@@ -52,7 +52,7 @@ class RunConfig(Settings):
     """Everything that decides a run's numbers, except the machine."""
 
     plugins: tuple[Annotated[str, AfterValidator(load_plugin)], ...] = ()
-    """Modules of one's own that register defenses, miners, losses or data sets; imported before anything is checked."""
+    """Your own modules that register defenses, miners, losses or data sets; imported before anything is checked."""
     data: DataSettings
     model: ModelSettings = ModelSettings()
     defense: AnyDefenseSettings = ColoTrideSettings()
@@ -66,7 +66,7 @@ class RunConfig(Settings):
     """The one seed from which all randomness of the run flows."""
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        """Arrive in another process, which has to know what the plugins register."""
+        """Unpickle; a new process has to load the plugins first."""
         super().__setstate__(state)
         for module in self.plugins:
             load_plugin(module)
@@ -158,7 +158,7 @@ def _names(section: type[Settings]) -> list[str]:
 
 
 def questionable_settings(config: RunConfig) -> list[str]:
-    """Settings that are allowed and rarely meant, a line each with the remedy: fine-tuning without trained weights."""
+    """Settings that are allowed but rarely intended, each with its remedy: fine-tuning without trained weights."""
     if config.model.weights != "none" or config.model.architecture == "two-convolutions":
         return []
     lines = []

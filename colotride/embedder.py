@@ -87,7 +87,7 @@ class Embedder:
     def _of_tensor(self, images: Tensor, batch_size: int) -> Iterator[Tensor]:
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise DataError(
-                f"a tensor of shape {tuple(images.shape)} is no batch of images; give [images, channels, height, "
+                f"a tensor of shape {tuple(images.shape)} is not a batch of images; give [images, channels, height, "
                 "width] with 1 or 3 channels"
             )
         for part in images.split(batch_size):

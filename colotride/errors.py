@@ -1,4 +1,4 @@
-"""The one family of errors that a user can cause and mend.
+"""The one family of errors that a user can cause and repair.
 
 Every message is one line that names the thing, its value and the remedy. Command lines print it and exit with 2;
 anything that is not a `ColoTrideError` is a defect of ColoTride and keeps its traceback.

@@ -1,4 +1,4 @@
-"""Models that others made: TorchScript, torch.export, or a function that returns a module."""
+"""Models from outside ColoTride: TorchScript, torch.export, or a function that returns a module."""
 
 import importlib
 from contextlib import suppress
@@ -15,9 +15,9 @@ FORMS = "a run's folder, an MLflow URI (models:/..., runs:/...), a .pt or .pt2 f
 
 
 class ExternalModel(nn.Module):
-    """Somebody's model behind the one interface: pixels [B, 3, H, W] in [0, 1] to embeddings [B, D].
+    """A model from outside ColoTride: pixels [B, 3, H, W] in [0, 1] to embeddings [B, D].
 
-    What it raises becomes one line that names it.
+    An error that it raises becomes one line that names the model.
     """
 
     def __init__(self, inner: nn.Module, name: str) -> None:
@@ -25,7 +25,7 @@ class ExternalModel(nn.Module):
         self.inner, self._name = inner, name
 
     def forward(self, images: Tensor) -> Any:
-        """What the model returns; whoever asks checks that they are embeddings."""
+        """What the model returns; the caller checks that these are embeddings."""
         try:
             return self.inner(images)
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, AttributeError) as error:
@@ -36,7 +36,7 @@ class ExternalModel(nn.Module):
             ) from error
 
     def train(self, mode: bool = True) -> "ExternalModel":
-        """Switch modes where the model can; an exported one has only the mode that it was exported in."""
+        """Switch modes where the model supports it; an exported one has only the mode that it was exported in."""
         self.training = mode
         with suppress(NotImplementedError):
             self.inner.train(mode)
@@ -48,10 +48,10 @@ def load_external_model(spec: str) -> ExternalModel:
 
     Args:
         spec: path of a TorchScript file (`torch.jit.save`) or of an exported program (`torch.export.save`, .pt2), or
-            `package.module:function`, looked for in the working directory too; the function takes nothing.
+            `package.module:function`, looked for in the working directory too; the function takes no arguments.
 
     Raises:
-        ModelError: nothing of these, or what is there cannot be loaded.
+        ModelError: none of these, or it cannot be loaded.
     """
     path = Path(spec)
     if path.is_file():
@@ -75,7 +75,7 @@ def _exported(path: Path) -> nn.Module:
     try:
         return torch.export.load(path).module()
     except Exception as error:
-        # torch.export names no family of errors for a file that it cannot read.
+        # torch.export documents no class of errors for a file that it cannot read.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"model {path} is not an exported program ({reason}); give {FORMS}") from None
 
@@ -85,7 +85,7 @@ def _called(module: str, function: str, spec: str) -> nn.Module:
         with modules_of_working_directory():
             made = getattr(importlib.import_module(module), function)()
     except Exception as error:
-        # Somebody's code may raise anything; its own line is what helps.
+        # The user's code may raise anything, and its own message helps most.
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(f"model {spec} cannot be made ({type(error).__name__}: {reason}); give {FORMS}") from error
     if not isinstance(made, nn.Module):

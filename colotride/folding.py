@@ -1,6 +1,6 @@
-"""BatchNorm folded into the convolution before it, for a network that is held still.
+"""BatchNorm folded into the convolution before it, for a network that is frozen.
 
-In evaluation mode BatchNorm is a scale and a shift per channel, and so is what a convolution can do by itself. A
+In evaluation mode BatchNorm is a scale and a shift per channel, which the convolution can apply itself. A
 perturbation passes through the network dozens of times between two updates of the weights: folding once per
 perturbation saves two passes over every activation at every step, and is exact within rounding.
 """
@@ -12,14 +12,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 class FoldedConvolution(nn.Module):
-    """A convolution and its BatchNorm as one convolution; follows their weights when told to."""
+    """A convolution and its BatchNorm as one convolution; `refresh` adopts their present weights."""
 
     weight: Tensor
     bias: Tensor
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         super().__init__()
-        # A tuple keeps both out of this module's own parameters: the network goes on owning them.
+        # A tuple keeps both out of this module's own parameters: the network remains their owner.
         self._folded = (convolution, norm)
         weight, bias = self._product()
         self.register_buffer("weight", weight, persistent=False)
@@ -35,7 +35,7 @@ class FoldedConvolution(nn.Module):
             self.weight, self.bias = weight, bias
 
     def forward(self, images: Float[Tensor, "images channels height width"]) -> Tensor:
-        """What BatchNorm of the convolution is in evaluation mode."""
+        """The output of the convolution and its BatchNorm in evaluation mode."""
         return self._folded[0]._conv_forward(images, self.weight, self.bias)
 
     def _product(self) -> tuple[Tensor, Tensor]:
@@ -63,12 +63,12 @@ class FoldedNetwork(nn.Module):
         self.graph, self._convolutions = graph, tuple(convolutions)
 
     def refresh(self) -> None:
-        """Follow the network's weights and statistics."""
+        """Fold again, from the network's weights and statistics as they are now."""
         for convolution in self._convolutions:
             convolution.refresh()
 
     def forward(self, images: Tensor) -> Tensor:
-        """What the network gives in evaluation mode."""
+        """The output of the network in evaluation mode."""
         result: Tensor = self.graph(images)
         return result
 
@@ -77,7 +77,7 @@ def fold_batchnorm(network: nn.Module) -> FoldedNetwork | None:
     """Trace a network as it is in evaluation mode, and fold every BatchNorm that follows a convolution.
 
     Args:
-        network: its modes are put back afterwards.
+        network: its modes are restored afterwards.
 
     Returns:
         The folded network, or None where there is nothing to fold or the network's code cannot be traced.

@@ -90,7 +90,7 @@ def attention_weights(
 
     Args:
         values: distances d(A_i, X_i), in [0, 2].
-        attention_factor: lambda >= 0; 0 weighs all alike.
+        attention_factor: lambda >= 0; 0 gives all the same weight.
         weighting: which end of the distances gets the attention.
     """
     sign = -1.0 if weighting == "near" else 1.0

@@ -21,7 +21,7 @@ FORMAT = "colotride index 1"
 
 
 class Index:
-    """Pictures that can be searched by picture; made by `build` or `load`.
+    """A collection of pictures that is searched by picture; made by `build` or `load`.
 
     Attributes:
         paths: of the pictures, in the order of the index.
@@ -50,26 +50,26 @@ class Index:
             net: what `colotride.load` returned.
             pictures: a folder, searched with its subfolders for image files, or paths of image files.
             batch_size: images per pass through the network.
-            on_progress: told the pictures that are done, and how many there are.
+            on_progress: called with the number of pictures that are done and their total.
 
         Raises:
             DataError: no such folder, or none of the pictures can be decoded.
         """
         paths = pictures_in(pictures)
-        found: list[Tensor] = []
+        embedded: list[Tensor] = []
         kept: list[str] = []
         skipped: list[tuple[str, str]] = []
         for start in range(0, len(paths), batch_size):
             part = paths[start : start + batch_size]
             for path, embedding in embed_decodable(net, part, skipped):
                 kept.append(path)
-                found.append(embedding)
+                embedded.append(embedding)
             if on_progress:
                 on_progress(min(start + batch_size, len(paths)), len(paths))
-        if not found:
+        if not embedded:
             reason = f"; the first: {skipped[0][1]}" if skipped else ""
             raise DataError(f"none of the {len(paths)} pictures can be indexed{reason}")
-        embeddings = torch.stack(found)
+        embeddings = torch.stack(embedded)
         index = faiss.IndexFlatL2(embeddings.shape[1])
         index.add(embeddings.numpy())
         return cls(net, index, kept, skipped)
@@ -80,7 +80,7 @@ class Index:
         Args:
             picture: path of an image file, or one image as a tensor [channels, height, width] or [1, channels, height,
                 width]; see `Embedder.embed`.
-            k: how many; fewer come back from a smaller index.
+            k: how many; a smaller index returns fewer.
 
         Returns:
             Path and Euclidean distance of the embeddings, in [0, 2].
@@ -95,15 +95,15 @@ class Index:
             if len(picture) != 1:
                 raise DataError(f"a query is one image, not {len(picture)}; ask for each of them")
         embedding = self._net.embed(picture)
-        squares, places = self._index.search(embedding.numpy(), min(k, len(self)))
+        squares, rows = self._index.search(embedding.numpy(), min(k, len(self)))
         distances = np.sqrt(np.maximum(squares[0], 0))
-        return [(self.paths[place], float(distance)) for place, distance in zip(places[0], distances, strict=True)]
+        return [(self.paths[row], float(distance)) for row, distance in zip(rows[0], distances, strict=True)]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the index into one file, atomically, with the digest of its model."""
-        told = {"format": FORMAT, "model": self._net.digest(), "paths": self.paths, "skipped": self.skipped}
+        about = {"format": FORMAT, "model": self._net.digest(), "paths": self.paths, "skipped": self.skipped}
         buffer = io.BytesIO()
-        np.savez(buffer, index=faiss.serialize_index(self._index), about=np.array(json.dumps(told)))
+        np.savez(buffer, index=faiss.serialize_index(self._index), about=np.array(json.dumps(about)))
         write_atomically(Path(path), buffer.getvalue())
 
     @classmethod
@@ -132,7 +132,7 @@ class Index:
                 f"index {path} was built with another model or another preprocessing; load that model, or build the "
                 "index again with Index.build"
             )
-        return cls(net, index, paths, [(one, reason) for one, reason in skipped])
+        return cls(net, index, paths, [(picture, reason) for picture, reason in skipped])
 
 
 def pictures_in(pictures: Picture | Sequence[Picture]) -> list[str]:

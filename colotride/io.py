@@ -30,19 +30,20 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def save_figure(figure: "Figure", path: Path, *, dpi: int = 130) -> Path:
+def save_figure(figure: "Figure", path: Path, *, dpi: int = 130, tight: bool = False) -> Path:
     """Write a matplotlib figure atomically, in the format that the path's suffix names; returns the path.
 
     Args:
         figure: to write.
         path: ends in .png, .svg or .pdf.
         dpi: dots per inch of a PNG.
+        tight: whether the picture is cut to what is drawn, with what lies outside the axes.
 
     Raises:
         OSError: the disk is full or not writable; the old file, if any, is untouched.
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], dpi=dpi)
+    figure.savefig(buffer, format=path.suffix[1:], dpi=dpi, bbox_inches="tight" if tight else None)
     write_atomically(path, buffer.getvalue())
     return path
 

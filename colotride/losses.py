@@ -23,7 +23,7 @@ POSITIVE_SCALE, NEGATIVE_SCALE, THRESHOLD, MINING_MARGIN = 2.0, 50.0, 0.5, 0.1
 class LossBatch:
     """What a base loss may be a function of: the embeddings of a batch of triplets, with their graph.
 
-    Everything is of the whole batch, also where several processes share it; what a loss does not ask for is not
+    Everything refers to the whole batch, even where several processes share it. What a loss does not use is not
     computed.
     """
 
@@ -73,9 +73,9 @@ def triplet_loss(
 
 
 def nearest_half(values: Float[Tensor, "triplets"]) -> Bool[Tensor, "triplets"]:
-    """Which triplets hold the half of the candidates that are nearest to their anchors ("top" in Eq. 12-13).
+    """Which triplets belong to the half of the candidates nearest to their anchors ("top" in Eq. 12-13).
 
-    Of B distances the B // 2 smallest, at least one.
+    These are the B // 2 smallest of B distances, at least one.
     """
     chosen = torch.zeros_like(values, dtype=torch.bool)
     nearest = values.detach().topk(max(1, len(values) // 2), largest=False).indices

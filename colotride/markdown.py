@@ -7,7 +7,7 @@ _MARKUP = re.compile(r"([\\`*_\[\]#|~])")
 
 
 def escape(text: str) -> str:
-    """A text that Markdown, and the HTML made from it, shows letter by letter on one line.
+    """A text that Markdown, and the HTML made from it, shows literally, on one line.
 
     Characters that print nothing (control characters, line breaks) become U+FFFD.
     """
@@ -26,7 +26,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1)
     Args:
         heads: of the columns.
         rows: each as long as `heads`.
-        left: so many columns are aligned to the left, the others to the right.
+        left: how many columns are aligned to the left; the others are aligned to the right.
     """
     rule = ["---"] * left + ["---:"] * (len(heads) - left)
     lines = [[escape(cell) for cell in heads], rule, *([escape(cell) for cell in row] for row in rows)]

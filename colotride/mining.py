@@ -1,6 +1,6 @@
 """Triplets for the anchor-positive pairs of a batch: which positive, and which negative of the same batch.
 
-Every miner is a preference over the 2 B images of the batch, drawn or computed, of which each anchor takes the first.
+Every miner orders the 2 B images of the batch, at random or by their distances, and each anchor takes the first.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ MinerName = Annotated[str, AfterValidator(MINERS.check)]
 """Name of a registered miner."""
 
 NEAREST_WEIGHTED = 0.5
-"""Distance-weighted mining treats nearer negatives like this one: their weights would explode (Wu et al., 2017)."""
+"""Distance-weighted mining counts a nearer negative as this near: its weight would explode (Wu et al., 2017)."""
 
 FARTHEST_WEIGHTED = 1.4
-"""Distance-weighted mining passes over negatives that are farther away: they have no loss left."""
+"""Distance-weighted mining ignores negatives that are farther away: they no longer add to the loss."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Candidates:
 
     distances: Float[Tensor, "pairs images"]
     to_positive: Float[Tensor, "pairs one"]
-    """d(A, P) to the own partner of each anchor, as a column."""
+    """d(A, P) from each anchor to its partner, as a column."""
     own_class: Bool[Tensor, "pairs images"]
     """Images of the anchor's class, the anchor itself left out."""
     other_class: Bool[Tensor, "pairs images"]
@@ -90,8 +90,8 @@ def mine(
     - `distance-weighted`: with weight 1 / q(d), q the density of distances on the sphere (Wu et al., 2017).
     - `hardest`: the nearest negative.
 
-    Where nothing qualifies, any negative (for `softhard`: the own partner as positive). Random numbers come from the
-    CPU, so that every device mines the same triplets.
+    Where nothing qualifies, any negative is drawn (for `softhard`, the anchor's partner is the positive). Random
+    numbers come from the CPU, so that every device mines the same triplets.
 
     Args:
         miner: which images qualify.
@@ -133,7 +133,7 @@ def shrinking_margin(margin: float, epoch: int, epochs: int) -> float:
     Args:
         margin: the preset margin.
         epoch: e, counted from 0.
-        epochs: E, the whole run's.
+        epochs: E, of the whole run.
     """
     return margin * (1 - epoch / (2 * epochs)) ** 2
 

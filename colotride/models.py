@@ -53,7 +53,7 @@ def classifiers() -> list[str]:
 
 
 def differs_in_training(model: nn.Module) -> bool:
-    """Whether a model, as it is now, maps images otherwise than held still: BatchNorm on batch statistics, dropout."""
+    """Whether a model in its present mode differs from its evaluation mode: BatchNorm on batch statistics, dropout."""
     kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, torchvision.ops.StochasticDepth)
     return any(module.training and isinstance(module, kinds) for module in model.modules())
 
@@ -62,8 +62,8 @@ class EmbeddingModel(nn.Module):
     """A backbone between the pixel normalisation and the L2 normalisation: f(x) of the paper.
 
     Epsilon is in pixel units because the mean and standard deviation of the backbone's training data are part of the
-    model. One-channel images are repeated for a backbone that wants three channels. Weights and activations lie
-    channels-last in memory, which convolutions are fastest on.
+    model. One-channel images are repeated for a backbone that expects three channels. Weights and activations are
+    channels-last in memory, the layout on which convolutions are fastest.
     """
 
     mean: Tensor
@@ -94,10 +94,10 @@ class EmbeddingModel(nn.Module):
         return self._embed(self.backbone, images)
 
     def inference_forward(self) -> Callable[[Tensor], Tensor]:
-        """The fastest way to the same embeddings while the model is held still in evaluation mode.
+        """The fastest function with the same embeddings while the model is frozen in evaluation mode.
 
         BatchNorm is folded into the convolutions, from the weights as they are at this call; the layers and their
-        weights are shared. Whoever changes a weight asks again.
+        weights are shared. Call this again after the weights have changed.
         """
         if self._inference is None:
             folded = fold_batchnorm(self.backbone)
@@ -128,7 +128,7 @@ class EmbeddingModel(nn.Module):
 
 
 class UnitEmbeddings(nn.Module):
-    """Anybody's model behind the interface of ours: its embeddings at length 1."""
+    """Any model, with its embeddings normalised to length 1."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ def build_model(settings: ModelSettings, *, channels: int, image_size: int, seed
         settings: architecture, start weights, embedding width.
         channels: of the images, 1 or 3.
         image_size: side of the images in pixels.
-        seed: of the layers that start from random weights; torch's global generator is left as it was.
+        seed: of the layers that start from random weights; torch's global generator is left unchanged.
 
     Raises:
         ModelError: the architecture cannot be built, or its ImageNet weights can be neither found nor downloaded.
@@ -229,12 +229,12 @@ def build_model(settings: ModelSettings, *, channels: int, image_size: int, seed
 
 
 def _torchvision_backbone(architecture: str, weights: str) -> nn.Module:
-    wanted = "DEFAULT" if weights == "imagenet" else None
+    pretrained = "DEFAULT" if weights == "imagenet" else None
     # The two Inception nets would otherwise return their auxiliary classifiers' outputs too while training.
     inception = architecture in {"googlenet", "inception_v3"}
-    extra = {"aux_logits": False, "init_weights": wanted is None} if inception else {}
+    extra = {"aux_logits": False, "init_weights": pretrained is None} if inception else {}
     try:
-        return torchvision.models.get_model(architecture, weights=wanted, **extra)
+        return torchvision.models.get_model(architecture, weights=pretrained, **extra)
     except OSError as error:
         raise ModelError(
             f"ImageNet weights of {architecture} are neither in {torch.hub.get_dir()}/checkpoints nor downloadable "

@@ -162,7 +162,8 @@ class PGDSettings(Settings):
         """The budget of one epoch: alpha_e = alpha ramp(e / E) (Appendix C).
 
         Args:
-            epoch: counted from 0; the ramp sees e + 1, so that the first epoch is perturbed too, unless it starts from zero.
+            epoch: counted from 0; the ramp sees e + 1, so that the first epoch is perturbed too, unless it starts from
+                zero.
             epochs: E, the whole run's.
         """
         done = epoch if self.ramp_from_zero else epoch + 1
@@ -188,24 +189,24 @@ def check_sizes(norm: Norm, **sizes: float) -> None:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Hold a model still: evaluation mode (BatchNorm statistics fixed) and no gradients for its weights.
+    """Freeze a model: evaluation mode (fixed BatchNorm statistics) and no gradients for its weights.
 
     The one place where the fast form of a network is chosen. The former mode of every submodule and every
-    `requires_grad` is put back on leaving.
+    `requires_grad` is restored on leaving.
 
     Yields:
         The map from images to embeddings to use meanwhile: `EmbeddingModel.inference_forward`, or the model itself.
     """
     # A frozen TorchScript module has no mode.
     modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
-    for parameter in wanted:
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield model.inference_forward() if isinstance(model, EmbeddingModel) else model
     finally:
-        for parameter in wanted:
+        for parameter in trainable:
             parameter.requires_grad_(True)
         for module, training in modes:
             module.training = training

@@ -20,7 +20,7 @@ def preset(name: str) -> RunConfig:
     """The configuration with which COLO-TRIDE is trained on a data set.
 
     Args:
-        name: `digits`, `fashion-mnist`, `cub`, `cars`, `sop`; `folder` and `manifest`: one's own images with the
+        name: `digits`, `fashion-mnist`, `cub`, `cars`, `sop`; `folder` and `manifest`: your own images with the
             paper's settings for photographs; or a data set that a plugin registered, with the same settings and what
             it recommends.
 
@@ -152,7 +152,9 @@ READINGS: Mapping[str, Mapping[str, Any]] = {
 
 
 def with_reading(config: RunConfig, reading: str) -> RunConfig:
-    """The same run of COLO-TRIDE by one of its two readings, "paper" or "released"; each setting remains one of its own.
+    """The same run of COLO-TRIDE by one of its two readings, "paper" or "released".
+
+    Each of the settings can still be changed by itself.
 
     Raises:
         ConfigurationError: no such reading, or the run has another defense.
@@ -161,7 +163,7 @@ def with_reading(config: RunConfig, reading: str) -> RunConfig:
         raise ConfigurationError(f"no reading {reading!r}; there are {', '.join(READINGS)}")
     if config.defense.name != "colo-tride":
         raise ConfigurationError(
-            f"a reading is one of colo-tride, the run's defense is {config.defense.name}; leave --reading out, or "
+            f"readings belong to colo-tride, but the run's defense is {config.defense.name}; leave --reading out, or "
             "choose --defense colo-tride"
         )
     return config.with_values(READINGS[reading])

@@ -1,4 +1,4 @@
-"""Registries: defenses, attacks, miners, losses and data sets by name, ours and anybody's own.
+"""Registries: defenses, attacks, miners, losses and data sets by name, ColoTride's own and the user's.
 
 A new one is a new file with one decorator. Our own files are named in the package that holds them; a user's module is
 named with `--plugin my_module`, or under `plugins` in a configuration, which also reaches worker processes.
@@ -232,7 +232,7 @@ def load_plugin(module: str) -> str:
     except ConfigurationError:
         raise
     except Exception as error:
-        # Somebody's code may raise anything; its own line is what helps.
+        # The user's code may raise anything, and its own message helps most.
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ConfigurationError(
             f"plugin {module!r} cannot be imported ({type(error).__name__}: {reason}); name a Python module that is "
@@ -243,7 +243,7 @@ def load_plugin(module: str) -> str:
 
 @contextmanager
 def modules_of_working_directory() -> Iterator[None]:
-    """Let modules that lie in the working directory be imported in the meantime."""
+    """Let modules that lie in the working directory be imported inside the block."""
     here = str(Path.cwd())
     sys.path.append(here)
     try:

@@ -15,7 +15,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_ray_is_left():
-    # A file of tests that started Ray leaves none to the next one in this process.
+    # Ray that one test file started must not stay for the next one in this process.
     yield
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()

@@ -1,4 +1,4 @@
-"""A file server on this machine that misbehaves when told to, and archives of tiny data sets for it."""
+"""A file server on this machine that misbehaves on request, and archives of tiny data sets for it."""
 
 import gzip
 import hashlib
@@ -20,7 +20,7 @@ MAKERS = {"cub": make_cub, "cars": make_cars, "sop": make_sop, "fashion-mnist": 
 
 @dataclass
 class Server:
-    """Files by name, what befalls the coming requests (one word each, then none), and what was asked for and sent."""
+    """Files by name, the faults of the next requests (one word each, then none), and what was asked for and sent."""
 
     address: str
     files: dict[str, bytes]

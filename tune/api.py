@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import pandas
 
 RESULTS = Path("runs/search")
-"""Folder above those of the searches."""
+"""Folder that holds the folders of all searches."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class SearchResult:
         return self.directory / "report.html"
 
     def to_frame(self) -> "pandas.DataFrame":
-        """All trials as a table: number, status, values, scores in percent, cost in millions of image passes, seconds."""
+        """All trials as a table: number, status, values, scores in %, cost in millions of image passes, seconds."""
         import pandas
 
         rows = [
@@ -132,7 +132,8 @@ def search(
         directory: of the search; None for `runs/search/DATASET-DATE`.
         overrides: settings of the run by dotted path, such as {"training.epochs": 4}.
         data_root: folder that holds the data sets.
-        groups: search more: margins, learning-rate, weighting, readings, phases, mining, intra-class.
+        groups: optional groups of parameters to search too: margins, learning-rate, weighting, readings, phases,
+            mining, intra-class.
         space: YAML file that narrows, replaces, fixes, removes or adds parameters.
         start_from: folders of searches or runs, or YAML configurations, to try after the default.
         objective: ars, ers, r1, map, or several for a Pareto front, such as "r1,ars".
@@ -170,7 +171,7 @@ def search(
 
 
 def execute(plan: SearchPlan, folder: Path, console: Console) -> SearchResult:
-    """Run a search, or go on with one, from its first trial to its report.
+    """Run a search, or continue one, from its first trial to its report.
 
     Args:
         plan: of the search.

@@ -1,4 +1,4 @@
-"""What hears of a search's trials: the terminal (see `progress`), and MLflow, with one run for the search and children."""
+"""What follows a search's trials: the terminal (see `progress`), and MLflow, with a run and its child runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,16 +29,16 @@ SEARCH = "search"
 
 @runtime_checkable
 class TrialCallback(Protocol):
-    """Told of everything that happens to a trial, in the driver's process."""
+    """Called about everything that happens to a trial, in the driver's process."""
 
     def started(self, record: TrialRecord) -> None:
-        """Begin a trial, or go on with one."""
+        """A trial begins, or continues after an interruption."""
 
     def reported(self, record: TrialRecord) -> None:
-        """Take a trial with one epoch more; after an interruption also with epochs that were reported before."""
+        """A trial has one epoch more; after an interruption, epochs that were reported before come again."""
 
     def ended(self, record: TrialRecord) -> None:
-        """Close a trial; its status says how it ended."""
+        """A trial has ended; its status says how."""
 
 
 class MLflowCallback:
@@ -138,7 +138,7 @@ class MLflowCallback:
         self._tracker.close()
 
     def pause(self) -> None:
-        """Send what there is; the search is continued another time."""
+        """Send what has been recorded; the search will be continued later."""
         self._system.stop()
         self._tracker.tags(SEARCH, {"status": "interrupted"})
         self._tracker.close()

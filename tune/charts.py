@@ -4,7 +4,6 @@ Ours are only those that Optuna lacks: the epochs saved by stopping, and the att
 importances are computed by our evaluator, see `importance`.
 """
 
-import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from optuna.importance import get_param_importances
 from optuna.trial import TrialState, create_trial
 
 from colotride.evaluation.scores import RESISTANCE_COLUMNS
-from colotride.io import write_atomically
+from colotride.io import save_figure
 from colotride.tune.final_evaluation import Finalist
 from colotride.tune.importance import ENOUGH, SearchedScaleFanova, quiet
 from colotride.tune.parameters import AnyParameter, Choice, Integer, Space
@@ -41,7 +40,7 @@ COLOURS = {
     "default": "#6c757d",
     "best": "#c1121f",
 }
-"""By the end of a trial, or the name of a finalist."""
+"""By the status of a trial, or the name of a finalist."""
 
 STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
 
@@ -55,7 +54,7 @@ class Chart:
     study: optuna.Study
     arguments: Mapping[str, Any] = field(default_factory=dict)
     titles: tuple[str, str] | None = None
-    """Of the two axes, where Optuna's own say too little."""
+    """Of the two axes, where Optuna's own titles say too little."""
     colours: Mapping[str, str] = field(default_factory=dict)
     """Of lines by Optuna's name for them ("Trial3")."""
 
@@ -77,9 +76,9 @@ class Importances:
     """Which parameters matter to the first objective."""
 
     shares: dict[str, float]
-    """By parameter, the greatest first; they add up to 1. Empty where nothing can be said."""
+    """By parameter, the greatest first; they add up to 1. Empty where no importance can be given."""
     missing: str
-    """Why nothing can be said."""
+    """Why no importance can be given."""
 
     @property
     def leaders(self) -> list[str]:
@@ -181,7 +180,7 @@ def importances_of(study: optuna.Study) -> Importances:
         count = f"{len(trials)} of {len(study.trials) - 1} trials"
         return Importances({}, f"{count} reached their last epoch; this takes {ENOUGH} or more.")
     if len({trial.values[0] for trial in trials}) == 1:
-        return Importances({}, "All finished trials scored alike, so that no parameter mattered.")
+        return Importances({}, "All finished trials had the same score, so that no parameter mattered.")
     shares = get_param_importances(study, evaluator=SearchedScaleFanova(), target=lambda trial: trial.values[0])
     return Importances({name: float(share) for name, share in shares.items()}, "")
 
@@ -191,12 +190,9 @@ def write_pictures(charts: Mapping[str, Chart | Bars], folder: Path) -> list[Pat
     written = []
     for name, chart in charts.items():
         figure = _bars_figure(chart) if isinstance(chart, Bars) else _optuna_figure(chart)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
-        pyplot.close(figure)
         path = folder / f"{name.replace(' ', '-').replace('@', '-at-')}.png"
-        write_atomically(path, buffer.getvalue())
-        written.append(path)
+        written.append(save_figure(figure, path, dpi=120, tight=True))
+        pyplot.close(figure)
     return written
 
 

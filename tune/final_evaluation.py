@@ -1,4 +1,4 @@
-"""The verdict: the best configurations and the default, retrained on all training classes, evaluated on the test ones."""
+"""The verdict: the best configurations and the default, retrained on all training classes and tested."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ def evaluate_finalists(
     mlflow: MLflowCallback,
     on_progress: Callable[[str], None],
 ) -> list[Finalist]:
-    """Retrain and evaluate. What an interrupted session had finished is not done again.
+    """Retrain and evaluate. Runs that an interrupted session finished are not repeated.
 
     Args:
         plan: of the search.
@@ -97,8 +97,8 @@ def evaluate_finalists(
         ranked: finished trials from the best to the worst.
         resources: of one run.
         at_once: runs side by side.
-        mlflow: told of every run.
-        on_progress: told in words how much is done.
+        mlflow: records every run.
+        on_progress: called with a line that says how much is done.
     """
     configs = finalists_of(plan, ranked)
     seeds = range(plan.base.seed, plan.base.seed + plan.verdict_seeds)
@@ -130,7 +130,7 @@ def evaluate_finalists(
 def register_winner(finalists: Sequence[Finalist], objective: str, mlflow: MLflowCallback) -> str | None:
     """Register the model of the best configuration, by its mean over the seeds; returns its name in MLflow.
 
-    Of its seeds the first one that could be evaluated is taken, not the luckiest.
+    The model is that of the first seed that could be evaluated, not of the luckiest one.
     """
     for finalist in sorted(finalists, key=lambda one: -one.statistics.mean(objective)):
         for folder, run in finalist.runs.items():
@@ -145,7 +145,7 @@ def train_and_evaluate(config: RunConfig, directory: Path, resources: TrialResou
 
     Args:
         config: of the run; nothing is held out, whatever it says.
-        directory: becomes the run's folder, with the result in `evaluation/`; what it holds already is not done again.
+        directory: becomes the run's folder, with the result in `evaluation/`; what it holds already is not repeated.
         resources: of the run.
     """
     torch.set_num_threads(resources.cpus)
@@ -184,7 +184,7 @@ def train_and_evaluate_each(
         configs: by the folder of their run, which must be absolute, because Ray's processes have other working
             directories.
         resources: of one run.
-        at_once: at most so many side by side; None for as many as fit.
+        at_once: the most runs side by side; None for as many as fit.
     """
     request = resources.request()
     task = ray.remote(num_cpus=request["CPU"], num_gpus=request.get("GPU", 0), max_retries=1)(train_and_evaluate)

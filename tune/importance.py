@@ -1,8 +1,8 @@
 """How much each parameter matters: fANOVA (Hutter et al., 2014) over the space as it is searched, in one fit.
 
-Optuna's own evaluator measures variance uniformly in the value, so that of an attention factor searched from 0.5 to 50 in
-the logarithm only what lies above 5 would count; and it leaves out parameters that apply in some trials only. Here every
-parameter lies on its searched scale, and one fit sees them all, so that the shares add up to 1.
+Optuna's own evaluator measures variance uniformly in the value, so that of an attention factor searched from 0.5 to 50
+on a logarithmic scale only values above 5 would count; and it leaves out parameters that apply in some trials only.
+Here every parameter lies on its searched scale, and one fit sees them all, so that the shares add up to 1.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 ENOUGH = 4
-"""Finished trials below which an importance would be invented rather than found."""
+"""With fewer finished trials an importance would be arbitrary."""
 
 
 class SearchedScaleFanova(BaseImportanceEvaluator):
@@ -28,7 +28,7 @@ class SearchedScaleFanova(BaseImportanceEvaluator):
         *,
         target: Callable[[FrozenTrial], float] | None = None,
     ) -> dict[str, float]:
-        """Shares of the variance that single parameters explain; 0 for all where every trial scored alike.
+        """Shares of the variance that single parameters explain; 0 for all where every trial had the same score.
 
         A parameter that does not apply to a trial has no effect there. The fit learns this from values spread evenly
         over the parameter's range, in an order that has nothing to do with the trials' scores.
@@ -59,7 +59,7 @@ class SearchedScaleFanova(BaseImportanceEvaluator):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No line on standard error for a study in memory."""
+    """Keep Optuna from logging a line for a study in memory."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -69,7 +69,7 @@ def quiet() -> Iterator[None]:
 
 
 def position(distribution: BaseDistribution, value: float) -> float:
-    """Where a number lies between the ends of its range: 0 to 1, in the logarithm where it is searched so."""
+    """Position of a number in its range, from 0 to 1, on the logarithmic scale if it is searched on that."""
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high = float(distribution.low), float(distribution.high)
     if distribution.log:
@@ -78,7 +78,7 @@ def position(distribution: BaseDistribution, value: float) -> float:
 
 
 def _column(trials: Sequence[FrozenTrial], name: str, range_: BaseDistribution, seed: int) -> list[object]:
-    """A parameter's place in every trial; evenly spread where it does not apply."""
+    """A parameter's position in every trial; evenly spread where it does not apply."""
     choices = range_.choices if isinstance(range_, CategoricalDistribution) else None
     missing = [row for row, trial in enumerate(trials) if name not in trial.params]
     order = np.random.default_rng(seed).permutation(len(missing))

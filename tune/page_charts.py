@@ -1,4 +1,4 @@
-"""The charts of a search for the page: they answer to the pointer, and need neither a network nor WebGL."""
+"""The charts of a search for the page: they respond to the pointer, and need neither a network nor WebGL."""
 
 from collections.abc import Mapping
 from textwrap import wrap
@@ -19,7 +19,7 @@ AXIS_HEIGHT = 54
 
 
 def library() -> str:
-    """The script that draws all charts; it belongs into the page once."""
+    """The script that draws all charts; the page needs it once."""
     return str(get_plotlyjs())
 
 
@@ -77,7 +77,7 @@ def _optuna_figure(chart: Chart) -> go.Figure:
 
 
 def _styled(figure: go.Figure) -> go.Figure:
-    """The look of the report, which must also fit a telephone's screen."""
+    """The style of the report, which must also fit the screen of a telephone."""
     figure.update_layout(
         template="simple_white",
         title=None,
@@ -95,7 +95,7 @@ def _styled(figure: go.Figure) -> go.Figure:
         update(lambda axis: axis.update(tickvals=MARKS, ticktext=texts) if axis.type == "log" else None)
     for trace in figure.data:
         if trace.type == "bar" and trace.orientation == "h":
-            # The number beside the longest bar needs room too.
+            # The number beside the longest bar needs space too.
             figure.update_xaxes(range=[0, 1.2 * max(trace.x)])
         if trace.type == "contour":
             trace.colorbar.update(thickness=10, title={"side": "right"})

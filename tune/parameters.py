@@ -1,4 +1,4 @@
-"""What a search varies: named parameters, each with its range and its place in the run's configuration."""
+"""What a search varies: named parameters, each with its range and its path in the run's configuration."""
 
 import math
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class OtherThan(Settings):
 
 
 Condition = tuple[Any, ...] | Above | OtherThan
-"""What the value of another setting must be for a parameter to have a meaning."""
+"""What the value of another setting must be for a parameter to apply."""
 
 
 def holds(condition: Condition, value: Any) -> bool:
@@ -57,20 +57,20 @@ class _Parameter(Settings):
     label: str
     """Its short name in a table: the paper's letter where there is one."""
     path: str
-    """Its dotted place in the configuration ("pgd.steps")."""
+    """Its dotted path in the configuration ("pgd.steps")."""
     relative_to: str | None = None
-    """Dotted place of the setting in whose units the value counts."""
+    """Dotted path of the setting in whose units the value is given."""
     only_if: dict[str, Condition] = Field(default_factory=dict)
-    """Names of parameters drawn before, with the condition under which this one has a meaning."""
+    """Names of parameters drawn before, with the condition under which this one applies."""
 
     def applies(self, drawn: Mapping[str, Any]) -> bool:
-        """Whether the parameter has a meaning beside the values drawn so far."""
+        """Whether the parameter applies, given the values drawn so far."""
         return all(holds(condition, drawn.get(name)) for name, condition in self.only_if.items())
 
 
 class _Range(_Parameter):
     log: bool = False
-    """Whether the search is uniform in the logarithm."""
+    """Whether the search is uniform on a logarithmic scale."""
 
 
 class Continuous(_Range):
@@ -120,7 +120,7 @@ class Space(Settings):
 
     parameters: tuple[Parameter, ...] = Field(min_length=1)
     fixed: tuple[Fixed, ...] = ()
-    """What every trial has instead of the base's own value."""
+    """Values that every trial has instead of the base's own."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Space":
@@ -139,7 +139,7 @@ class Space(Settings):
         return self
 
     def suggest(self, trial: Suggests) -> Values:
-        """Draw every parameter that has a meaning beside those drawn before it."""
+        """Draw every parameter that applies, given the values drawn before it."""
         drawn: Values = {}
         for one in self.parameters:
             if not one.applies(drawn):
@@ -176,7 +176,7 @@ class Space(Settings):
         return found
 
     def configure(self, config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
-        """The configuration with the fixed and the drawn values in their places.
+        """The configuration with the fixed and the drawn values.
 
         Raises:
             ConfigurationError: a value that the configuration refuses.
@@ -237,7 +237,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def range_text(parameter: AnyParameter) -> str:
-    """Everything that a parameter may be, in words."""
+    """The range or the choices of a parameter, in words."""
     if isinstance(parameter, Choice):
         return ", ".join(map(str, parameter.values))
     return f"{parameter.low:g} to {parameter.high:g}"

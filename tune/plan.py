@@ -1,4 +1,4 @@
-"""Everything that a search was told, as one object that its folder keeps: a search that is resumed forgets nothing."""
+"""All choices of a search, as one object that its folder keeps: a resumed search keeps every choice."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +23,11 @@ Stopping = Literal["asha", "median", "none"]
 FILE = "search.json"
 
 CONFIGURATIONS = ("best.yaml", "config.yaml")
-"""What a folder offers as an initial point, in this order: a search's best configuration, a run's own."""
+"""Which file of a folder is an initial point, in this order: a search's best configuration, a run's own."""
 
 
 class SearchPlan(Settings):
-    """A search: what is varied, how it is judged, for how long, and on what."""
+    """A search: what is varied, by which scores it is judged, for how long, and on which machines."""
 
     base: RunConfig
     """The run that the trials vary, with its validation part held out."""
@@ -41,7 +41,7 @@ class SearchPlan(Settings):
     sampler: Sampler = "tpe"
     stopping: Stopping = "asha"
     seed: int = Field(default=0, ge=0)
-    """Of the sampler; every trial has the base's own seed."""
+    """Seed of the sampler; every trial has the base's own seed."""
     max_cost: float | None = Field(default=None, gt=0)
     """Millions of image passes after which a trial ends; None for as many as its epochs take."""
     max_epochs: int | None = Field(default=None, ge=1)
@@ -49,7 +49,7 @@ class SearchPlan(Settings):
     verdict: bool = True
     """Whether the best configurations are retrained and evaluated on the test classes."""
     top: int = Field(default=1, ge=1)
-    """How many of the best configurations are, beside the default."""
+    """How many of the best configurations are retrained, besides the default."""
     verdict_seeds: int = Field(default=3, ge=1)
     """Seeds per configuration of the final evaluation."""
     concurrent: int | None = None
@@ -62,7 +62,7 @@ class SearchPlan(Settings):
     tracking_uri: str | None = None
     """MLflow store; None for $MLFLOW_TRACKING_URI or the local one."""
     command: str = ""
-    """What began the search, as it was typed."""
+    """The command that began the search, as it was typed."""
 
     @model_validator(mode="after")
     def _one_number_to_stop_by(self) -> "SearchPlan":

@@ -1,4 +1,4 @@
-"""What a person sees of a running search: a live table on a terminal, one line per ended trial elsewhere."""
+"""The display of a running search: a live table on a terminal, one line per ended trial elsewhere."""
 
 import time
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ COLUMNS = ("R@1", "ERS", "ARS")
 
 
 class SearchProgress:
-    """Shows every trial as it goes; a `TrialCallback`, and a context manager around the search."""
+    """Shows every trial while it runs; a `TrialCallback`, and a context manager around the search."""
 
     def __init__(self, console: Console, plan: SearchPlan, records: Iterable[TrialRecord]) -> None:
         """Show a search.
@@ -31,7 +31,7 @@ class SearchProgress:
         Args:
             console: where.
             plan: of the search.
-            records: trials of before this session; those that were running go on.
+            records: trials from before this session; those that were running continue.
         """
         self._console, self._plan = console, plan
         self._records = {record.number: record for record in records}
@@ -77,7 +77,7 @@ class SearchProgress:
         return Group(trial_table(shown, self._plan.space, self._plan.objectives[0]), Text(self._status()))
 
     def _status(self) -> str:
-        """How much is done, and how long the rest takes if it goes on like the epochs so far."""
+        """How much is done, and how long the rest takes at the pace of the epochs so far."""
         done = self._epochs_done()
         missing = self._plan.trials * self._plan.epochs - done
         elapsed, here = time.monotonic() - self._began, done - self._before
@@ -115,7 +115,7 @@ def trial_table(records: Iterable[TrialRecord], space: Space, objective: str, ti
 
 
 def score_text(record: TrialRecord, name: str) -> str:
-    """A score in percent; in brackets where it was measured at an earlier epoch, with less than those at the end."""
+    """A score in percent; in brackets where it was measured at an earlier epoch, with fewer queries."""
     if name not in record.scores:
         return ""
     text = f"{record.scores[name]:.1f}"

@@ -1,4 +1,4 @@
-"""Ray Tune, which runs the trials: it asks the study what to run, tells it what happened, and stops what it says."""
+"""Ray Tune, which runs the trials: it asks the study what to run, reports to it, and stops the trials that it names."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ def run_trials(
         resources: of one trial.
         at_once: how many trials; see `capacity`.
         folders: where the trials keep their checkpoints.
-        callbacks: told of every trial.
+        callbacks: called about every trial.
         trial: what each does, in its own process; see `run_trial`.
     """
     trainable = tune.with_parameters(trial, plan=study.plan, resources=resources, folders=folders)
@@ -82,7 +82,7 @@ class StudySearcher(Searcher):
         self._running: dict[str, tuple[int, bool]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """What the next trial of Ray runs; nothing yet while a running one may have to be tried again."""
+        """The configuration of Ray's next trial; None while a running one may have to be tried again."""
         if not self._waiting:
             record = self._study.draw()
             if record is None:
@@ -93,10 +93,10 @@ class StudySearcher(Searcher):
         return {"number": number, "exclusive": exclusive, RECORD: self._study.record(number)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: `StudyScheduler` has told the study already."""
+        """Do nothing: `StudyScheduler` has reported to the study already."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Close the trial, or put it back into the queue to be tried without company."""
+        """Close the trial, or put it back into the queue to be tried alone."""
         number, exclusive = self._running.pop(trial_id, (0, False))
         if number == 0:
             return
@@ -107,26 +107,26 @@ class StudySearcher(Searcher):
             self._study.settle(number)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is on disk."""
+        """Do nothing: the study is on disk."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the study is on disk."""
+        """Do nothing: the study is on disk."""
 
 
 class StudyScheduler(FIFOScheduler):
-    """Stops a trial where the study, which also knows the trials of before an interruption, says so."""
+    """Stops a trial where the study, which also knows the trials from before an interruption, says so."""
 
     def __init__(self, study: SearchStudy) -> None:
         super().__init__()
         self._study = study
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Take note of an epoch."""
+        """Report an epoch to the study."""
         return TrialScheduler.STOP if self._study.report(result[RECORD]) else TrialScheduler.CONTINUE
 
 
 class CallbackRelay(tune.Callback):
-    """Tells the callbacks of every trial, in the driver's process."""
+    """Passes every trial on to the callbacks, in the driver's process."""
 
     def __init__(self, study: SearchStudy, callbacks: list[TrialCallback]) -> None:
         self._study, self._callbacks = study, callbacks

@@ -1,4 +1,4 @@
-"""One record per trial, from the trial's own process to the study, MLflow and the report; and which trial is the best."""
+"""One record per trial, from its own process to the study, MLflow and the report; and how trials are ranked."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ SHOWN_SCORES = ("R@1", "mAP", "ERS", "ARS")
 """Scores that every trial reports, in percent."""
 
 LOST = ("collapsed", "nan", "diverged")
-"""Ends of a trial whose model is of no use."""
+"""Statuses of a trial whose model cannot be used."""
 
 OUT_OF_MEMORY = "out-of-memory"
 MILLION = 1e6
@@ -51,7 +51,7 @@ class TrialRecord:
 
     @property
     def costs(self) -> list[float]:
-        """Millions of image passes up to each epoch; each pass inside a perturbation also has its way back."""
+        """Millions of image passes up to each epoch; a pass inside a perturbation includes its backward pass."""
         return list(accumulate(record.passes / MILLION for record in self.history))
 
     @property
@@ -73,7 +73,7 @@ class TrialRecord:
         return dataclasses.replace(self, status=status, reason=reason)
 
     def plain(self) -> dict[str, Any]:
-        """Everything as JSON can hold it; the configuration follows from the values."""
+        """The record as plain values for JSON; the configuration follows from the values."""
         return {
             "number": self.number,
             "values": self.values,

@@ -1,4 +1,4 @@
-"""The report of a search: one HTML file that needs nothing beside it, and its charts as PNG files.
+"""The report of a search: one self-contained HTML file, and its charts as PNG files.
 
 plotly, of the extra `report`, is loaded when a report is written.
 """
@@ -120,7 +120,7 @@ def _having(records: Sequence[TrialRecord], name: str) -> int:
 
 
 def _settings(plan: SearchPlan, best: TrialRecord | None) -> list[dict[str, Any]]:
-    """The searched settings: the default's value, the best one's, and where it lies in the configuration."""
+    """The searched settings: the default's value, the best one's, and the path in the configuration."""
     space: Space = plan.space
     return [
         {

@@ -61,7 +61,7 @@ class TrialFolders:
         return self.root / name, CheckpointPolicy(storage=None if self.storage is None else f"{self.storage}/{name}")
 
 
-def capacity(resources: TrialResources, offered: Sequence[Mapping[str, float]]) -> int:
+def capacity(resources: TrialResources, offered: Sequence[Mapping[str, float]], unit: str = "trial") -> int:
     """How many trials fit at once.
 
     A trial with workers counts with all of them and with the process that drives it, so that two trials never wait
@@ -70,11 +70,12 @@ def capacity(resources: TrialResources, offered: Sequence[Mapping[str, float]]) 
     Args:
         resources: of one trial.
         offered: by machine; see `machines`.
+        unit: what the options of the command end in: `--cpus-per-trial`, or "run" for `--cpus-per-run`.
 
     Raises:
         SearchError: not even one trial fits, or a request makes no sense.
     """
-    _check(resources, offered)
+    _check(resources, offered, unit)
     if resources.workers is None:
         room = sum(_room(machine, resources) for machine in offered)
     else:
@@ -83,30 +84,30 @@ def capacity(resources: TrialResources, offered: Sequence[Mapping[str, float]]) 
         room = sum(map(resources.workers.room, spare)) // resources.workers_per_trial
         if room < 1:
             raise SearchError(
-                f"--workers-per-trial {resources.workers_per_trial} with {resources.cpus} CPUs each and "
+                f"--workers-per-{unit} {resources.workers_per_trial} with {resources.cpus} CPUs each and "
                 f"{DRIVER_CPUS:g} CPU that drives them do not fit on the machines here; ask for fewer"
             )
     return min(room, resources.concurrent or room)
 
 
-def _check(resources: TrialResources, offered: Sequence[Mapping[str, float]]) -> None:
+def _check(resources: TrialResources, offered: Sequence[Mapping[str, float]], unit: str) -> None:
     if resources.concurrent is not None and resources.concurrent < 1:
-        raise SearchError(f"--concurrent {resources.concurrent} runs no trial; give 1 or more")
+        raise SearchError(f"--concurrent {resources.concurrent} runs nothing; give 1 or more")
     if resources.workers_per_trial < 1:
-        raise SearchError(f"--workers-per-trial {resources.workers_per_trial} trains nothing; give 1 or more")
+        raise SearchError(f"--workers-per-{unit} {resources.workers_per_trial} trains nothing; give 1 or more")
     if resources.cpus < 1:
-        raise SearchError(f"--cpus-per-trial {resources.cpus} is too few; give 1 or more")
+        raise SearchError(f"--cpus-per-{unit} {resources.cpus} is too few; give 1 or more")
     if not 0 <= resources.gpus < math.inf:
-        raise SearchError(f"--gpus-per-trial {resources.gpus:g} is no number of GPUs; give 0 or more")
+        raise SearchError(f"--gpus-per-{unit} {resources.gpus:g} is not a number of GPUs; give 0 or more")
     if resources.workers_per_trial > 1 and resources.gpus not in (0, 1):
         raise SearchError(
-            f"--gpus-per-trial {resources.gpus:g} with several workers per trial: each has no GPU or one; give 0 or 1"
+            f"--gpus-per-{unit} {resources.gpus:g} with several workers: each has no GPU or one; give 0 or 1"
         )
     for kind, count in (("CPU", float(resources.cpus)), ("GPU", resources.gpus)):
         most = max((machine.get(kind, 0.0) for machine in offered), default=0.0)
         if count > most:
             raise SearchError(
-                f"--{kind.lower()}s-per-trial {count:g} is more than any machine here has ({most:g}); ask for less"
+                f"--{kind.lower()}s-per-{unit} {count:g} is more than any machine here has ({most:g}); ask for less"
             )
 
 

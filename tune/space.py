@@ -51,13 +51,13 @@ SHARED = (
 """What all trials have in common: with another data set, other attacks or more epochs they could not be compared."""
 
 
-class Entry(Settings):
-    """What a file says about one parameter. A known parameter keeps what is not given."""
+class ParameterEntry(Settings):
+    """What a file says about one parameter. A known parameter keeps the keys that are not given."""
 
     path: str | None = None
-    """Dotted place in the configuration; a name with a dot is its own path."""
+    """Dotted path in the configuration; a name with a dot is its own path."""
     relative_to: str | None = None
-    """Dotted place of the setting in whose units the value counts."""
+    """Dotted path of the setting in whose units the value is given."""
     label: str | None = None
     """Its short name in tables; the name, if not given."""
     low: Fraction | None = None
@@ -88,24 +88,24 @@ class SpaceFile(Settings):
 
     replace: bool = False
     """Whether the default parameters are left out unless the file names them."""
-    parameters: dict[str, Entry | None] = Field(min_length=1)
-    """By name; null for one that is not to be varied."""
+    parameters: dict[str, ParameterEntry | None] = Field(min_length=1)
+    """By name; null for one that is not varied."""
 
 
 class DefaultSpace(Settings):
     """The file of the defaults."""
 
-    parameters: dict[str, Entry]
-    groups: dict[str, dict[str, Entry]]
+    parameters: dict[str, ParameterEntry]
+    groups: dict[str, dict[str, ParameterEntry]]
 
     @property
-    def all(self) -> dict[str, Entry]:
+    def all(self) -> dict[str, ParameterEntry]:
         """Every parameter that is known by name, whether it is searched by default or not."""
         return self.parameters | {name: entry for group in self.groups.values() for name, entry in group.items()}
 
 
 def default_space() -> DefaultSpace:
-    """What a search varies unless told otherwise, and the groups that may be added."""
+    """What a search varies by default, and the groups that may be added."""
     text = files("colotride.tune").joinpath("default_space.yaml").read_text(encoding="utf-8")
     tree = yaml.safe_load(text)
     tree["groups"]["mining"]["miner"]["values"] = MINERS.names()
@@ -113,7 +113,7 @@ def default_space() -> DefaultSpace:
 
 
 def build_space(base: RunConfig, *, groups: Sequence[str] = (), file: Path | None = None) -> Space:
-    """The space of a search: what has a meaning for the run's defense, changed as the user's file says.
+    """The space of a search: the parameters that apply to the run's defense, changed as the user's file says.
 
     Args:
         base: the run that the trials vary.
@@ -122,7 +122,7 @@ def build_space(base: RunConfig, *, groups: Sequence[str] = (), file: Path | Non
 
     Raises:
         SearchError: an unknown group, an unusable file, a setting that the run does not have or that has no meaning
-            beside the others, a range upside down or outside what the setting may be, or nothing left to vary.
+            beside the others, a range whose ends are swapped, or that lies outside what the setting may be, or nothing left to vary.
     """
     defaults = default_space()
     for name in groups:
@@ -183,8 +183,12 @@ def read_space_file(file: Path) -> SpaceFile:
 
 
 def merge(
-    file: SpaceFile, chosen: Mapping[str, Entry], known: Mapping[str, Entry], base: RunConfig, origin: str
-) -> dict[str, Entry]:
+    file: SpaceFile,
+    chosen: Mapping[str, ParameterEntry],
+    known: Mapping[str, ParameterEntry],
+    base: RunConfig,
+    origin: str,
+) -> dict[str, ParameterEntry]:
     """The chosen entries with a user's in the place of those of the same name or path, or after them.
 
     Args:
@@ -205,16 +209,16 @@ def merge(
             paths[_name(written, known)] = entry.path or written
     named: set[str] = set()
     for written, entry in file.parameters.items():
-        place, name = f"{origin}: {written}", _name(written, known)
+        subject, name = f"{origin}: {written}", _name(written, known)
         if name in named:
-            raise SearchError(f"{place} is a second entry for {name}; keep one of them")
+            raise SearchError(f"{subject} is a second entry for {name}; keep one of them")
         if entry is None:
             if name not in known:
-                raise SearchError(f"{place} is no parameter that could be taken out{did_you_mean(name, known)}")
+                raise SearchError(f"{subject} is not a parameter that could be taken out{did_you_mean(name, known)}")
             merged.pop(name, None)
             continue
-        whole = _completed(place, name, written, entry, known, paths, base)
-        _check_place(place, whole, base)
+        whole = _completed(subject, name, written, entry, known, paths, base)
+        _check_path(subject, whole, base)
         merged = {key: one for key, one in merged.items() if key == name or key in named or one.path != whole.path}
         named.add(name)
         merged[name] = whole
@@ -224,7 +228,7 @@ def merge(
 def settle_conditions(
     parameters: Sequence[AnyParameter], base: RunConfig, named: Collection[str], origin: str
 ) -> list[AnyParameter]:
-    """Order parameters so that each follows those on which it depends, and leave out those without a meaning.
+    """Order parameters so that each follows those on which it depends, and leave out those that never apply.
 
     A condition on a setting that is varied becomes one on that parameter's name. One on a setting that is not varied
     is decided by the base: it always holds, or the parameter goes.
@@ -289,7 +293,7 @@ def all_paths(config: RunConfig) -> list[str]:
     return list(walk(config.model_dump(), ""))
 
 
-def _name(written: str, known: Mapping[str, Entry]) -> str:
+def _name(written: str, known: Mapping[str, ParameterEntry]) -> str:
     """The name of an entry: as it is written, or that of the parameter at the path that is written."""
     if "." not in written:
         return written
@@ -298,37 +302,37 @@ def _name(written: str, known: Mapping[str, Entry]) -> str:
 
 
 def _completed(
-    place: str,
+    subject: str,
     name: str,
     written: str,
-    entry: Entry,
-    known: Mapping[str, Entry],
+    entry: ParameterEntry,
+    known: Mapping[str, ParameterEntry],
     paths: Mapping[str, str],
     base: RunConfig,
-) -> Entry:
-    """A user's entry with what the known one says beside it, and conditions by path."""
-    old = known.get(name, Entry())
+) -> ParameterEntry:
+    """A user's entry, completed by the known one, with conditions by path."""
+    old = known.get(name, ParameterEntry())
     path = entry.path or (written if "." in written else old.path)
     if path is None:
-        raise SearchError(f"{place} is not known{did_you_mean(name, known)}; say with 'path:' which setting it is")
+        raise SearchError(f"{subject} is not known{did_you_mean(name, known)}; say with 'path:' which setting it is")
     if old.path is not None and path != old.path:
-        raise SearchError(f"{place} stands for {old.path}; vary {path} under another name")
+        raise SearchError(f"{subject} stands for {old.path}; vary {path} under another name")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
-        raise SearchError(f"{place} is no usable name; take letters, digits, _ and -")
+        raise SearchError(f"{subject} is not a usable name; take letters, digits, _ and -")
     kept = {key: getattr(old, key) for key in old.model_fields_set}
     if entry.is_fixed or entry.values is not None:
         kept = {key: value for key, value in kept.items() if key not in ("low", "high", "within_factor", "log")}
     if entry.is_fixed or entry.low is not None or entry.high is not None:
         kept.pop("values", None)
     if entry.log is not None and (entry.values or kept.get("values")):
-        raise SearchError(f"{place} has 'log' beside values; it belongs to a range")
-    conditions = {**(old.only_if or {}), **_conditions(place, entry.only_if or {}, paths, base)}
+        raise SearchError(f"{subject} has 'log' beside values; it belongs to a range")
+    conditions = {**(old.only_if or {}), **_conditions(subject, entry.only_if or {}, paths, base)}
     given = {key: getattr(entry, key) for key in entry.model_fields_set}
-    return Entry(**{**kept, **given, "path": path, "only_if": conditions})
+    return ParameterEntry(**{**kept, **given, "path": path, "only_if": conditions})
 
 
 def _conditions(
-    place: str, given: Mapping[str, Condition], paths: Mapping[str, str], base: RunConfig
+    subject: str, given: Mapping[str, Condition], paths: Mapping[str, str], base: RunConfig
 ) -> dict[str, Condition]:
     """The conditions of an entry by path instead of by name."""
     found = {paths.get(name, name): condition for name, condition in given.items()}
@@ -336,26 +340,26 @@ def _conditions(
     for path in found:
         if path not in there:
             raise SearchError(
-                f"{place}: only_if names {path}, which this run does not have{did_you_mean(path, [*paths, *there])}"
+                f"{subject}: only_if names {path}, which this run does not have{did_you_mean(path, [*paths, *there])}"
             )
     return found
 
 
-def _check_place(place: str, entry: Entry, base: RunConfig) -> None:
+def _check_path(subject: str, entry: ParameterEntry, base: RunConfig) -> None:
     path = str(entry.path)
     if any(path == shared or path.startswith(f"{shared}.") for shared in SHARED):
         raise SearchError(
-            f"{place}: {path} must be the same in all trials, or they could not be compared; leave it out"
+            f"{subject}: {path} must be the same in all trials, or they could not be compared; leave it out"
         )
     for wanted in filter(None, (path, entry.relative_to)):
         if not has_setting(base, wanted):
             raise SearchError(
-                f"{place}: this run has no setting {wanted}{did_you_mean(wanted, all_paths(base))}; "
+                f"{subject}: this run has no setting {wanted}{did_you_mean(wanted, all_paths(base))}; "
                 "see --help-all for their names"
             )
 
 
-def _parameter(place: str, name: str, entry: Entry, base: RunConfig) -> AnyParameter | Fixed:
+def _parameter(subject: str, name: str, entry: ParameterEntry, base: RunConfig) -> AnyParameter | Fixed:
     """The parameter that an entry describes, with values as the configuration holds them."""
     common: dict[str, Any] = {
         "name": name,
@@ -365,27 +369,27 @@ def _parameter(place: str, name: str, entry: Entry, base: RunConfig) -> AnyParam
         "only_if": entry.only_if or {},
     }
     if entry.is_fixed:
-        return Fixed(**{**common, "only_if": {}}, value=_canonical(place, entry, entry.fixed_value, base))
+        return Fixed(**{**common, "only_if": {}}, value=_canonical(subject, entry, entry.fixed_value, base))
     if entry.values is not None:
-        return Choice(**common, values=tuple(_canonical(place, entry, value, base) for value in entry.values))
+        return Choice(**common, values=tuple(_canonical(subject, entry, value, base) for value in entry.values))
     low, high = entry.low, entry.high
     if entry.within_factor is not None:
         own = look_up(base, str(entry.path))
         low = own / entry.within_factor if low is None else low
         high = own * entry.within_factor if high is None else high
     if low is None or high is None:
-        raise SearchError(f"{place} needs low and high, values or fixed")
-    ends = [_canonical(place, entry, end, base) for end in (low, high)]
+        raise SearchError(f"{subject} needs low and high, values or fixed")
+    ends = [_canonical(subject, entry, end, base) for end in (low, high)]
     if any(isinstance(end, bool) or not isinstance(end, int | float) for end in ends):
-        raise SearchError(f"{place}: {entry.path} has no range; give values")
+        raise SearchError(f"{subject}: {entry.path} has no range; give values")
     kind = Integer if all(isinstance(end, int) for end in ends) else Continuous
     try:
         return kind(**common, low=ends[0], high=ends[1], log=bool(entry.log))
     except ValidationError as error:
-        raise SearchError(f"{place.rpartition(': ')[0]}: {_first_message(error)}") from None
+        raise SearchError(f"{subject.rpartition(': ')[0]}: {_first_message(error)}") from None
 
 
-def _canonical(place: str, entry: Entry, value: Any, base: RunConfig) -> Any:
+def _canonical(subject: str, entry: ParameterEntry, value: Any, base: RunConfig) -> Any:
     """A value as the configuration holds it: YAML's "1e-3" is a text, and 8.0 steps are 8."""
     path, unit = str(entry.path), entry.relative_to
     try:
@@ -394,9 +398,9 @@ def _canonical(place: str, entry: Entry, value: Any, base: RunConfig) -> Any:
         number = fraction(str(value))
         base.with_values({path: number * look_up(base, unit)})
     except ConfigurationError as error:
-        raise SearchError(f"{place}: {str(error).removeprefix('configuration: ')}") from None
+        raise SearchError(f"{subject}: {str(error).removeprefix('configuration: ')}") from None
     except (TypeError, ValueError):
-        raise SearchError(f"{place} = {value!r} is no number of units of {unit}; give numbers") from None
+        raise SearchError(f"{subject} = {value!r} is not a number of units of {unit}; give numbers") from None
     return number
 
 
@@ -426,7 +430,7 @@ def _checked(parameters: Sequence[AnyParameter], fixed: Sequence[Fixed], base: R
 
 
 def _obstacle(parameter: AnyParameter, placed: Sequence[AnyParameter], base: RunConfig) -> str | None:
-    """Why a parameter can never have a meaning, or None."""
+    """Why a parameter can never apply, or None."""
     for path, condition in parameter.only_if.items():
         wanted = _condition_text(condition)
         parent = next((one for one in placed if one.path == path), None)
@@ -457,7 +461,7 @@ def _can_hold(parent: AnyParameter, condition: Condition) -> bool:
 
 
 def _always_holds(parent: AnyParameter, condition: Condition) -> bool:
-    """Whether a condition holds in every trial, so that it need not be asked."""
+    """Whether a condition holds in every trial, so that it need not be checked."""
     if parent.only_if:
         return False
     if isinstance(parent, Choice):
@@ -465,37 +469,39 @@ def _always_holds(parent: AnyParameter, condition: Condition) -> bool:
     return isinstance(condition, Above) and parent.low > condition.above
 
 
-def _check_keys(place: str, entry: Entry | None) -> None:
+def _check_keys(subject: str, entry: ParameterEntry | None) -> None:
     if entry is None:
         return
     kinds = {"low or high": (entry.low, entry.high), "values": (entry.values,)}
     given = [kind for kind, parts in kinds.items() if any(part is not None for part in parts)]
     given += ["fixed"] if "fixed" in entry.model_fields_set else []
     if len(given) > 1:
-        raise SearchError(f"{place} has {' and '.join(given)}; give one of them")
+        raise SearchError(f"{subject} has {' and '.join(given)}; give one of them")
     odd = [one for one in entry.values or () if not isinstance(one, bool | int | float | str | None)]
     if odd:
-        raise SearchError(f"{place}: {odd[0]!r} cannot be chosen; values are texts, numbers, true, false or null")
+        raise SearchError(f"{subject}: {odd[0]!r} cannot be chosen; values are texts, numbers, true, false or null")
 
 
 def _first_message(error: ValidationError) -> str:
-    """What pydantic says first, without its own words around it."""
+    """The first complaint of pydantic, without its prefix."""
     return error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
 
 
 def _line(error: ErrorDetails) -> str:
-    place = ".".join(str(part) for part in error["loc"])
+    subject = ".".join(str(part) for part in error["loc"])
     if "only_if" in error["loc"][2:3]:
         # Each kind of condition complains that it was not another one.
         named = ".".join(str(part) for part in error["loc"][:4])
-        return f"{named} is no condition; write values such as [linear, cosine], {{above: 0}} or {{other_than: [...]}}"
+        return (
+            f"{named} is not a condition; write values such as [linear, cosine], {{above: 0}} or {{other_than: [...]}}"
+        )
     if error["type"] == "extra_forbidden":
         word = str(error["loc"][-1])
-        return f"unknown key {place}{did_you_mean(word, [*Entry.model_fields, *SpaceFile.model_fields])}"
+        return f"unknown key {subject}{did_you_mean(word, [*ParameterEntry.model_fields, *SpaceFile.model_fields])}"
     if error["type"] == "missing":
-        return f"{place} is missing"
+        return f"{subject} is missing"
     if error["type"] == "too_short":
-        return f"{place} is empty; name at least one"
+        return f"{subject} is empty; name at least one"
     if error["type"] == "model_type":
-        return f"{place} = {error['input']!r} is no parameter; write {{low: ..., high: ...}}, {{values: [...]}} or {{fixed: ...}}"
-    return f"{place} = {error['input']!r}: {error['msg']}"
+        return f"{subject} = {error['input']!r} is not a parameter; write {{low: ..., high: ...}}, {{values: [...]}} or {{fixed: ...}}"
+    return f"{subject} = {error['input']!r}: {error['msg']}"

@@ -1,7 +1,7 @@
-"""The study of a search: an Optuna study on disk that has the history of every trial at every moment.
+"""The study of a search: an Optuna study on disk with the complete history of every trial.
 
 Ray runs the trials but keeps nothing that matters. A driver that is killed at any moment and started again finds every
-trial here, goes on with those that were running and draws the next ones as if nothing had happened. The study opens in
+trial here, continues those that were running and draws the next ones as if nothing had happened. The study opens in
 optuna-dashboard.
 
 Ray's own OptunaSearch would tell Optuna that a stopped trial is COMPLETE with its last value, as if it had been trained
@@ -30,7 +30,7 @@ from colotride.tune.records import LOST, OUT_OF_MEMORY, TrialRecord
 JOURNAL = "optuna.journal"
 STUDY = "colotride"
 LOCK_SECONDS = 5
-"""After which a lock is taken over that a killed driver left behind."""
+"""Seconds after which the lock of a killed driver is taken over."""
 
 STARTUP_TRIALS = 6
 """Trials before a sampler models anything, the initial points included."""
@@ -39,14 +39,15 @@ HEALTH = "health"
 """Constraint of a trial: 0 where it is feasible; above 1 for a lost model, the more the earlier it was lost."""
 
 LAST_STOP = 2 / 3
-"""Share of its epochs after which a trial is no longer stopped: little would be saved, and its end is worth knowing."""
+"""Share of its epochs after which a trial is no longer stopped: little would be saved, and its final score is
+informative."""
 
 STOP, END, EPOCH = "stop", "end", "epoch "
-"""Attributes of a trial: whether it was told to stop, its status and reason, and each of its epochs."""
+"""Attributes of a trial: whether it has to stop, its status and reason, and each of its epochs."""
 
 
 class SearchStudy:
-    """The trials of one search, told what happens to them.
+    """The trials of one search, and what has happened to them.
 
     Attributes:
         plan: of the search.
@@ -125,9 +126,10 @@ class SearchStudy:
         return self._begun(trial, self.plan.space.suggest(trial))
 
     def report(self, record: TrialRecord) -> bool:
-        """Take note of a trial's newest epoch or of its end; True where the trial should be stopped.
+        """Record a trial's newest epoch or its end; returns whether the trial should be stopped.
 
-        A trial that goes on after an interruption reports its epochs again; what is known already changes nothing.
+        A trial that continues after an interruption reports its epochs again; epochs that are known already change
+        nothing.
         """
         known = self._records[record.number]
         if record.epoch <= known.epoch:
@@ -148,7 +150,7 @@ class SearchStudy:
         return record.number in self._stopped
 
     def settle(self, number: int, error: str | None = None) -> None:
-        """Close a trial that has ended, in the state that it deserves; what merely was interrupted stays open.
+        """Close a trial that has ended, in the state that its end calls for; an interrupted one stays open.
 
         Args:
             number: of the trial.
@@ -219,7 +221,7 @@ class SearchStudy:
         return self._storage.get_trial(self._id(number))
 
     def _opened(self, number: int) -> optuna.Trial:
-        # A trial that is opened draws what its sampler models together, which here would be for nothing.
+        # A trial that is opened draws what its sampler models together, which would be wasted time here.
         self.study.sampler = RandomSampler()
         return optuna.Trial(self.study, self._id(number))
 

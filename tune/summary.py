@@ -1,4 +1,4 @@
-"""What a search ends with: tables for a person, JSON for a program, and how to go on."""
+"""What a search ends with: tables for people, JSON for programs, and how to continue."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ from rich.console import Console
 
 from colotride.evaluation.table import table_of
 from colotride.tracking.export import DEFAULT_URI, absolute
+from colotride.tracking.model_registry import CHAMPION
 from colotride.tune.api import SearchResult
 from colotride.tune.final_evaluation import BEST, Finalist
 from colotride.tune.plan import SearchPlan
@@ -15,21 +16,21 @@ from colotride.tune.seed_statistics import DEFAULT, difference_lines, verdict_ro
 
 
 def show_interrupted(console: Console, result: SearchResult) -> None:
-    """Show what there is so far, and how to go on."""
+    """Show the trials so far, and how to continue."""
     plan, folder = result.plan, result.directory
     console.print(trial_table(result.trials, plan.space, plan.objectives[0], title="Interrupted; trials so far"))
     console.print(
-        f"Nothing is lost. Go on with:\n  colotride search --results {folder.parent} --resume {folder.name}",
+        f"Nothing is lost. Continue with:\n  colotride search --results {folder.parent} --resume {folder.name}",
         highlight=False,
         soft_wrap=True,
     )
 
 
 def show_summary(console: Console, result: SearchResult) -> None:
-    """Tell a person what was found, and where it is."""
+    """Show what was found, and where it is."""
     plan, folder, best = result.plan, result.directory, result.best_trial
     objective = plan.objectives[0]
-    title = "Trials, scores in % on the held-out training classes (in brackets: earlier, with less)"
+    title = "Trials, scores in % on the held-out training classes (in brackets: earlier, with fewer queries)"
     console.print(trial_table(result.trials, plan.space, objective, title=title))
     if len(plan.objectives) > 1:
         title = f"Pareto front of {' and '.join(plan.objectives)}"
@@ -43,7 +44,9 @@ def show_summary(console: Console, result: SearchResult) -> None:
     console.print(f"\nResults     {folder}  ({files})", soft_wrap=True)
     console.print(f"Train it    colotride train --config {folder / 'best.yaml'}", soft_wrap=True)
     if result.model is not None:
-        console.print(f"Use it      models:/{result.model}/latest, the winner's model in MLflow", highlight=False)
+        console.print(
+            f"Use it      models:/{result.model}@{CHAMPION}, the best model of this name in MLflow", highlight=False
+        )
     local = result.tracking_uri == absolute(DEFAULT_URI)
     opened = "make ui" if local else f"mlflow ui --backend-store-uri {result.tracking_uri}"
     console.print(f"Compare     {opened}, then {result.mlflow_page}", soft_wrap=True)

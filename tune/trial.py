@@ -1,4 +1,4 @@
-"""One trial: the trainer on the training side without its validation part, judged on that part as it goes."""
+"""One trial: the trainer on the training side without its validation part, validated on that part while it trains."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ RECORD = "record"
 def run_trial(given: Mapping[str, Any], plan: SearchPlan, resources: TrialResources, folders: TrialFolders) -> None:
     """Train a trial's configuration and report its record to Ray Tune after every validated epoch.
 
-    Epochs that an earlier process trained are read from the trial's checkpoint and reported again.
+    Epochs that a former process trained are read from the trial's checkpoint and reported again.
 
     Args:
         given: by `StudySearcher.suggest`; holds the record of the trial, as it was drawn.
@@ -76,7 +76,7 @@ class TrialReport:
             self.end("running")
 
     def outcome(self, outcome: Outcome) -> None:
-        """Report a model that was lost."""
+        """Report a model that has failed."""
         if outcome.status not in ("finished", "interrupted"):
             self._record = dataclasses.replace(self._record, history=tuple(outcome.history))
             self.end(outcome.status, outcome.reason)

@@ -56,7 +56,7 @@ def main(command: Reproduce) -> int:
     load_splits(jobs[0].config.data)
     resources = _resources(command)
     start_ray()
-    capacity(resources, machines())
+    capacity(resources, machines(), "run")
     console = Console(stderr=True)
     folder = command.results / command.dataset
     tracker = Tracker(command.tracking_uri or default_uri(), folder)

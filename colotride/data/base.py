@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the project: image sets, and the two sides of a source."""
+"""The interface of data sets: image sets, and the two sides of a source."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ CACHE_FOLDER = ".colotride"
 class ImageSet(Protocol):
     """Images with class labels, read by index.
 
-    Images are stored at one size ("stored size"), as 8-bit pixels; cropping, flipping and scaling to [0, 1] are
-    `colotride.data.augmentation`'s.
+    Images are stored at one size ("stored size"), as 8-bit pixels; `colotride.data.augmentation` crops, flips and
+    scales them to [0, 1].
 
     A set whose source names its classes has a further attribute, `class_names: Mapping[int, str]`; see `class_name`.
     """
@@ -48,8 +48,25 @@ class ImageSet(Protocol):
         ...
 
 
+def check_matches(images: ImageSet) -> None:
+    """Refuse images of which triplets or queries cannot be made: each needs a match and an image of another class.
+
+    Raises:
+        DataError: fewer than two classes, or a class with a single image, named in the message.
+    """
+    classes, counts = images.labels.unique(return_counts=True)
+    if len(classes) < 2:
+        raise DataError(f"{images.name} has {len(classes)} class; two classes or more are needed to tell images apart")
+    if int(counts.min()) < 2:
+        single = classes[counts < 2].tolist()
+        raise DataError(
+            f"{images.name} has {len(single)} classes with a single image, the first is {single[0]}: "
+            "no match can be found for it; add images to such classes or remove them"
+        )
+
+
 def class_name(images: ImageSet, label: int) -> str:
-    """What to call a class in a report: its name where the source has one ("Laysan Albatross"), else "class 2"."""
+    """Name of a class in reports: that of the source if it has one ("Laysan Albatross"), else "class 2"."""
     names: Mapping[int, str] = getattr(images, "class_names", None) or {}
     return names.get(label, f"class {label}")
 

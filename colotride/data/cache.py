@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from colotride.data.base import CACHE_FOLDER, ImageSet
-from colotride.data.cache_file import CHUNK, CacheDefectError, CacheFile, CacheWriter, Header
+from colotride.data.cache_file import CHUNK, CacheDefectError, CacheFile, CacheWriter, Header, checksum_of
 from colotride.data.files import RULE, FileImages, decode
 from colotride.data.progress import notify, progress
 from colotride.errors import DataError
@@ -55,7 +55,7 @@ def cached_images(images: ImageSet, root: Path) -> ImageSet:
     """The same images, read from their cache, which is made if there is none; sets in memory are returned as they are.
 
     A cache lies in ROOT/.colotride (for a table: beside it), below $COLOTRIDE_CACHE, or in ~/.cache/colotride when the
-    root cannot be written. It is made again when it is truncated, is something else, or was made from image files of
+    root cannot be written. It is made again when it is truncated, is not a cache, or was made from image files of
     other names, sizes, dates or labels.
 
     Args:
@@ -96,7 +96,9 @@ def cache_in_memory_set(images: ImageSet, path: Path) -> None:
         OSError: the disk is full.
     """
     pixels, labels = images.pixels(torch.arange(len(images))).numpy(), images.labels.numpy()
-    with CacheWriter(path, Header(images.name, pixels.shape[-1], "unchanged", "", pixels.shape)) as writer:
+    with CacheWriter(
+        path, Header(images.name, pixels.shape[-1], "unchanged", "", pixels.shape, checksum_of(labels))
+    ) as writer:
         for start in range(0, len(labels), CHUNK):
             writer.add(pixels[start : start + CHUNK], labels[start : start + CHUNK])
 
@@ -104,7 +106,8 @@ def cache_in_memory_set(images: ImageSet, path: Path) -> None:
 def header_of(files: FileImages) -> Header:
     """The description of a cache of these files."""
     size = files.stored_size
-    return Header(files.name, size, RULE, _source_digest(files), (len(files), 3, size, size))
+    shape = (len(files), 3, size, size)
+    return Header(files.name, size, RULE, _source_digest(files), shape, checksum_of(files.labels.numpy()))
 
 
 def file_name(images: str, stored_size: int) -> str:
@@ -114,7 +117,7 @@ def file_name(images: str, stored_size: int) -> str:
 
 
 def cache_folders(root: Path) -> list[Path]:
-    """Where caches of a local data root may lie; new ones are written to the first that can be."""
+    """Where caches of a local data root may lie; new ones are written to the first that is writable."""
     near = root.parent / CACHE_FOLDER / root.name if root.is_file() else root / CACHE_FOLDER
     far = user_cache() / hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:12]
     return [far, near] if os.environ.get("COLOTRIDE_CACHE") else [near, far]
@@ -150,7 +153,7 @@ def verify_cache(path: Path) -> str | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes away from a cache; the operating system releases the lock of a process that dies."""
+    """Lock a cache against other processes; the operating system releases the lock of a process that dies."""
     lock = FileLock(path.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
@@ -177,7 +180,7 @@ def _make(files: FileImages, wanted: Header, path: Path) -> None:
     except OSError as error:
         raise DataError(
             f"the image cache {path} cannot be written ({error.strerror or error}); what is done is kept: make room or "
-            "mend the disk and run this again, or name another folder in COLOTRIDE_CACHE"
+            "repair the disk and run this again, or name another folder in COLOTRIDE_CACHE"
         ) from None
     if replaced:
         notify(f"{path} {defect}; it was made again")

@@ -46,6 +46,8 @@ class Header:
     """Digest of the image files and their labels."""
     shape: tuple[int, int, int, int]
     """Images, channels, height, width."""
+    labels: int
+    """CRC-32 of the classes of all images."""
     format: int = FORMAT
 
 
@@ -78,6 +80,8 @@ class CacheFile:
         if found != self.header.shape[0]:
             raise CacheDefectError(f"is truncated: it has {found} of {self.header.shape[0]} images")
         self.labels = np.concatenate([labels for _, labels, _ in self._chunks])
+        if checksum_of(self.labels) != self.header.labels:
+            raise CacheDefectError("has another checksum of its classes")
 
     @cached_property
     def _verified(self) -> NDArray[np.bool_]:
@@ -157,6 +161,11 @@ class CacheWriter:
         self._file.write(content)
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def checksum_of(labels: NDArray[np.int64]) -> int:
+    """CRC-32 of the classes of a set."""
+    return zlib.crc32(labels.tobytes())
 
 
 def checksums_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:

@@ -21,8 +21,8 @@ def download(
 ) -> bool:
     """Fetch, check and unpack a data set below `root`; one that is there is left alone.
 
-    Archives that lie in `root` are used, interrupted ones are continued. The set gets its place by a rename after it
-    was read once, so that it is there whole or not at all.
+    Archives that lie in `root` are used, interrupted ones are continued. The set is moved into place after it has been
+    read once, so that it is there as a whole or not at all.
 
     Args:
         name: of the data set.
@@ -38,13 +38,13 @@ def download(
         DataError: the folder holds something else, an archive cannot be fetched or is unsafe, or the disk is full.
     """
     archives_of_set = ARCHIVES[name]
-    place = root / archives_of_set.folder
+    target = root / archives_of_set.folder
     try:
-        if place.is_dir() and any(place.iterdir()):
+        if target.is_dir() and any(target.iterdir()):
             reason = _defect(name, root)
             if reason is None:
                 return False
-            raise DataError(f"{place.absolute()} is there, but not all of {name} ({reason}); move it away first")
+            raise DataError(f"{target.absolute()} is there, but not all of {name} ({reason}); move it away first")
         root.mkdir(parents=True, exist_ok=True)
         for archive in archives_of_set.archives:
             url = f"{mirror.rstrip('/')}/{archive.name}" if mirror else archive.url
@@ -67,7 +67,7 @@ def download(
 
 
 def _unpack_all(name: DownloadableName, archives_of_set: DatasetArchives, root: Path, on_progress: OnProgress) -> None:
-    """Unpack into a folder beside the place, read the set there once, then rename it."""
+    """Unpack into a folder beside the target, read the set there once, then rename it."""
     stage = root / f".{name}.unpacking"
     shutil.rmtree(stage, ignore_errors=True)
     try:
@@ -76,9 +76,9 @@ def _unpack_all(name: DownloadableName, archives_of_set: DatasetArchives, root: 
         reason = _defect(name, stage)
         if reason is not None:
             raise DataError(f"the archives in {root.absolute()} do not hold all of {name} ({reason}); delete them")
-        place = root / archives_of_set.folder
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(stage / archives_of_set.folder, place)
+        target = root / archives_of_set.folder
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(stage / archives_of_set.folder, target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Anybody's images as an image set: tensors, arrays, and data sets of torch."""
+"""Images of any usual form as an image set: tensors, arrays, and data sets of torch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,11 +19,11 @@ def as_image_set(images: Any, labels: Any = None, *, name: str = "images") -> Im
 
     Args:
         images: one of these:
-            - a tensor or array [images, channels, height, width] with 1 or 3 channels, or [images, height, width] of grey
-              values, as uint8 or as floating-point numbers in [0, 1], which are rounded to 8 bits;
+            - a tensor or array [images, channels, height, width] with 1 or 3 channels, or [images, height, width] of
+              grey values, as uint8 or as floating-point numbers in [0, 1], which are rounded to 8 bits;
             - a NumPy array [images, height, width, channels] of the same kinds;
-            - a `torch.utils.data.Dataset`, or any other object with a length, of pairs (image, label), where an image is
-              a tensor, an array or a Pillow image, all of one size;
+            - a `torch.utils.data.Dataset`, or any other object with a length, of pairs (image, label), where an image
+              is a tensor, an array or a Pillow image, all of one size;
             - an `ImageSet`, which is returned as it is.
         labels: class of each image, integers; None where `images` has its own.
         name: of the set in messages and reports.
@@ -102,7 +102,7 @@ def _read_all(dataset: Any, name: str) -> ImageSet:
     for index in range(count):
         item = dataset[index]
         if not isinstance(item, Sequence) or isinstance(item, str | bytes) or len(item) != 2:
-            raise DataError(f"item {index} of {name} is no pair (image, label); give a data set of such pairs")
+            raise DataError(f"item {index} of {name} is not a pair (image, label); give a data set of such pairs")
         image = item[0] if isinstance(item[0], Tensor | np.ndarray) else np.asarray(item[0])
         pixels.append(_pixels(image[None], f"item {index} of {name}")[0])
         if pixels[-1].shape != pixels[0].shape:

@@ -13,7 +13,7 @@ from colotride.data.base import ImageSet
 def prefetched(
     images: ImageSet, batches: Iterable[Int[Tensor, "batch"]], device: torch.device
 ) -> Generator[UInt8[Tensor, "batch channels height width"]]:
-    """The pixels of each batch on the device, each read in a thread while its forerunner is in use.
+    """The pixels of each batch on the device, each read in a thread while the previous one is in use.
 
     For a GPU they pass through pinned memory, so that the copy runs beside the computation.
 
@@ -32,10 +32,10 @@ def prefetched(
 
     waiting = iter(batches)
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as reader:
-        coming = [reader.submit(read, indices) for indices in _next(waiting)]
-        while coming:
-            pixels = coming.pop().result()
-            coming = [reader.submit(read, indices) for indices in _next(waiting)]
+        pending = [reader.submit(read, indices) for indices in _next(waiting)]
+        while pending:
+            pixels = pending.pop().result()
+            pending = [reader.submit(read, indices) for indices in _next(waiting)]
             yield pixels.to(device, non_blocking=True)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from colotride.data.base import CACHE_FOLDER, ImageSet, Source
 from colotride.data.cache import CachedImages, cache_in_memory_set, locked, user_cache
+from colotride.data.cache_file import CacheDefectError, CacheFile
 from colotride.data.progress import progress
 from colotride.errors import DataError
 from colotride.remote import BLOCK, REMOTE_ERRORS, RemoteDirectory, blocks_of, reason_of
@@ -92,7 +93,7 @@ def _fetched(name: str, sides: Mapping[str, PushedSide], address: str, side: str
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
-            if not path.is_file() or path.stat().st_size != pushed.size:
+            if not _is_there(path, pushed):
                 _fetch(address, pushed, path)
     except OSError as error:
         raise DataError(
@@ -100,6 +101,14 @@ def _fetched(name: str, sides: Mapping[str, PushedSide], address: str, side: str
             "name another folder in the environment variable COLOTRIDE_CACHE"
         ) from None
     return CachedImages(path)
+
+
+def _is_there(path: Path, pushed: PushedSide) -> bool:
+    try:
+        CacheFile(path)
+    except CacheDefectError:
+        return False
+    return path.stat().st_size == pushed.size
 
 
 def _fetch(address: str, pushed: PushedSide, path: Path) -> None:

@@ -11,7 +11,7 @@ from colotride.randomness import generator
 def pair_batches(
     labels: Int[Tensor, "images"], pairs_per_batch: int, pairs_per_epoch: int | None, seed: int, epoch: int
 ) -> Int[Tensor, "steps pairs two"]:
-    """The batches of one epoch, as indices of anchors and positives; they follow from seed and epoch alone.
+    """The batches of one epoch, as indices of anchors and positives; they depend on seed and epoch alone.
 
     In one pass every image is used once; where a class has an odd number of images, the one that is left over is
     paired with a random mate. Further passes follow when the epoch asks for more pairs. An incomplete last batch is
@@ -71,8 +71,8 @@ def _mix_classes(batches: Int[Tensor, "steps pairs two"], labels: Int[Tensor, "i
                 f"a batch of {batches.shape[1]} pairs holds only class {int(own)}: no anchor has a negative; "
                 "use more pairs per batch, more pairs per epoch or more balanced classes"
             )
-        other, place = usable.nonzero()[0].tolist()
-        given = batches[other, place].clone()
-        batches[other, place] = batches[step, 0]
-        batches[step, 0] = given
-        classes[other, place], classes[step, 0] = own, labels[given[0]]
+        other, pair = usable.nonzero()[0].tolist()
+        foreign_pair = batches[other, pair].clone()
+        batches[other, pair] = batches[step, 0]
+        batches[step, 0] = foreign_pair
+        classes[other, pair], classes[step, 0] = own, labels[foreign_pair[0]]

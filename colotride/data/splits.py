@@ -11,7 +11,7 @@ from torch import Tensor
 
 from colotride.data import cars, cub, digits, fashion_mnist, folder, manifest, sop  # noqa: F401  (they register)
 from colotride.data.archives import ARCHIVES
-from colotride.data.base import ImageSet, Source, subset_of
+from colotride.data.base import ImageSet, Source, check_matches, subset_of
 from colotride.data.cache import CachedImages, cached_images, verify_cache
 from colotride.data.progress import notify
 from colotride.data.remote import push, remote_source
@@ -32,7 +32,7 @@ class Splits:
 
     @cached_property
     def test(self) -> ImageSet:
-        """The test side, read when it is asked for: a search never does."""
+        """The test side, read when it is first used; a search never uses it."""
         return self.read_test()
 
 
@@ -49,7 +49,7 @@ def load_splits(settings: DataSettings) -> Splits:
     source = load_source(settings)
     side = source.train()
     # Before anything is decoded, which may take minutes.
-    _check_triplets(side)
+    check_matches(side)
     side = _ready(side, settings)
     read_test = partial(load_test, settings)
     if not settings.hold_out_validation:
@@ -58,7 +58,7 @@ def load_splits(settings: DataSettings) -> Splits:
     held_out = choose(side.labels, settings.validation_fraction)
     train = subset_of(side, (~held_out).nonzero().flatten(), f"{side.name} without validation")
     validation = subset_of(side, held_out.nonzero().flatten(), f"{settings.name}/validation")
-    _check_triplets(train)
+    check_matches(train)
     return Splits(train, validation, read_test)
 
 
@@ -115,7 +115,7 @@ def prepare_dataset(settings: DataSettings, *, verify: bool = False, address: st
     try:
         sides["train"] = source.train()
     except DataError:
-        # One's own images may have no training side; a public set without one is incomplete.
+        # A user's images may have no training side; a public set without one is incomplete.
         if settings.name in ARCHIVES:
             raise
     ready = {}
@@ -162,17 +162,3 @@ def _check_size(images: ImageSet, stored_size: int) -> None:
     size = images.pixels(torch.zeros(1, dtype=torch.int64)).shape[-1]
     if size != stored_size:
         raise DataError(f"images of {images.name} have {size} px, data.stored_size is {stored_size}; set it to {size}")
-
-
-def _check_triplets(images: ImageSet) -> None:
-    classes, counts = images.labels.unique(return_counts=True)
-    if len(classes) < 2:
-        raise DataError(
-            f"{images.name} has {len(classes)} class: no anchor has a negative; two classes or more are needed"
-        )
-    if int(counts.min()) < 2:
-        lonely = classes[counts < 2].tolist()
-        raise DataError(
-            f"{images.name} has {len(lonely)} classes with a single image, the first is {lonely[0]}: "
-            "it has no positive; add images to such classes or remove them"
-        )

@@ -17,17 +17,18 @@ TIMEOUT = 30.0
 """Seconds without an answer, or without a byte, after which a connection counts as dropped."""
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before each retry of a connection that transferred nothing; a connection that transferred something resets them."""
+"""Seconds before each retry of a connection that transferred nothing; a connection that transferred something resets
+them."""
 
 TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses that may go away by themselves."""
+"""HTTP statuses after which a retry may succeed."""
 
 OnBytes = Callable[[int, int | None], None]
 """Called with the bytes that are done, and their total where it is known."""
 
 
 def fetch(url: str, path: Path, *, md5: str, size: int | None, on_bytes: OnBytes) -> None:
-    """Bring a file to `path`, unless it is there with the right content.
+    """Download a file to `path`, unless it is there with the right content.
 
     It grows in `path`.part, which a later call continues, and is renamed when its checksum is right. A file with
     another checksum is deleted and fetched once more.
@@ -64,7 +65,7 @@ def md5_of(path: Path) -> str:
 
 
 def _receive(url: str, part: Path, size: int | None, on_bytes: OnBytes, remedy: str) -> None:
-    """Continue a part until it is all there, through as many connections as that takes."""
+    """Continue a part until it is complete, over as many connections as that takes."""
     furthest, pauses = _length(part), iter(PAUSES)
     while True:
         try:
@@ -78,16 +79,16 @@ def _receive(url: str, part: Path, size: int | None, on_bytes: OnBytes, remedy: 
         pause = next(pauses, None)
         if pause is None:
             raise DataError(
-                f"{url} cannot be fetched now ({reason}); {_length(part):,} bytes are kept: run this again to go on, "
+                f"{url} cannot be fetched now ({reason}); {_length(part):,} bytes are kept: run this again to continue, "
                 f"or {remedy}"
             )
         time.sleep(pause)
 
 
 def _append(url: str, part: Path, size: int | None, on_bytes: OnBytes) -> None:
-    """Ask once for what a part lacks; a server that sends the whole file again overwrites it."""
+    """Request once what a part lacks; a server that sends the whole file again overwrites it."""
     done = _length(part)
-    # A coded answer has another length and other offsets than the file.
+    # A compressed answer has another length and other offsets than the file.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == 416 and done:
@@ -118,7 +119,7 @@ def _extent(answer: requests.Response, size: int | None) -> tuple[int, int | Non
 
 
 def _is_permanent(error: Exception) -> bool:
-    """Whether trying again is useless: the address is invalid, or the server refuses."""
+    """Whether another attempt is useless: the address is invalid, or the server refuses."""
     answer = getattr(error, "response", None)
     return isinstance(error, ValueError) or (answer is not None and answer.status_code not in TEMPORARY)
 

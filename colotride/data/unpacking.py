@@ -23,7 +23,7 @@ def unpack(archive: Path, folder: Path, on_bytes: OnBytes) -> None:
 
     Args:
         archive: the file.
-        folder: where its members go. What was unpacked before a refusal stays: give a folder that can be thrown away.
+        folder: where its members go. What was unpacked before a refusal stays: give a folder that can be deleted.
         on_bytes: called with the bytes of the archive that are done, and their total.
 
     Raises:

@@ -47,13 +47,13 @@ def _by_name(value: Any) -> Any:
     if not isinstance(value, Mapping) or "name" not in value:
         return value
     if value["name"] not in DEFENSES:
-        # The base's own check of the name says so; the other keys belong to nobody.
+        # Only the name is validated then, so that the error is about the name and not about the other keys.
         return {"name": value["name"]}
     return DEFENSES[value["name"]].Settings.model_validate(dict(value))
 
 
 AnyDefenseSettings = Annotated[SerializeAsAny[DefenseSettings], BeforeValidator(_by_name)]
-"""Settings of any registered defense, told apart by their name."""
+"""Settings of any registered defense, chosen by their name."""
 
 
 def build_defense(settings: DefenseSettings, context: DefenseContext) -> Defense:

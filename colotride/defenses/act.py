@@ -12,7 +12,7 @@ from colotride.registry import register_defense
 
 
 class ActSettings(DefenseSettings):
-    """ACT has nothing to choose."""
+    """ACT has no settings of its own."""
 
     recommended: ClassVar[dict[str, Any]] = {
         "pgd.steps": 32,

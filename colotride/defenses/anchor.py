@@ -45,7 +45,7 @@ def anchor_objective(
         to_negative = triplets.distances(embeddings, triplets.negative_embedding)
         towards = sign * sigma * collapseness(to_positive, to_negative)
         first = torch.relu(towards) if stop else towards
-        # It starts at 0, where the plain distance has no direction.
+        # The shift starts at 0, where the gradient of the plain distance is 0.
         shift = triplets.offset_distances(embeddings, triplets.anchor_embedding)
         return first + attacking * top_ranked_term(to_positive, to_negative, shift, top, collapseness)
 
@@ -63,7 +63,7 @@ def top_ranked_term(
 
     Pulls the anchors from where they were to the negatives nearest to them; g grows to 1 as the weighted gap closes.
     g sets the magnitude of the term and is a constant for the gradient: through it, L_tr would also fall by widening
-    the gap, which is the opposite of what the attack wants.
+    the gap, which is the opposite of the aim of the attack.
 
     Args:
         to_positive: d(A~, P).

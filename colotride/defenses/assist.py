@@ -6,9 +6,9 @@ import torch
 
 from colotride.defenses.anchor import anchor_objective
 from colotride.defenses.candidate import candidate_objective
-from colotride.defenses.colo_tride import TrideSettings
+from colotride.defenses.colo_tride import DecoupledDefense, TrideSettings
 from colotride.defenses.hardness import hardness_objective
-from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
+from colotride.defenses.step import Perturbation
 from colotride.defenses.triplets import Diagnostics, StepInfo, Triplets
 from colotride.mining import shrinking_margin
 from colotride.registry import register_defense
@@ -23,7 +23,7 @@ class AssistSettings(TrideSettings):
 
 
 @register_defense("assist")
-class Assist(TripletDefense[AssistSettings]):
+class Assist(DecoupledDefense[AssistSettings]):
     """Lowers the hardness of triplets before training on them.
 
     assist-part minimises relu(C): nothing moves while C <= 0. assist-full minimises the mean hardness in every batch:
@@ -36,14 +36,10 @@ class Assist(TripletDefense[AssistSettings]):
         """As in COLO-TRIDE, of which this is an ablation (Eq. 32)."""
         return shrinking_margin(self.context.margin, info.epoch, info.epochs)
 
-    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
-        """The part whose turn it is."""
-        return self.settings.phase(info.step)
-
     def perturbation(
         self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
     ) -> Perturbation:
-        """Assist the part whose turn it is."""
+        """Assist by moving the part of this step."""
         settings, collapseness = self.settings, diagnostics["collapseness"]
         moving = settings.phase(info.step)
         if settings.when == "always":

@@ -1,7 +1,7 @@
 """COLO-TRIDE: collapse-oriented adversarial training with triplet decoupling, and its parts COLO-CAP and COLO-ANP."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -21,10 +21,10 @@ Phases = Literal["alternate", "candidates", "anchor"]
 
 
 class TrideSettings(DefenseSettings):
-    """What decoupled defenses share: their phases and the top-ranked triplet."""
+    """Settings that decoupled defenses share: their phases and the top-ranked triplet."""
 
     phases: Phases = "alternate"
-    """CAP and ANP by turns (TRIDE), CAP alone or ANP alone."""
+    """CAP and ANP alternately (TRIDE), CAP alone or ANP alone."""
     top_ranked_coefficient: float = Field(default=0.5, ge=0)
     """eta of the top-ranked triplet in ANP batches (Eq. 13)."""
     top_ranked_margin: float = Field(default=0.04, ge=0, le=2)
@@ -54,8 +54,19 @@ class TrideSettings(DefenseSettings):
         )
 
 
+TrideSettingsT = TypeVar("TrideSettingsT", bound=TrideSettings)
+
+
+class DecoupledDefense(TripletDefense[TrideSettingsT]):
+    """Moves candidates or anchors, never both in one batch."""
+
+    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
+        """The part that moves in this step."""
+        return self.settings.phase(info.step)
+
+
 class ColoTrideSettings(TrideSettings):
-    """What COLO-TRIDE leaves open."""
+    """Settings of COLO-TRIDE."""
 
     name: Literal["colo-tride"] = "colo-tride"
     assist_disabled_fraction: Fraction = Field(default=1 / 3, ge=0, le=1)
@@ -69,8 +80,8 @@ class ColoTrideSettings(TrideSettings):
 
 
 @register_defense("colo-tride")
-class ColoTride(TripletDefense[ColoTrideSettings]):
-    """Perturbs candidates (CAP) or anchors (ANP) by turns, in the direction that C of the clean batch decides.
+class ColoTride(DecoupledDefense[ColoTrideSettings]):
+    """Perturbs candidates (CAP) and anchors (ANP) alternately, in the direction that C of the clean batch decides.
 
     Minimises L_T on the perturbed triplets, plus the top-ranked triplet in ANP batches (Eq. 9, 13).
     """
@@ -81,14 +92,10 @@ class ColoTride(TripletDefense[ColoTrideSettings]):
         """The semi-hard margin shrinks over the epochs (Eq. 32)."""
         return shrinking_margin(self.context.margin, info.epoch, info.epochs)
 
-    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
-        """The part whose turn it is."""
-        return self.settings.phase(info.step)
-
     def perturbation(
         self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
     ) -> Perturbation:
-        """Attack a healthy batch, assist a collapsing one, on the part whose turn it is."""
+        """Attack a healthy batch, assist a collapsing one, by moving the part of this step."""
         settings, collapseness = self.settings, self.context.collapseness
         assist = assist_enabled(info, settings.assist_disabled_fraction)
         sigma = direction(diagnostics["collapseness"], assist=assist)

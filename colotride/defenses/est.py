@@ -13,7 +13,7 @@ from colotride.registry import register_defense
 
 
 class EstSettings(DefenseSettings):
-    """EST has nothing to choose."""
+    """EST has no settings of its own."""
 
     recommended: ClassVar[dict[str, Any]] = {"pgd.steps": 32, "pgd.ramp": "constant"}
     name: Literal["est"] = "est"
@@ -21,7 +21,7 @@ class EstSettings(DefenseSettings):
 
 @register_defense("est")
 class Est(TripletDefense[EstSettings]):
-    """Moves every image of the triplets as far from its own clean embedding as it goes."""
+    """Moves every image of the triplets as far from its own clean embedding as the budget allows."""
 
     Settings = EstSettings
 

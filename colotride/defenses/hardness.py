@@ -44,7 +44,7 @@ def hardness_objective(triplets: Triplets, moving: PerturbedParts, sigma: float)
 def random_start(
     triplets: Triplets, size: float, generator: torch.Generator
 ) -> Float[Tensor, "images channels height width"]:
-    """All three parts shaken by uniform noise of this size, for objectives whose gradient vanishes at the clean image.
+    """All three parts with uniform noise of this size, for objectives whose gradient vanishes at the clean image.
 
     The noise is drawn for the whole batch, so that it does not depend on how many processes share it.
     """

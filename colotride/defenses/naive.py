@@ -1,10 +1,10 @@
-"""Naive adversarial training: the same perturbations without COLO. It collapses, and that can be shown with it."""
+"""Naive adversarial training: the same perturbations without COLO. Training collapses under them."""
 
 from typing import Literal
 
 import torch
 
-from colotride.defenses.colo_tride import TrideSettings
+from colotride.defenses.colo_tride import DecoupledDefense, TrideSettings
 from colotride.defenses.hardness import hardness_objective
 from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
 from colotride.defenses.triplets import DefenseSettings, Diagnostics, StepInfo, Triplets
@@ -18,26 +18,22 @@ class NaiveTrideSettings(TrideSettings):
 
 
 @register_defense("naive-tride")
-class NaiveTride(TripletDefense[NaiveTrideSettings]):
-    """Maximises the mean hardness by moving candidates (CAP) or anchors (ANP), by turns or one alone."""
+class NaiveTride(DecoupledDefense[NaiveTrideSettings]):
+    """Maximises the mean hardness by moving candidates (CAP) or anchors (ANP), alternately or one alone."""
 
     Settings = NaiveTrideSettings
-
-    def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
-        """The part whose turn it is."""
-        return self.settings.phase(info.step)
 
     def perturbation(
         self, triplets: Triplets, diagnostics: Diagnostics, info: StepInfo, generator: torch.Generator
     ) -> Perturbation:
-        """Attack the part whose turn it is."""
+        """Attack by moving the part of this step."""
         moving = self.settings.phase(info.step)
         objective = hardness_objective(triplets, moving, sigma=1.0)
         return Perturbation(objective, extra_loss=self.settings.extra_loss(info.step, triplets))
 
 
 class NaiveSettings(DefenseSettings):
-    """Naive AT has nothing to choose."""
+    """Naive AT has no settings of its own."""
 
     name: Literal["naive"] = "naive"
 

@@ -10,7 +10,7 @@ from colotride.registry import register_defense
 
 
 class NaturalSettings(DefenseSettings):
-    """Natural training has nothing to choose."""
+    """Natural training has no settings of its own."""
 
     name: Literal["natural"] = "natural"
 

@@ -1,4 +1,4 @@
-"""A defense from single options, for those who bring their own training loop."""
+"""A defense from single options, for training loops outside ColoTride."""
 
 import difflib
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def parts_from_options(kind: type[S], options: Mapping[str, Any]) -> tuple[S, De
 
     Args:
         kind: the defense's settings.
-        options: by the names of the fields; no two of the sections have one in common.
+        options: by the names of the fields, each of which belongs to one section only.
 
     Raises:
         ConfigurationError: an unknown option, or values out of range, in one line.

@@ -34,7 +34,7 @@ def paired_batch(images: Float[Tensor, "images channels height width"], labels: 
             f"class {int(classes[counts < 2][0])} has a single image in this batch: it has no positive; use a sampler "
             "that draws two or more images of each class"
         )
-    place = torch.arange(len(labels)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    kept = order[place < (counts // 2 * 2).repeat_interleave(counts)]
+    position = torch.arange(len(labels)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    kept = order[position < (counts // 2 * 2).repeat_interleave(counts)]
     anchors, positives = kept[0::2], kept[1::2]
     return Batch(images[anchors], images[positives], labels[anchors])

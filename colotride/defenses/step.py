@@ -1,4 +1,4 @@
-"""The step that all defenses share: mine triplets, perturb some of their parts, train on what came out."""
+"""The step that all defenses share: mine triplets, perturb some of their parts, and train on the result."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -50,11 +50,11 @@ class Perturbation:
 
 
 class TripletDefense(ABC, Generic[S]):
-    """A defense that says, per batch, what moves and why; everything else is here.
+    """The base of all defenses: a subclass decides what moves in a batch and why, everything else is here.
 
     Subclasses implement `perturbed_parts` and `perturbation`; one that carries something from batch to batch also
-    overrides `after` and the two methods of its state. The trainer calls `batch_loss`; anybody's own training loop calls
-    the defense itself, with images and labels.
+    overrides `after` and the two methods of its state. The trainer calls `batch_loss`; your own training loop calls the
+    defense itself, with images and labels.
 
     Attributes:
         Settings: class of the settings, whose `name` is the defense's.
@@ -71,12 +71,12 @@ class TripletDefense(ABC, Generic[S]):
         """Make a defense: from the sections of a configuration, or from single options.
 
         Args:
-            settings: what this defense leaves open; None takes it from the options.
-            context: what every defense needs; None takes it from the options.
+            settings: of this defense; None takes them from the options.
+            context: the settings that every defense needs; None takes them from the options.
             seed: of the mining in `__call__`.
             options: fields of `Settings`, and of the settings of perturbation (`epsilon`, `step_size`, `steps`, ...),
-                collapseness (`attention_factor`, ...) and training (`margin`, `miner`, `metric`, `loss`). What is not
-                given is as the authors of the defense use it.
+                collapseness (`attention_factor`, ...) and training (`margin`, `miner`, `metric`, `loss`). Options that
+                are not given have the values that the authors of the defense use.
 
         Raises:
             ConfigurationError: an unknown option, or a value out of range.
@@ -89,7 +89,7 @@ class TripletDefense(ABC, Generic[S]):
 
     @abstractmethod
     def perturbed_parts(self, info: StepInfo) -> PerturbedParts:
-        """Which parts of the triplets move in the batch of this info."""
+        """Which parts of the triplets move in this batch."""
 
     @abstractmethod
     def perturbation(
@@ -109,7 +109,7 @@ class TripletDefense(ABC, Generic[S]):
         return self.context.margin
 
     def after(self, loss: Float[Tensor, ""]) -> None:
-        """Take note of the base loss of the batch on its perturbed triplets."""
+        """Receive the base loss of the batch on its perturbed triplets."""
 
     def __call__(
         self,
@@ -121,11 +121,11 @@ class TripletDefense(ABC, Generic[S]):
         epoch: int,
         epochs: int,
     ) -> Float[Tensor, ""]:
-        """The loss of one batch in anybody's training loop, with the graph for `loss.backward()`.
+        """The loss of one batch in your own training loop, with the graph for `loss.backward()`.
 
         The images of each class are paired in the order in which they come: first with second, third with fourth. The
-        last one of an odd number is left out. Negatives are mined among all paired images. What the batch showed is in
-        `diagnostics` afterwards.
+        last one of an odd number is left out. Negatives are mined among all paired images. The diagnostics of the batch
+        are in `diagnostics` afterwards.
 
         Args:
             model: any module that maps pixels in [0, 1] to embeddings [images, dim]; they are normalised to length 1
@@ -152,7 +152,7 @@ class TripletDefense(ABC, Generic[S]):
         """See `Defense.batch_loss`."""
         moving = self.perturbed_parts(info)
         # The pass that mines also trains where whole clean parts are trained on. CAP trains on clean anchors alone:
-        # going back through the positives of that pass too would cost more than a pass of the anchors.
+        # a backward pass through its positives too would cost more than another pass of the anchors.
         trains_clean = self.trains_clean_too or moving in ("nothing", "anchor")
         triplets = mine_triplets(
             model, batch, self.context, self.semi_hard_margin(info), generator, trains_clean=trains_clean
@@ -197,11 +197,11 @@ class TripletDefense(ABC, Generic[S]):
             }
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing is carried from batch to batch, unless a defense says otherwise."""
+        """What the next batch depends on; empty unless a defense has a state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore, unless a defense says otherwise."""
+        """Restore what `state_dict` returned; nothing unless a defense has a state."""
 
 
 def perturb_parts(
@@ -239,8 +239,7 @@ def embed(
         clean_too: whether the clean anchors and positives are trained on as well.
 
     Returns:
-        Embeddings of the perturbed triplets, and of the clean ones; those without a graph are from the model held
-        still.
+        Embeddings of the perturbed triplets, and of the clean ones; those without a graph are from the frozen model.
     """
     clean = triplets.trainable or clean_embeddings(triplets)
     if triplets.trainable is not None:

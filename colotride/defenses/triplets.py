@@ -21,7 +21,7 @@ from colotride.settings import Settings
 
 
 class CollapsenessSettings(Settings):
-    """How collapseness is measured (Eq. 5-7): COLO's guide, and a diagnostic of every other defense."""
+    """How collapseness is measured (Eq. 5-7): COLO decides by it, every other defense reports it."""
 
     attention_factor: float = Field(default=10.0, ge=0)
     """lambda of Eq. 6-7; 0 makes collapseness the mean hardness."""
@@ -40,7 +40,7 @@ class CollapsenessSettings(Settings):
 
 
 class DefenseSettings(Settings):
-    """What a defense leaves open; subclasses give `name` the type `Literal[...]` and add their fields."""
+    """Settings of one defense; subclasses give `name` the type `Literal[...]` and add their fields."""
 
     name: Annotated[str, AfterValidator(DEFENSES.check)]
     """Which defense."""
@@ -65,7 +65,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """When in a run a batch is trained."""
+    """Position of a batch in its run."""
 
     epoch: int
     """Counted from 0."""
@@ -103,7 +103,7 @@ class Triplets:
     """Clean triplets (A, P, N): their images, and their embeddings by the model in evaluation mode.
 
     Images and embeddings are those of this process's share ("own"); distances are always those of the whole batch
-    ("triplets"). In a process alone they are as many.
+    ("triplets"). A process that trains alone has the whole batch.
     """
 
     anchor: Float[Tensor, "own channels height width"]
@@ -119,7 +119,7 @@ class Triplets:
     shard: Shard
     metric: Metric = "euclidean"
     trainable: Parts | None = None
-    """The same embeddings with the graph that training needs, where that costs no pass of its own."""
+    """The same embeddings with the graph that training needs, where it needs no extra pass."""
 
     def distances(self, a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"]) -> Float[Tensor, "all_rows"]:
         """Distances of matching rows in the metric of the training, of the whole batch: see `Shard.join`.
@@ -159,7 +159,7 @@ class Defense(Protocol):
         """Mine, perturb, and compute the loss with its graph.
 
         Args:
-            model: the embedding model, in training mode; it is so again on return.
+            model: the embedding model, in training mode, in which it is again on return.
             batch: anchor-positive pairs.
             info: decides ramps and phases.
             generator: CPU generator of this batch.
@@ -195,10 +195,10 @@ def mine_triplets(
         model: the embedding model.
         batch: anchor-positive pairs.
         context: miner and metric.
-        margin: of the semi-hard margin in this epoch.
+        margin: the semi-hard margin of this epoch.
         generator: CPU generator of this batch.
-        trains_clean: whether the clean images are trained on, so that the one pass had better keep its graph. It can
-            where the model does the same in training as held still.
+        trains_clean: whether the clean images are trained on. The one pass then keeps its graph, provided that the
+            model gives the same embeddings in training mode as in evaluation mode.
     """
     images = torch.cat([batch.anchor, batch.positive])
     shard = Shard(len(batch.anchor), batch.group)

@@ -1,4 +1,4 @@
-"""In this process or on Ray's workers: the one place that decides. Ray is imported only where it is asked for."""
+"""In this process or on Ray's workers: decided here alone. Ray is imported only where it is used."""
 
 from collections.abc import Callable
 from functools import partial
@@ -34,7 +34,7 @@ def prepare_training(
 ) -> Launch:
     """Load what a run needs, and return the function that trains it, from its newest checkpoint where there is one.
 
-    Either way `on_epoch` is called once for every epoch, those of before a resume included.
+    Either way `on_epoch` is called once for every epoch, including those from before a resume.
 
     Args:
         config: of the run.
@@ -64,7 +64,7 @@ def prepare_training(
 
     start_ray()
     workers.check()
-    # Begins the directory, or refuses one of another run before any worker has come up.
+    # Begins the directory, or refuses that of another run before any worker starts.
     RunDirectory(directory, config, policy).open()
     return partial(train_on_workers, config, workers, directory, checkpoint_policy=policy, max_failures=max_failures)
 
@@ -85,7 +85,7 @@ def _train_here(
 def evaluation_executor(
     load: Callable[[], tuple[nn.Module, ImageSet]], workers: int, *, gpus: float = 0.0, cpus: int = 1
 ) -> RunChunks | None:
-    """What does the parts of an evaluation on several workers; None, for this process, where there is one.
+    """The executor of an evaluation's chunks on several workers; None, for this process, where there is one.
 
     Args:
         load: makes the model and the images on a worker.

@@ -33,7 +33,7 @@ POLL_SECONDS = 0.2
 """How often the driver asks for events of its workers."""
 
 CONTROLLER_FAILURES = 3
-"""Attempts to place the workers; Ray's own default retries for ever."""
+"""Attempts to place the workers; Ray's own default retries forever."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Workers:
 
     least: int
     most: int
-    """As many as there is room for, between the two; a run grows and shrinks with its cluster."""
+    """Bounds of the number of workers; within them a run grows and shrinks with its cluster."""
     gpu: bool
     """One GPU each."""
     cpus: int
@@ -53,7 +53,7 @@ class Workers:
         """Read "4" or "2:8".
 
         Args:
-            text: how many, or from how few to how many.
+            text: a number, or a range from the fewest to the most.
             gpu: whether each has a GPU.
             cpus: of each; None for an equal share of this machine's.
 
@@ -64,14 +64,14 @@ class Workers:
         least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
         if not 1 <= least <= most:
             raise ConfigurationError(
-                f"--workers {text} is no number of workers; give one such as 4, or a range such as 2:8"
+                f"--workers {text} is not a number of workers; give one such as 4, or a range such as 2:8"
             )
         if cpus is not None and cpus < 1:
             raise ConfigurationError(f"--cpus-per-worker {cpus} is too few; give 1 or more")
         return cls(least, most, gpu, cpus or max(1, (os.cpu_count() or 1) // most))
 
     def check(self) -> None:
-        """Refuse what the cluster can never hold: Ray would wait for it for ever.
+        """Refuse what the cluster can never hold: Ray would wait for it forever.
 
         Raises:
             ConfigurationError: with what is asked for and what there is.
@@ -123,7 +123,8 @@ def train_on_workers(
     Args:
         config: everything that decides the numbers; `data.pairs_per_batch` is divided among the workers.
         workers: how many, and what each has.
-        directory: the run's folder, visible from every machine that may hold rank 0; else give `checkpoint_policy.storage` too.
+        directory: the run's folder, visible from every machine that may hold rank 0; else give
+            `checkpoint_policy.storage` too.
         checkpoint_policy: how checkpoints are kept.
         max_failures: how many times the workers are started again after a fault; -1 for any number of times. A machine
             that its cloud takes away with notice does not count.
@@ -132,7 +133,7 @@ def train_on_workers(
         should_stop: asked repeatedly; when it returns true, the workers then write a checkpoint and end.
 
     Raises:
-        ConfigurationError: the cluster can never hold so many workers.
+        ConfigurationError: the cluster can never hold that many workers.
         ColoTrideError: whatever the trainer raises.
         WorkerError: the workers failed more than `max_failures` times.
     """
@@ -211,7 +212,7 @@ class EventQueue:
         self._stop = True
 
     def stopped(self) -> bool:
-        """Whether the driver wants to stop."""
+        """Whether the driver has asked to stop."""
         return self._stop
 
     def end(self, outcome: Any) -> None:
@@ -219,7 +220,7 @@ class EventQueue:
         self._outcome = outcome
 
     def outcome(self) -> Any:
-        """How the run ended; None while it goes on."""
+        """How the run ended; None while it is running."""
         return self._outcome
 
 
@@ -270,7 +271,7 @@ def work(given: dict[str, TrainLoop]) -> None:
 
 
 class _StopSignal:
-    """Whether the driver wants to stop; asked without waiting for the answer."""
+    """Whether the driver has asked to stop; the question does not wait for the answer."""
 
     def __init__(self, queue: Any) -> None:
         self._queue, self._answer, self._wanted = queue, queue.stopped.remote(), False
@@ -287,11 +288,13 @@ def cause_of(error: BaseException) -> ColoTrideError:
     """The trainer's own error behind one of Ray Train's, or one line of what Ray says."""
     causes = [error]
     while causes:
-        one = causes.pop()
-        if isinstance(one, ColoTrideError):
-            return one
+        current = causes.pop()
+        if isinstance(current, ColoTrideError):
+            return current
         with contextlib.suppress(AttributeError):
-            causes += getattr(one, "worker_failures", {}).values()
-        causes += [inner for inner in (getattr(one, "cause", None), one.__cause__) if isinstance(inner, BaseException)]
+            causes += getattr(current, "worker_failures", {}).values()
+        causes += [
+            inner for inner in (getattr(current, "cause", None), current.__cause__) if isinstance(inner, BaseException)
+        ]
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return WorkerError(f"the workers failed for good ({lines[-1].strip() if lines else type(error).__name__})")

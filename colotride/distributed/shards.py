@@ -2,7 +2,7 @@
 
 Every process of a group holds the same model and computes the same scalars from the same global batch; only the passes
 through the network are divided. Whatever a defense computes from a batch's distances (collapseness, the top-ranked
-half, a loss) therefore sees the whole batch, and every decision comes out alike in every process.
+half, a loss) therefore sees the whole batch, and every process makes the same decisions.
 """
 
 from collections.abc import Iterable
@@ -40,17 +40,17 @@ class ProcessGroup:
         return bool(votes)
 
     def all_reduce_sum(self, tensors: Iterable[Tensor]) -> None:
-        """Replace floating tensors, alike in number and shape, by their sums over the processes: one all_gather."""
+        """Replace floating tensors by their sums over the processes, which have equal shapes: one all_gather."""
         tensors = list(tensors)
         if self.size == 1 or not tensors:
             return
-        flat = torch.cat([one.reshape(-1) for one in tensors])
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
-        for one, total in zip(tensors, flat.split([one.numel() for one in tensors]), strict=True):
-            one.copy_(total.view_as(one))
+        for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(total.view_as(tensor))
 
     def broadcast(self, value: Any) -> Any:
-        """What the process of rank 0 holds; the others' value is not looked at."""
+        """The value of the process of rank 0; the values of the others are ignored."""
         if self.size == 1:
             return value
         held = [value]
@@ -67,12 +67,12 @@ class ProcessGroup:
 
 
 SINGLE_PROCESS = ProcessGroup()
-"""One process that trains by itself."""
+"""A single process that trains alone."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The part of a batch that one process embeds: consecutive pairs, as many as the others or one more."""
+    """The part of a batch that one process embeds: consecutive pairs; some processes have one more than others."""
 
     pairs: int
     """Pairs in the whole batch; at least as many as processes."""

@@ -9,8 +9,8 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from colotride.data.augmentation import evaluation_view
-from colotride.data.base import ImageSet
-from colotride.errors import DataError, ModelError
+from colotride.data.base import ImageSet, check_matches
+from colotride.errors import ModelError
 from colotride.pgd import frozen
 
 UNIT_LENGTH_TOLERANCE = 1e-3
@@ -168,20 +168,3 @@ def checked(embeddings: object, expected: int, device: torch.device) -> Float[Te
             "end it with torch.nn.functional.normalize"
         )
     return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
-
-
-def check_matches(images: ImageSet) -> None:
-    """Refuse a gallery in which a query cannot find a match.
-
-    Raises:
-        DataError: fewer than two classes, or a class with a single image, named in the message.
-    """
-    classes, counts = images.labels.unique(return_counts=True)
-    if len(classes) < 2:
-        raise DataError(f"{images.name} has {len(classes)} class; retrieval needs two or more to tell apart")
-    if int(counts.min()) < 2:
-        lonely = classes[counts < 2].tolist()
-        raise DataError(
-            f"{images.name} has {len(lonely)} classes with a single image, the first is {lonely[0]}: "
-            "no match can be found for it; add images to such classes or remove them"
-        )

@@ -55,7 +55,7 @@ def read(path: Path) -> list[Entry]:
         DataError: no such file, or a line that is not an evaluation, named by its number.
     """
     if not path.is_file():
-        raise DataError(f"leaderboard {path} is not there; append to it with scripts/evaluate.py --leaderboard {path}")
+        raise DataError(f"leaderboard {path} is not there; append to it with colotride evaluate --leaderboard {path}")
     entries = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:

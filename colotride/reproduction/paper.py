@@ -13,7 +13,7 @@ def paper_tables() -> dict[str, Any]:
 
 
 def paper_rows(dataset: str) -> dict[str, dict[str, float]]:
-    """What was printed of every defense on a data set, by the row's name; empty where nothing was."""
+    """What was printed for every defense on a data set, by the row's name; empty where nothing was."""
     tables = paper_tables()
     labels = [row["defense"] for name in ("table1", "peers") for row in tables[name] if row["dataset"] == dataset]
     resisted = {row["defense"]: row for row in tables["table2"] if row["dataset"] == dataset}

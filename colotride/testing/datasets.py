@@ -1,4 +1,4 @@
-"""What every data set has to hold, as tests that anybody's data set can inherit.
+"""The contract of every data set, as tests that your own data set can inherit.
 
 from colotride.testing.datasets import DatasetContract
 

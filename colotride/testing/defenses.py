@@ -1,4 +1,4 @@
-"""What every defense has to hold, as tests that anybody's defense can inherit.
+"""The contract of every defense, as tests that your own defense can inherit.
 
 from colotride.testing.defenses import DefenseContract
 

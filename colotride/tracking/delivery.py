@@ -1,4 +1,4 @@
-"""Brings a journal into a store in the background, for as long as its process lives."""
+"""Sends a journal to a store in the background, as long as its process lives."""
 
 import json
 import threading
@@ -17,17 +17,17 @@ BATCH = 1000
 """Metrics that MLflow takes in one request."""
 
 PAUSES = (0.5, 1, 2, 5, 10, 30, 60)
-"""Seconds between attempts to reach a store that is away."""
+"""Seconds between attempts to reach a store that does not answer."""
 
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
-"""What MLflow says of a request that would be refused again."""
+"""Error codes of MLflow for requests that would be refused again."""
 
 ENTRY_SECONDS = 60.0
-"""How long `close` waits for a single entry while the store answers: a model is large."""
+"""How long `close` waits for a single entry while the store answers; an entry may be a large model."""
 
 
 class Delivery:
-    """A thread that sends what a journal holds; a store that is not the one of before gets all of it again."""
+    """A thread that sends the entries of a journal; a store that has replaced another one gets all of them."""
 
     def __init__(self, journal: Journal, sent: Path, store: Store, warn: Callable[[str], None]) -> None:
         """Start to send.
@@ -36,7 +36,7 @@ class Delivery:
             journal: to be sent.
             sent: file that says which store holds the journal up to which position.
             store: where to.
-            warn: takes each line that a person should see.
+            warn: called with each line for the user.
         """
         self.store, self._journal, self._sent, self._warn = store, journal, sent, warn
         self._identity, self._position = "", 0
@@ -45,19 +45,19 @@ class Delivery:
             self._identity, self._position = known["store"], known["position"]
         self._done = sum(1 for _, end in journal.read() if end <= self._position)
         self.refused = 0
-        """Entries that the store does not take."""
+        """Entries that the store refuses."""
         self._failures, self._checked, self._closing = 0, False, threading.Event()
         threading.Thread(target=self._work, name="mlflow-delivery", daemon=True).start()
 
     @property
     def waiting(self) -> int:
-        """How many entries the store may not hold yet: all of them until it has been looked at."""
+        """How many entries the store may lack: all of them until it has been reached."""
         return self._journal.entries - (self._done if self._checked else 0)
 
     def close(self, seconds: float) -> int:
         """Wait while the store takes entries, then stop; returns how many are left.
 
-        The store is looked at once more: it may have been deleted since the last entry.
+        The store is checked once more: it may have been deleted since the last entry.
 
         Args:
             seconds: to wait for a store that is out of reach.
@@ -79,7 +79,7 @@ class Delivery:
                     self._journal.arrived.wait(0.2)
                 self._failures = 0
             except Exception as error:
-                # Whatever MLflow, its database or the network raise: the record waits, and the work goes on.
+                # Whatever MLflow, its database or the network raise, the record waits and the work continues.
                 if self._failures == 0:
                     self._warn(
                         f"warning: MLflow store {self.store.uri} is out of reach ({first_line(error)}); going on, "
@@ -118,7 +118,7 @@ class Delivery:
             self.refused += len(entries)
             self._warn(f"warning: MLflow does not take an entry ({first_line(error)}); it is missing there")
         self._position, self._done = position, self._done + len(entries)
-        # What was refused is offered again when the journal is opened the next time.
+        # What was refused is sent again when the journal is opened the next time.
         if not self.refused:
             state = {"store": identity, "position": position}
             write_atomically(self._sent, json.dumps(state).encode())
@@ -141,5 +141,5 @@ class Delivery:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one short line."""
+    """The message of an error in one short line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

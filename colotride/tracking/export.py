@@ -36,7 +36,7 @@ CLOSING_SECONDS = 10.0
 
 
 class Tracker:
-    """Records the runs of one directory, each under a key of ours.
+    """Records the runs of one directory, each under its own key.
 
     Attributes:
         uri: of the store, independent of the working directory.
@@ -48,7 +48,7 @@ class Tracker:
         Args:
             uri: `sqlite:///file`, or the address of a tracking server; a record that exists keeps its own.
             directory: of the run or the search.
-            warn: takes each line that a person should see; standard error by default.
+            warn: called with each line for the user; standard error by default.
 
         Raises:
             ConfigurationError: not an address that MLflow knows.
@@ -56,10 +56,10 @@ class Tracker:
         # The first use of a local store reports every table that it creates.
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        # A server that does not answer is asked again by us.
+        # The delivery itself retries a server that does not answer.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        # A pooled connection would go on writing into a local store that was deleted.
+        # A pooled connection would keep writing into a local store that was deleted.
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         if not uri.startswith(SCHEMES):
             raise ConfigurationError(

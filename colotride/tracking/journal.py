@@ -1,4 +1,4 @@
-"""An append-only file of what is to be recorded: whoever writes to it never waits for whoever reads it."""
+"""An append-only file of what is to be recorded: the writer never waits for the reader."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ class Journal:
         self.arrived = threading.Event()
         """Set by every entry that is appended."""
         self.entries = 0
-        """How many the journal holds."""
+        """How many entries the journal holds."""
         if path.is_file():
             content = path.read_bytes()
             self.entries = content.count(b"\n")
@@ -40,7 +40,7 @@ class Journal:
         self.arrived.set()
 
     def read(self, position: int = 0) -> Iterator[tuple[Entry, int]]:
-        """The entries from a position in bytes onwards, each with the position behind it."""
+        """The entries from a position in bytes onwards, each with the position after it."""
         if not self.path.is_file():
             return
         with self.path.open("rb") as file:

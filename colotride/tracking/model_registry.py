@@ -1,4 +1,4 @@
-"""Models in MLflow: put there with everything that belongs to them, and fetched from there."""
+"""Models in MLflow: registered with everything that belongs to them, and loaded again."""
 
 import contextlib
 import logging
@@ -85,7 +85,7 @@ def register(
             f"galleries by ColoTride. `models:/{name}@{CHAMPION}` is the version with the highest ARS on the test side.",
         )
     tags = {metric_name(score): f"{value:.4g}" for score, value in scores.items()}
-    # MLflow's own registering prints to the terminal, in the middle of whatever is drawn there.
+    # MLflow's own function prints to the terminal, in the middle of whatever is drawn there.
     version = client.create_model_version(
         name,
         source=f"models:/{logged.model_id}",

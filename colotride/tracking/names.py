@@ -1,4 +1,4 @@
-"""What scores, settings and data sets are called wherever runs are compared: the same in every run, trial and verdict."""
+"""What scores, settings and data sets are called in MLflow: the same in every run, trial and verdict."""
 
 import hashlib
 import json
@@ -68,7 +68,7 @@ def run_parameters(config: RunConfig) -> dict[str, str]:
     try:
         usual = preset(config.data.name)
     except ConfigurationError:
-        # Somebody's own data set has none.
+        # A user's own data set has no preset.
         usual = preset("folder")
     if usual.defense.name != config.defense.name:
         usual = usual.model_copy(update={"defense": type(config.defense).model_construct()})

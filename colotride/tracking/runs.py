@@ -19,11 +19,11 @@ from colotride.tracking.system_metrics import SystemMetrics
 from colotride.training.records import EpochRecord, Outcome
 
 KEY = "run"
-"""Of the one run in its directory."""
+"""Key of the one run in its directory."""
 
 
 class RunRecord:
-    """The record lies in the run's directory, so that a resumed run is continued and not doubled."""
+    """The record lies in the run's directory, so that a resumed run continues its record and has only one."""
 
     def __init__(self, tracker: Tracker, system: SystemMetrics | None = None) -> None:
         """Wrap a tracker of the run's directory; see `open` and `existing`."""

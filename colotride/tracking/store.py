@@ -41,10 +41,10 @@ class Store:
         self._runs: dict[str, str] = {}
 
     def identity(self) -> str:
-        """What tells this store from one that was created later under the same address.
+        """What distinguishes this store from one that was created later under the same address.
 
         Raises:
-            Exception: the store is out of reach, in the words of whatever failed.
+            Exception: the store is out of reach; the type depends on what failed.
         """
         if self._client is None or self._opened != self._inode():
             self.forget()

@@ -1,9 +1,8 @@
-"""Checkpoints: everything that the next batch depends on, written so that half of one is never taken for whole.
+"""Checkpoints: everything that the next batch depends on, written so that no incomplete one is taken for whole.
 
 A checkpoint is a folder `checkpoints/<step>` with the weights (safetensors), the rest of the state, and the digests
-of both. It appears under its name only when it is complete. Random states are not among its contents because there
-are none: every draw comes from a stream that is derived from the run's seed, the epoch and the step
-(`colotride.randomness`), and those are held.
+of both. It appears under its name only when it is complete. It needs no random states: every draw comes from a stream
+that is derived from the run's seed, the epoch and the step (`colotride.randomness`), which it holds.
 """
 
 import hashlib
@@ -40,7 +39,7 @@ class Checkpoint:
     defense: dict[str, Any]
     """The defense's `state_dict`."""
     progress: dict[str, Any]
-    """Epoch, step, the phase to come, sums of the running epoch, history: plain values and tensors."""
+    """Epoch, step, position in the epoch, running sums, history: plain values and tensors."""
     config_digest: str
     """Digest of the configuration that the run was made with."""
 
@@ -89,10 +88,10 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def load_newest(folder: Path) -> Checkpoint | None:
     """Read the newest checkpoint that is whole; None where there is none at all.
 
-    A truncated or altered one is passed over for the one before it.
+    A truncated or altered checkpoint is skipped in favour of the one before it.
 
     Raises:
-        CheckpointError: there are checkpoints, but not one is whole.
+        CheckpointError: there are checkpoints, but none is whole.
     """
     found = checkpoints_in(folder)
     for path in found:

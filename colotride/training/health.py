@@ -1,4 +1,4 @@
-"""When a run is lost: collapse, NaN and divergence, each with its definition."""
+"""When a run has failed: collapse, NaN and divergence, each with its definition."""
 
 import math
 from typing import Literal

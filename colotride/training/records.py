@@ -1,4 +1,4 @@
-"""What a run showed: a record per epoch, and how it ended."""
+"""The records of a run: one per epoch, and how it ended."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +13,7 @@ Status = FailureKind | Literal["finished", "interrupted"]
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch showed."""
+    """What was measured in one epoch."""
 
     epoch: int
     """Epochs completed, this one included: the first record says 1."""
@@ -26,8 +26,8 @@ class EpochRecord:
     validation: dict[str, float] = field(default_factory=dict)
     """Scores on the held-out part; empty in epochs without validation."""
     passes: int = 0
-    """Images that went through the network while training in this epoch, over all processes: the epoch's cost. Each
-    pass inside a perturbation goes back to the images too."""
+    """Images that went through the network while training in this epoch, over all processes: the epoch's cost. A pass
+    inside a perturbation includes its backward pass."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class RunningMeans:
     """Images that went through the network in this process."""
 
     def add(self, diagnostics: dict[str, Tensor], gradient_norm: Tensor, passes: int) -> None:
-        """Take the diagnostics of a batch and its cost."""
+        """Add the diagnostics and the cost of a batch."""
         self.passes += passes
         for name, value in diagnostics.items():
             value = value.detach()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
         norm = gradient_norm.detach()
-        # torch.maximum hands a NaN on, which is wanted: it must end the run.
+        # torch.maximum propagates NaN, as it must: a NaN ends the run.
         self.largest_norm = norm if self.largest_norm is None else torch.maximum(self.largest_norm, norm)
 
     def means(self) -> dict[str, float]:

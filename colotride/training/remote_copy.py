@@ -1,4 +1,4 @@
-"""A second copy of a run's directory where machines do not die: S3, Google Cloud Storage, a shared disk.
+"""A second copy of a run's directory on storage that outlives the machine: S3, Google Cloud Storage, a shared disk.
 
 The second copy of a checkpoint is complete as soon as its digests are there, because they are sent last; a copy that
 was cut off is never taken for a checkpoint.
@@ -20,7 +20,7 @@ class RemoteCopy:
     """
 
     def __init__(self, uri: str) -> None:
-        """Open the place of the copy; nothing is read or written yet.
+        """Open the location of the copy; nothing is read or written yet.
 
         Args:
             uri: `s3://bucket/runs/first`, `gs://bucket/...` or `file:///shared/...`; credentials as usual for each.
@@ -78,7 +78,7 @@ class RemoteCopy:
                 self._remote.delete_directory(f"{CHECKPOINTS}/{step}")
         except REMOTE_ERRORS as error:
             raise CheckpointError(
-                f"storage {self.uri} cannot be written ({reason_of(error)}); the run in {folder} is whole: mend it and resume"
+                f"storage {self.uri} cannot be written ({reason_of(error)}); the run in {folder} is whole: repair the storage and resume"
             ) from None
 
     def _checkpoints(self) -> list[str]:

@@ -19,7 +19,7 @@ CONFIG, HISTORY, SUMMARY = "config.yaml", "history.jsonl", "summary.json"
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """How checkpoints are kept: nothing of it changes a run's numbers."""
+    """How checkpoints are kept; none of this changes a run's numbers."""
 
     minutes: float | None = None
     """Minutes after which a checkpoint is due within an epoch; None writes one per epoch only."""
@@ -43,17 +43,17 @@ class RunDirectory:
     """Reads and writes one run's folder, and its second copy where there is one."""
 
     def __init__(self, path: Path, config: RunConfig, checkpoint_policy: CheckpointPolicy) -> None:
-        """Look after a folder; nothing is written yet.
+        """Manage a folder; nothing is written yet.
 
         Raises:
-            ConfigurationError: the second copy's URI is none.
+            ConfigurationError: the URI of the second copy is not valid.
         """
         self.path, self._config, self._policy = path, config, checkpoint_policy
         self._remote = None if checkpoint_policy.storage is None else RemoteCopy(checkpoint_policy.storage)
         self._written = time.monotonic()
 
     def open(self) -> Checkpoint | None:
-        """The newest whole checkpoint of a run that was begun; else begin one, and return None.
+        """The newest whole checkpoint of a run that has begun; otherwise begin one and return None.
 
         Raises:
             CheckpointError: the folder belongs to another configuration, or none of its checkpoints is whole.

@@ -1,4 +1,4 @@
-"""What a run's folder gives back: its configuration, and its model as it was last saved."""
+"""Reading a run's folder: its configuration, and its model as it was last saved."""
 
 from pathlib import Path
 
@@ -19,15 +19,15 @@ def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
     """
     if not (directory / "config.yaml").is_file():
         raise CheckpointError(
-            f"{directory} is not a run: it holds no config.yaml; give a folder that scripts/train.py made"
+            f"{directory} is not a run: it holds no config.yaml; give a folder that colotride train made"
         )
     config = load_config(directory / "config.yaml")
     checkpoint = load_newest(directory / "checkpoints")
     if checkpoint is None:
-        raise CheckpointError(f"run {directory} has no checkpoint yet; train it first with scripts/train.py")
+        raise CheckpointError(f"run {directory} has no checkpoint yet; train it first with colotride train")
     two_convolutions = config.model.architecture == TWO_CONVOLUTIONS
     channels = checkpoint.weights["backbone.0.weight"].shape[1] if two_convolutions else 3
-    # Every weight is overwritten: starting from downloaded ones would only ask for the network. Results that are
+    # Every weight is overwritten: starting from downloaded ones would need the network for nothing. Results that are
     # compared are made in float32, whatever a run was trained in.
     settings = config.model.model_copy(update={"weights": "none", "precision": "float32", "compile": False})
     model = build_model(settings, channels=channels, image_size=config.data.image_size, seed=config.seed)

@@ -33,7 +33,7 @@ ONCE_PER_EPOCH = CheckpointPolicy()
 
 
 class Trainer:
-    """One run: its model, optimiser and defense, and where it stands.
+    """One run: its model, optimiser and defense, and its progress.
 
     Attributes:
         model: the embedding model, on the device.
@@ -60,13 +60,13 @@ class Trainer:
             train: images to train on.
             validation: held-out images, evaluated while training, or None.
             device: where to compute.
-            directory: the run's folder; None keeps nothing. Only the process of rank 0 of a group looks into it.
+            directory: the run's folder; None keeps nothing. Only the process of rank 0 of a group reads and writes it.
             checkpoint_policy: how often it is written.
             group: the processes that train together, each of which builds the same run.
 
         Raises:
             CheckpointError: the folder belongs to another configuration, or none of its checkpoints is whole.
-            ConfigurationError: a batch has fewer pairs than the group processes.
+            ConfigurationError: a batch has fewer pairs than the group has processes.
             ModelError, DataError: the model or the batches cannot be built.
         """
         pairs = min(config.data.pairs_per_batch, config.data.pairs_per_epoch or config.data.pairs_per_batch)
@@ -80,7 +80,7 @@ class Trainer:
             None if directory is None or group.rank > 0 else RunDirectory(directory, config, checkpoint_policy)
         )
         checkpoint = group.broadcast(None if self._directory is None else self._directory.open())
-        # A checkpoint overwrites every weight: starting from downloaded ones would only ask for the network.
+        # A checkpoint overwrites every weight: starting from downloaded ones would need the network for nothing.
         start = config.model if checkpoint is None else config.model.model_copy(update={"weights": "none"})
         self.model = build_model(
             start,
@@ -101,19 +101,19 @@ class Trainer:
         on_step: Callable[[int, int, int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Outcome:
-        """Train until the last epoch, until the model is lost, or until asked to stop.
+        """Train until the last epoch, until the model has failed, or until the run is asked to stop.
 
         A checkpoint is written after every epoch and when asked to stop; the batch that comes next is the same as
         if the run had never stopped.
 
         Args:
-            on_epoch: told of every completed epoch.
-            on_step: told (epoch, batches done, batches) after every batch; the first epoch is 1.
-            should_stop: asked before every batch.
+            on_epoch: called with the record of every completed epoch.
+            on_step: called with (epoch, batches done, batches) after every batch; the first epoch is 1.
+            should_stop: called before every batch; true ends the run.
         """
         config = self.config
-        lost = self._failure()
-        while lost is None and self.epoch < config.training.epochs:
+        failure = self._failure()
+        while failure is None and self.epoch < config.training.epochs:
             started = time.perf_counter()
             if not self._train_epoch(on_step, should_stop):
                 self._save()
@@ -122,15 +122,15 @@ class Trainer:
             diagnostics = self._running.means()
             passes = sum(self._group.all_gather(self._running.passes))
             self._steps_into_epoch, self._running = 0, RunningMeans()
-            lost = self._failure(diagnostics)
-            validation = {} if lost else self._validate()
+            failure = self._failure(diagnostics)
+            validation = {} if failure else self._validate()
             seconds = time.perf_counter() - started
             record = EpochRecord(self.epoch, self.step, seconds, diagnostics, validation, passes)
             self.history.append(record)
             self._save()
             if on_epoch:
                 on_epoch(record)
-        return self._end(*(lost or ("finished", "")))
+        return self._end(*(failure or ("finished", "")))
 
     def _end(self, status: Status, reason: str) -> Outcome:
         outcome = Outcome(status, reason, self.history)
@@ -145,10 +145,10 @@ class Trainer:
         batches = pair_batches(self._train.labels, data.pairs_per_batch, data.pairs_per_epoch, config.seed, self.epoch)
         self.model.train()
         cuda = [self.device] if self.device.type == "cuda" else []
-        coming = batches[self._steps_into_epoch :]
-        pixels = prefetched(self._train, [pairs.T.flatten() for pairs in coming], self.device)
+        remaining = batches[self._steps_into_epoch :]
+        pixels = prefetched(self._train, [pairs.T.flatten() for pairs in remaining], self.device)
         with torch.random.fork_rng(devices=cuda), closing(pixels):
-            for pairs in coming:
+            for pairs in remaining:
                 if self._group.any(should_stop is not None and should_stop(), self.device):
                     return False
                 if self._directory is not None and self._directory.due():
@@ -183,10 +183,10 @@ class Trainer:
     def _share_statistics(self) -> None:
         """Make BatchNorm's running statistics the mean over the processes, where they are not frozen."""
         if self._group.size > 1 and not self.config.model.freeze_batchnorm:
-            statistics = [one for one in self.model.buffers() if one.is_floating_point()]
+            statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
             self._group.all_reduce_sum(statistics)
-            for one in statistics:
-                one.div_(self._group.size)
+            for buffer in statistics:
+                buffer.div_(self._group.size)
 
     def _validate(self) -> dict[str, float]:
         config, budget = self.config, self.config.validation

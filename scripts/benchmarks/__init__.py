@@ -1,1 +1,1 @@
-"""Speed and memory, as ratios measured side by side; run by scripts/benchmark.py."""
+"""Speed and memory, as ratios measured side by side; measured by colotride benchmark."""

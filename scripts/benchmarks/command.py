@@ -30,7 +30,7 @@ from colotride.models import TWO_CONVOLUTIONS
 from scripts.benchmarks.chart import draw_ratios
 from scripts.benchmarks.evaluation import measure_galleries, measure_whole
 from scripts.benchmarks.profile import ProfileRow, profile_of
-from scripts.benchmarks.step import Case, StepRow, bench, measure_steps
+from scripts.benchmarks.step import BenchmarkCase, StepRow, measure_steps, step_benchmark
 
 SEARCH_EPOCHS = 6
 """Of each trial of a search."""
@@ -70,13 +70,13 @@ def machine(device: torch.device) -> str:
     return f"{(names or [platform.machine()])[0]}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def cases(command: Benchmark, device: torch.device) -> list[Case]:
+def cases(command: Benchmark, device: torch.device) -> list[BenchmarkCase]:
     """The networks and batches to measure."""
     found = []
     for size in command.image_sizes:
         small = size >= 128 and device.type == "cpu"
         triplets, steps = (4, 4) if small else (command.triplets, command.steps)
-        found.append(Case(TWO_CONVOLUTIONS if size == 28 else "resnet18", size, triplets, steps))
+        found.append(BenchmarkCase(TWO_CONVOLUTIONS if size == 28 else "resnet18", size, triplets, steps))
     return found
 
 
@@ -153,13 +153,13 @@ def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
     from scripts.benchmarks.scaling import BATCHES, make_images, measure_scaling, plain_seconds
 
     with Console(stderr=True).status("scaling") as status, tempfile.TemporaryDirectory() as folder:
-        told = partial(_show, status, "scaling")
-        loading = measure_loading(Path(folder) / "photographs", LOADED_IMAGES, on_run=told)
+        on_run = partial(_show, status, "scaling")
+        loading = measure_loading(Path(folder) / "photographs", LOADED_IMAGES, on_run=on_run)
         root = Path(folder) / "noise"
         make_images(root)
-        told("without Ray")
+        on_run("without Ray")
         plain = SCALING_PAIRS * BATCHES / plain_seconds(root, SCALING_PAIRS)
-        start, rows = measure_scaling(root, command.workers, SCALING_PAIRS, told)
+        start, rows = measure_scaling(root, command.workers, SCALING_PAIRS, on_run)
     table = Table(
         title="Training on Ray's workers: ResNet-18, 64 px, 8 PGD steps, CPU",
         caption=f"{SCALING_PAIRS} pairs per worker and batch; start-up: what Ray Train adds to a run",
@@ -248,7 +248,7 @@ def profile(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
     """One CAP and one ANP step on the first network that is not the small one."""
     found = cases(command, device)
     case = next((one for one in found if one.architecture != TWO_CONVOLUTIONS), found[0])
-    one = bench(case, device, precision=command.precision, compile=command.compile)
+    one = step_benchmark(case, device, precision=command.precision, compile=command.compile)
     candidates, anchor = one.ours("CAP"), one.ours("ANP")
 
     def cycle() -> None:

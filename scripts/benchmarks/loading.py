@@ -68,19 +68,19 @@ def measure_loading(
     workers: Sequence[int] = (1, 2, 4),
     on_run: Callable[[str], None] = lambda name: None,
 ) -> Loading:
-    """One epoch in random order from files and from the store, by turns; then the store in several processes.
+    """One epoch in random order from files and from the store, alternately; then the store in several processes.
 
     All files have been read before and lie in the system's memory, so that decoding is measured and not the disk.
 
     Args:
-        folder: where generated files stay for another time, and the store does not; it is made.
+        folder: where generated files are kept for the next time, unlike the store; it is made.
         images: how many.
         image_size: width and height of the files in pixels.
         stored_size: side of the stored images in pixels.
         batch: images per batch.
         rounds: measured epochs of each, the fastest of which counts.
         workers: numbers of processes that read the store side by side.
-        on_run: told what is being measured.
+        on_run: called with what is being measured.
 
     Raises:
         DataError: the store cannot be written.
@@ -95,7 +95,7 @@ def measure_loading(
         assert isinstance(store, CachedImages)
         path = store.path
         speeds = _speeds({"decoding": files, "reading": store}, batch, rounds, on_run)
-        # What is mapped here too would have a share of the readers' pages.
+        # A mapping in this process too would count for a part of the readers' pages.
         del store
         rows = []
         for count in workers:

@@ -1,4 +1,4 @@
-"""A process that reads all of an image store and then waits to be looked at, until its input ends."""
+"""A process that reads all of an image store and then waits to be measured, until its input ends."""
 
 import sys
 from pathlib import Path

@@ -33,9 +33,9 @@ def profile_of(work: Callable[[], None], device: torch.device, repeats: int = 3)
     """Profile something after warming it up; times are per repeat, of the device where there is one.
 
     Returns:
-        One row per kind that took time, the longest first; what belongs to no kind comes last.
+        One row per kind that took time, the longest first; operations of no kind come last.
     """
-    # The profiler would otherwise tell on standard error that it starts, stops, and found no GPU.
+    # The profiler would otherwise report on standard error that it starts, stops, and found no GPU.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     work()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])

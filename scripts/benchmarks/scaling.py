@@ -26,7 +26,7 @@ CLASSES, PER_CLASS, SIDE = 8, 8, 64
 
 @dataclass(frozen=True)
 class Throughput:
-    """Training with so many workers, each with as many pairs per batch as the others."""
+    """Training with this many workers, each with as many pairs per batch as the others."""
 
     workers: int
     pairs_per_second: float
@@ -45,7 +45,7 @@ def measure_scaling(
         root: of the images that `make_images` wrote.
         workers: how many; the first is what the others are compared with.
         pairs_per_worker: of a batch.
-        on_run: told the name of each measurement before it.
+        on_run: called with the name of each measurement before it.
 
     Returns:
         Seconds that Ray takes to start, and a row per number of workers.

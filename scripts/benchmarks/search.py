@@ -1,6 +1,5 @@
-"""Samplers against each other at one total budget: what scripts/benchmark.py search measures."""
+"""Samplers against each other at one total budget: what `colotride benchmark search` measures."""
 
-import io
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from colotride.config import RunConfig
-from colotride.io import write_atomically
+from colotride.io import save_figure
 from colotride.tune.plan import SearchPlan
 from colotride.tune.ray_tune import run_trials
 from colotride.tune.records import TrialRecord
@@ -51,7 +50,7 @@ class Course:
     training: float
     """Seconds of all epochs, validation included."""
     overhead: float
-    """Seconds per trial and place that were not training or validation: processes, imports, Ray, Optuna."""
+    """Seconds per trial and slot that were not training or validation: processes, imports, Ray, Optuna."""
 
 
 def compare(
@@ -64,7 +63,7 @@ def compare(
         trials: that are trained to the end within the budget; with stopping there are more, shorter ones.
         seeds: one search each, per method.
         at_once: trials side by side.
-        on_search: told the name of each search before it.
+        on_search: called with the name of each search before it.
     """
     courses = []
     for seed in seeds:
@@ -88,7 +87,7 @@ def compare(
 
 
 class _Log:
-    """Notes in which order the trials end; a `TrialCallback`."""
+    """Records in which order the trials end; a `TrialCallback`."""
 
     def __init__(self) -> None:
         self.ended_records: list[TrialRecord] = []
@@ -153,9 +152,7 @@ def draw_comparison(courses: Sequence[Course], budget: int, path: Path) -> None:
     axes.set(xlabel="epochs trained over all trials", ylabel="best validation ARS so far")
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    write_atomically(path, buffer.getvalue())
+    save_figure(figure, path)
 
 
 def _on_grid(course: Course, grid: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ CYCLE = "CAP + ANP"
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchmarkCase:
     """What is measured."""
 
     architecture: str
@@ -78,7 +78,7 @@ class StepRow:
 
 
 @dataclass(frozen=True)
-class Bench:
+class StepBenchmark:
     """A network with its batch, and one step of every kind in both forms."""
 
     model: EmbeddingModel
@@ -140,7 +140,9 @@ class Bench:
         optimizer.step()
 
 
-def bench(case: Case, device: torch.device, *, precision: Literal["float32", "bfloat16"], compile: bool) -> Bench:
+def step_benchmark(
+    case: BenchmarkCase, device: torch.device, *, precision: Literal["float32", "bfloat16"], compile: bool
+) -> StepBenchmark:
     """Random weights and images on which no attack saturates: positives lie near their anchors, and steps are tiny."""
     small = case.architecture == TWO_CONVOLUTIONS
     settings = ModelSettings(architecture=case.architecture, weights="none", precision=precision, compile=compile)
@@ -152,7 +154,7 @@ def bench(case: Case, device: torch.device, *, precision: Literal["float32", "bf
     labels = torch.arange(case.triplets) % max(2, case.triplets // 4)
     budget = Budget(8 / 255, 0.01 / 255, case.steps)
     layout = torch.channels_last
-    return Bench(
+    return StepBenchmark(
         model,
         PlainModel(model),
         anchor.to(device).contiguous(memory_format=layout),
@@ -163,7 +165,7 @@ def bench(case: Case, device: torch.device, *, precision: Literal["float32", "bf
 
 
 def measure_steps(
-    case: Case,
+    case: BenchmarkCase,
     rounds: int,
     device: torch.device,
     *,
@@ -179,9 +181,9 @@ def measure_steps(
         device: where.
         precision: of our network; the textbook is float32.
         compile: whether our perturbation is compiled.
-        on_run: told what is about to run.
+        on_run: called with the name of what is about to run.
     """
-    one = bench(case, device, precision=precision, compile=compile)
+    one = step_benchmark(case, device, precision=precision, compile=compile)
     works: dict[str, Callable[[], None]] = {}
     for kind in UNITS:
         works[f"ours {kind}"], works[f"textbook {kind}"] = one.ours(kind), one.textbook(kind)
@@ -227,7 +229,7 @@ def _least(kind: Kind, steps: int, seen: dict[str, Measured]) -> Measured:
 
 
 def _row(
-    case: Case,
+    case: BenchmarkCase,
     step: str,
     ours: list[Measured],
     textbook: list[Measured],
@@ -254,7 +256,7 @@ def _sum(parts: list[Measured]) -> Measured:
     return Measured([sum(part.best for part in parts)])
 
 
-def _flops(one: Bench, kinds: tuple[Kind, ...] | list[Kind]) -> int:
+def _flops(one: StepBenchmark, kinds: tuple[Kind, ...] | list[Kind]) -> int:
     with FlopCounterMode(display=False) as counter:
         for kind in kinds:
             one.ours(kind)()

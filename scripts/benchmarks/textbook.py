@@ -29,7 +29,7 @@ ATTENTION_FACTOR, MARGIN, TOP_COEFFICIENT, TOP_MARGIN, INTRA_CLASS = 10.0, 0.2, 
 
 
 class PlainModel(nn.Module):
-    """The same network and weights as an `EmbeddingModel`, with nothing done for speed."""
+    """The same network and weights as an `EmbeddingModel`, with no optimisation for speed."""
 
     def __init__(self, model: EmbeddingModel) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class TextbookStep:
         gap = near_mean(an) - near_mean(ap)
         if self.kind == "CAP":
             return gap.relu()
-        pull = (an[nearest].mean() - distance(a, start).mean()).relu()
+        pull = (an[nearest].mean() - functional.pairwise_distance(a, start).mean()).relu()
         return gap.relu() + torch.exp(-gap.relu()).detach() * pull
 
 

@@ -1,4 +1,4 @@
-"""Time and memory of things that do the same, measured by turns in one process."""
+"""Time and memory of equivalent functions, measured alternately in one process."""
 
 import ctypes
 import time
@@ -14,7 +14,7 @@ Work = Callable[[], object]
 
 @dataclass
 class Measured:
-    """All rounds of one thing."""
+    """All rounds of one function."""
 
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int = 0
@@ -22,7 +22,7 @@ class Measured:
 
     @property
     def best(self) -> float:
-        """Seconds of the fastest round: the others were held up by something else on the machine."""
+        """Seconds of the fastest round: the others were slowed down by something else on the machine."""
         return min(self.seconds)
 
 
@@ -34,13 +34,13 @@ def side_by_side(
     *,
     warm: bool = True,
 ) -> dict[str, Measured]:
-    """Run every work by turns, so that a change of the machine's load meets all of them.
+    """Run all functions alternately, so that a change of the machine's load meets all of them.
 
     Args:
         works: what to run, by name.
         rounds: measured runs of each, at least 1.
         device: where they run; a GPU is waited for before the clock is read.
-        on_run: told the name before each run.
+        on_run: called with the name before each run.
         warm: whether to run everything once before, unmeasured.
     """
     measured = {name: Measured() for name in works}

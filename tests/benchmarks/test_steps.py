@@ -7,19 +7,19 @@ from colotride.defenses import CollapsenessSettings, DefenseContext, build_defen
 from colotride.defenses.step import perturb_parts
 from colotride.defenses.triplets import Batch, StepInfo, clean_diagnostics, mine_triplets
 from colotride.pgd import Budget, PGDSettings
-from scripts.benchmarks.step import CYCLE, SETTINGS, UNITS, Case, bench, measure_steps
+from scripts.benchmarks.step import CYCLE, SETTINGS, UNITS, BenchmarkCase, measure_steps, step_benchmark
 from scripts.benchmarks.textbook import MARGIN, MINERS, TextbookStep
 from scripts.benchmarks.timing import Measured, ratio, side_by_side
 
 CPU = torch.device("cpu")
-CASES = [Case("two-convolutions", 28, 8, 4), Case("resnet18", 32, 8, 4)]
+CASES = [BenchmarkCase("two-convolutions", 28, 8, 4), BenchmarkCase("resnet18", 32, 8, 4)]
 BUDGET = Budget(8 / 255, 0.2 / 255, 4)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.architecture)
 @pytest.mark.parametrize("kind", ["ACT", "HM", "CAP", "ANP"])
 def test_the_textbook_gives_the_same_images(case, kind):
-    one = bench(case, CPU, precision="float32", compile=False)
+    one = step_benchmark(case, CPU, precision="float32", compile=False)
     pgd = PGDSettings(epsilon=BUDGET.epsilon, step_size=BUDGET.step_size, steps=BUDGET.steps, ramp="constant")
     context = DefenseContext(pgd, MARGIN, MINERS[kind], CollapsenessSettings())
     defense = build_defense(SETTINGS[kind], context)
@@ -38,7 +38,7 @@ def test_the_textbook_gives_the_same_images(case, kind):
 
 @pytest.mark.parametrize("kind", list(UNITS))
 def test_both_train_on_the_same_gradients(kind):
-    one = bench(CASES[1], CPU, precision="float32", compile=False)
+    one = step_benchmark(CASES[1], CPU, precision="float32", compile=False)
     one.ours(kind)()
     one.textbook(kind)()
     for (name, ours), theirs in zip(
@@ -50,7 +50,7 @@ def test_both_train_on_the_same_gradients(kind):
 
 def test_measuring_gives_a_row_for_every_step_and_for_the_cycle():
     seen = []
-    rows = measure_steps(Case("two-convolutions", 8, 4, 2), 1, CPU, on_run=seen.append)
+    rows = measure_steps(BenchmarkCase("two-convolutions", 8, 4, 2), 1, CPU, on_run=seen.append)
     assert [row.step for row in rows] == [*UNITS, CYCLE]
     by_step = {row.step: row for row in rows}
     assert by_step[CYCLE].seconds == pytest.approx(by_step["CAP"].seconds + by_step["ANP"].seconds)

@@ -1,4 +1,4 @@
-"""A real browser: what a page holds once its scripts have run, and what it complained of."""
+"""A real browser: what a page holds once its scripts have run, and which errors they reported."""
 
 import re
 import shutil
@@ -50,7 +50,7 @@ def open_page(address: str, milliseconds: int = 3000, *options: str) -> Page:
 
 
 def open_file(path: Path) -> Page:
-    """Open a file from a folder that holds nothing else, so that whatever it wants beside it is missed."""
+    """Open a file from a folder that holds nothing else, so that every file it needs beside itself is missing."""
     with tempfile.TemporaryDirectory() as folder:
         alone = shutil.copy(path, folder)
         return open_page(Path(alone).as_uri())

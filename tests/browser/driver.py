@@ -1,4 +1,4 @@
-"""A browser that is clicked through: chromedriver, spoken to in the WebDriver protocol."""
+"""A browser under remote control: chromedriver over the WebDriver protocol."""
 
 import base64
 import shutil

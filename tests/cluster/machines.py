@@ -48,7 +48,7 @@ def missing() -> str | None:
 
 @contextmanager
 def machines(folder: Path, count: int) -> Iterator[tuple[list[Machine], Path]]:
-    """So many machines, and the private key that opens them to root."""
+    """This many machines, and the private key that opens them to root."""
     key = folder / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     Path("/run/sshd").mkdir(exist_ok=True)

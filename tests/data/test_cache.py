@@ -405,6 +405,15 @@ def test_a_flipped_bit_is_found_when_the_image_is_first_used(tmp_path):
     assert torch.equal(everything(cached_images(files, tmp_path)), everything(files))
 
 
+def test_a_flipped_bit_of_a_class_is_found_on_opening(tmp_path, capsys):
+    files = make_files(tmp_path, 5)
+    path = cached_images(files, tmp_path).path
+    flip_bit(path, path.read_bytes().index(files.labels.numpy().tobytes()))
+    images = cached_images(files, tmp_path)
+    assert images.labels.tolist() == files.labels.tolist()
+    assert capsys.readouterr().err == f"{path} has another checksum of its classes; it was made again\n"
+
+
 def test_a_full_disk_is_one_line_and_the_same_call_goes_on_when_there_is_room(tmp_path, monkeypatch):
     files = make_files(tmp_path, CHUNK + 5)
     write = cache_module.CacheWriter._write

@@ -178,7 +178,7 @@ def test_a_server_that_brings_nothing_is_given_up_and_the_part_is_kept(tmp_path,
         kept = (tmp_path / "file.bin.part").read_bytes()
         assert CONTENT.startswith(kept)
         assert len(kept) > 80_000
-        assert f"{len(kept):,} bytes are kept: run this again to go on" in text
+        assert f"{len(kept):,} bytes are kept: run this again to continue" in text
         assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0]
         assert len(server.ranges) == 6
         assert fetched(server, tmp_path / "file.bin") == CONTENT

@@ -67,7 +67,7 @@ class Endless(IterableDataset):
         (PIXELS[:, :2], LABELS, r"have the shape \(6, 2, 5, 5\)"),
         (PIXELS[:0], [], r"have the shape \(0, 3, 5, 5\)"),
         (np.array(["a", "b"]), [0, 1], "of type <U1"),
-        (TensorDataset(PIXELS), None, "item 0 of images is no pair"),
+        (TensorDataset(PIXELS), None, "item 0 of images is not a pair"),
         (TensorDataset(PIXELS, torch.tensor(LABELS)), LABELS, "labels apart"),
         ([(PIXELS[0], 0), (PIXELS[0, :, :4], 0)], None, "item 1 of images has the shape"),
         (Endless(), None, "cannot be counted|counted and indexed"),

@@ -68,6 +68,17 @@ def test_a_side_is_fetched_once_and_training_leaves_the_test_side_alone(tmp_path
     assert fetched.stat().st_ino == place
 
 
+def test_a_fetched_side_that_was_damaged_here_is_fetched_again(tmp_path, cache):
+    address = pushed(tmp_path)
+    labels = load_test(settings("cub", address)).labels
+    (fetched,) = cache.glob("cub-test-*.arrow")
+    sound = fetched.read_bytes()
+    place = sound.index(labels.numpy().tobytes())
+    fetched.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
+    assert torch.equal(load_test(settings("cub", address)).labels, labels)
+    assert fetched.read_bytes() == sound
+
+
 def test_a_set_that_was_pushed_anew_is_fetched_anew(tmp_path):
     address = pushed(tmp_path)
     before = everything(load_test(settings("cub", address)))

@@ -178,7 +178,7 @@ def test_a_class_with_one_image_is_refused_by_name(tmp_path):
 
 def test_a_set_of_one_class_is_refused(tmp_path):
     make_cub(tmp_path, classes=2)
-    assert "has 1 class: no anchor has a negative" in refused("cub", tmp_path)
+    assert "has 1 class; two classes or more are needed" in refused("cub", tmp_path)
 
 
 def test_a_wrong_stored_size_of_a_set_with_one_size_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Batches and recipes in which a defense's whole step can be watched."""
+"""Batches and contexts in which a defense's whole step can be watched."""
 
 from dataclasses import replace
 

@@ -147,7 +147,7 @@ def test_more_workers_than_the_machines_hold_are_refused_at_the_start(one_machin
 
 @pytest.mark.parametrize("text", ["0", "3:2", "many", "2:", "-1"])
 def test_a_number_of_workers_that_is_none_is_refused(text):
-    with pytest.raises(ConfigurationError, match="is no number of workers"):
+    with pytest.raises(ConfigurationError, match="is not a number of workers"):
         Workers.parse(text, gpu=False, cpus=None)
 
 

@@ -1,4 +1,4 @@
-"""Command lines of the pages: run as a user does, or only held against the options that exist."""
+"""Command lines of the pages: run as a user does, or only checked against the options that exist."""
 
 import importlib
 import os
@@ -31,7 +31,7 @@ def run_line(line: str) -> int:
 
 
 def parses(line: str) -> str:
-    """Hold a line against the options of the program that it calls.
+    """Check a line against the options of the program that it calls.
 
     Returns:
         The program, if it is one whose options we know.
@@ -52,7 +52,7 @@ def parses(line: str) -> str:
         case ["ray", *arguments]:
             _check_ray(arguments, line)
         case ["aws" | "docker" | "kubectl" as program, *_]:
-            # tests/cluster/ holds these against the services' own descriptions.
+            # tests/cluster/ checks these against the services' own descriptions.
             return program
         case _:
             return ""

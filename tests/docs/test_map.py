@@ -1,5 +1,6 @@
 """The map of the code in CONTRIBUTING is the one that the imports are held to."""
 
+import itertools
 import re
 
 from tests.docs.blocks import ROOT
@@ -10,7 +11,7 @@ ROWS = [re.split(r"\s{3,}", line)[0].split() for line in MAP.splitlines()]
 
 
 def test_rows_stand_in_the_order_of_the_floors():
-    for above, below in zip(ROWS, ROWS[1:], strict=False):
+    for above, below in itertools.pairwise(ROWS):
         assert min(HEIGHT[name] for name in above) >= max(HEIGHT[name] for name in below), (above, below)
 
 

@@ -70,7 +70,7 @@ def search(trials=40, seed=3, space=SPACE, value_of=score):
 
 
 def end(record, status, epochs, value, reason=""):
-    """The record after so many epochs of one score; a lost model has no validation at its end."""
+    """The record after this many epochs of one score; a lost model has no validation at its end."""
     r1 = retrieval(record.values) if "pgd_steps" in record.values else 50.0
     scores = {"R@1": r1, "mAP": r1 / 2, "ERS": value / 2 + r1 / 3, "ARS": value}
     lost = status in ("collapsed", "nan", "diverged")

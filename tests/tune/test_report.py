@@ -231,7 +231,7 @@ def test_a_search_in_which_everything_failed_still_has_its_report(tmp_path):
 
 def test_trials_that_scored_alike_make_no_parameter_important(tmp_path):
     _, page = written(tmp_path, search(16, value_of=lambda values: 50.0))
-    assert "All finished trials scored alike" in page
+    assert "All finished trials had the same score" in page
 
 
 def test_choices_that_matter_most_are_shown_trial_by_trial(tmp_path):

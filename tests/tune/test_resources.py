@@ -35,12 +35,12 @@ def test_as_many_trials_as_fit(resources, machines, trials):
 @pytest.mark.parametrize(
     ("resources", "line"),
     [
-        (TrialResources(1, 0.0, 0), "--concurrent 0 runs no trial"),
+        (TrialResources(1, 0.0, 0), "--concurrent 0 runs nothing"),
         (TrialResources(0, 0.0, None), "--cpus-per-trial 0 is too few"),
         (TrialResources(3, 0.0, None), "--cpus-per-trial 3 is more than any machine here has \\(2\\)"),
         (TrialResources(1, 0.5, None), "--gpus-per-trial 0.5 is more than any machine here has \\(0\\)"),
-        (TrialResources(1, -1.0, None), "--gpus-per-trial -1 is no number of GPUs"),
-        (TrialResources(1, math.nan, None), "--gpus-per-trial nan is no number of GPUs"),
+        (TrialResources(1, -1.0, None), "--gpus-per-trial -1 is not a number of GPUs"),
+        (TrialResources(1, math.nan, None), "--gpus-per-trial nan is not a number of GPUs"),
         (TrialResources(1, 0.0, None, 0), "--workers-per-trial 0 trains nothing"),
         # Ray Train would wait for its second worker without end.
         (
@@ -53,6 +53,11 @@ def test_as_many_trials_as_fit(resources, machines, trials):
 def test_what_no_machine_can_hold_is_refused(resources, line):
     with pytest.raises(SearchError, match=line):
         capacity(resources, [SMALL])
+
+
+def test_the_line_names_the_option_of_the_command_that_was_typed():
+    with pytest.raises(SearchError, match="--cpus-per-run 3 is more than any machine"):
+        capacity(TrialResources(cpus=3), [SMALL], "run")
 
 
 def test_a_trial_that_ran_out_of_memory_gets_its_gpu_alone():

@@ -197,7 +197,7 @@ def test_a_search_for_two_objectives_runs_on_a_small_folder_in_cubs_layout(tmp_p
         (["--resume", "nowhere"], "there is no search in runs/search/nowhere to resume"),
         (["--groups", "margin"], "did you mean"),
         (["--workers-per-trial", "0"], "--workers-per-trial 0: should be greater"),
-        (["--dataset", "birds"], "no preset 'birds'"),
+        (["--dataset", "birds"], "no data set 'birds'"),
         (["--defense", "natural"], "the space is empty"),
         (["--name", "taken"], "exists already"),
         (["--concurrent", "0"], "--concurrent 0: should be greater"),
