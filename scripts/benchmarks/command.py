@@ -158,7 +158,7 @@ def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType
         for whole in wholes
     ]
     said = "\n".join([*lines, f"Measured on {machine(device)}."])
-    return Group(table, said), [asdict(row) for row in (*wholes, *rows)]
+    return Group(table, said), [*map(asdict, wholes), *map(asdict, rows)]
 
 
 def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
