@@ -25,12 +25,16 @@ from rich.table import Table
 
 from colotride.cli.options.benchmark import Benchmark
 from colotride.devices import device_of
+from colotride.evaluation.settings import Protocol
 from colotride.io import write_atomically
 from colotride.models import TWO_CONVOLUTIONS
 from scripts.benchmarks.chart import draw_ratios
 from scripts.benchmarks.evaluation import measure_galleries, measure_whole
 from scripts.benchmarks.profile import ProfileRow, profile_of
 from scripts.benchmarks.step import BenchmarkCase, StepRow, measure_steps, step_benchmark
+
+PROTOCOLS: tuple[Protocol, ...] = ("strict", "strong")
+"""Whose whole evaluations are measured."""
 
 SEARCH_EPOCHS = 6
 """Of each trial of a search."""
@@ -123,12 +127,21 @@ def _step_table(case: str) -> Table:
 
 
 def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
-    """Galleries of several sizes, and a whole evaluation on the smallest."""
+    """Galleries of several sizes, and whole evaluations on the smallest."""
     smallest = min(command.galleries)
     with Console(stderr=True).status("evaluation") as status:
-        whole = measure_whole(
-            smallest, min(command.queries, smallest), 32, command.rounds, device, partial(_show, status, "whole")
-        )
+        wholes = [
+            measure_whole(
+                smallest,
+                min(command.queries, smallest),
+                32,
+                command.rounds,
+                device,
+                partial(_show, status, f"whole, {protocol}"),
+                protocol,
+            )
+            for protocol in PROTOCOLS
+        ]
         rows = measure_galleries(command.galleries, command.rounds, partial(_show, status, "galleries"))
     table = Table(
         title="Everything that is not a pass through the network",
@@ -139,11 +152,13 @@ def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType
     for row in rows:
         loop = "" if row.loop is None else f"{row.loop:.1f}"
         table.add_row(str(row.images), f"{row.seconds:.1f}", f"{row.peak_mib:.0f}", loop)
-    said = (
-        f"{whole.queries} of {whole.images} images attacked with 32 steps: {whole.seconds:.1f} s, "
-        f"{whole.over_passes:.2f} times the network passes alone.\nMeasured on {machine(device)}."
-    )
-    return Group(table, said), [asdict(whole), *map(asdict, rows)]
+    lines = [
+        f"{whole.queries} of {whole.images} images attacked by {whole.protocol} with 32 steps: {whole.seconds:.1f} s, "
+        f"{whole.over_passes:.2f} times the network passes alone."
+        for whole in wholes
+    ]
+    said = "\n".join([*lines, f"Measured on {machine(device)}."])
+    return Group(table, said), [asdict(row) for row in (*wholes, *rows)]
 
 
 def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:

@@ -18,7 +18,8 @@ from colotride.evaluation.evaluator import evaluate
 from colotride.evaluation.gallery import Gallery, in_batches
 from colotride.evaluation.retrieval import clusterings, nmi, retrieval_values
 from colotride.evaluation.scores import RANK_GOALS
-from colotride.evaluation.settings import EvaluationSettings
+from colotride.evaluation.settings import EvaluationSettings, Protocol
+from colotride.evaluation.strong import PASSES, ensemble
 from colotride.models import TWO_CONVOLUTIONS, ModelSettings, build_model
 from colotride.pgd import frozen
 from scripts.benchmarks.timing import ratio, side_by_side
@@ -46,6 +47,7 @@ class GalleryRow:
 class WholeRow:
     """A whole evaluation with the two-convolution net."""
 
+    protocol: str
     images: int
     queries: int
     seconds: float
@@ -129,7 +131,13 @@ def measure_galleries(sizes: tuple[int, ...], rounds: int, on_run: Callable[[str
 
 
 def measure_whole(
-    images: int, queries: int, steps: int, rounds: int, device: torch.device, on_run: Callable[[str], None]
+    images: int,
+    queries: int,
+    steps: int,
+    rounds: int,
+    device: torch.device,
+    on_run: Callable[[str], None],
+    protocol: Protocol = "strict",
 ) -> WholeRow:
     """Measure an evaluation with the two-convolution net, and its passes alone."""
     random = torch.Generator().manual_seed(0)
@@ -137,8 +145,11 @@ def measure_whole(
     gallery = InMemoryImages("random", pixels, torch.arange(images) % max(2, images // 100))
     settings = ModelSettings(architecture=TWO_CONVOLUTIONS, weights="none")
     model = build_model(settings, channels=1, image_size=28, seed=0).to(device)
-    # Steps so small that no attack reaches its goal: a saturated one would end early.
-    budget = EvaluationSettings(queries=queries, steps=steps, batch_size=BATCH, epsilon=8 / 255, step_size=0.01 / 255)
+    # A radius and steps so small that no attack reaches its goal: a saturated one would end early.
+    tiny = 0.01 / 255
+    budget = EvaluationSettings(
+        protocol=protocol, queries=queries, steps=steps, batch_size=BATCH, epsilon=2 * tiny, step_size=tiny
+    )
     batch = (pixels[:BATCH].float() / 255).to(device)
 
     def whole() -> None:
@@ -156,6 +167,9 @@ def measure_whole(
     seen = side_by_side({"evaluation": whole, "forward": embed, "there and back": perturb}, rounds, device, on_run)
     attacks = 9
     forward, both = seen["forward"].best, seen["there and back"].best
-    passes = forward * (images + attacks * queries) / BATCH + both * attacks * steps * queries / BATCH
+    strong = protocol == "strong"
+    ends = attacks * queries * (len(ensemble(2, steps)) if strong else 1)
+    steps_back = attacks * queries * steps * (PASSES if strong else 1)
+    passes = (forward * (images + ends) + both * steps_back) / BATCH
     whole_seconds = seen["evaluation"].best
-    return WholeRow(images, queries, whole_seconds, whole_seconds / passes)
+    return WholeRow(protocol, images, queries, whole_seconds, whole_seconds / passes)

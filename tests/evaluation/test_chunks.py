@@ -109,3 +109,24 @@ def test_half_a_chunk_on_disk_counts_as_none(tmp_path):
     file = store.folder / f"{chunk.name}.safetensors"
     file.write_bytes(file.read_bytes()[:-3])
     assert store.load(chunk) is None
+
+
+def test_a_strong_curve_is_split_and_resumed_as_any_other_evaluation(tmp_path):
+    settings = SETTINGS.with_values({"protocol": "strong", "steps": 2, "epsilon": [0.05, 0.1], "norm": "l2"})
+    options = {"image_size": 2, "seed": 0, "device": CPU}
+    model, images, done = FlatModel(), toy_images(), []
+    whole = evaluate(model, images, settings, **options)
+
+    def backwards(plan, chunks):
+        for chunk in reversed(chunks):
+            done.append(chunk)
+            yield chunk, run_chunk(plan, chunk, model, images)
+
+    with pytest.raises(DataError, match=r"7\.jpg"):
+        evaluate(model, Breaking(60), settings, partial_results=tmp_path, **options)
+    kept = len(list(tmp_path.glob("*/*.safetensors")))
+    assert kept == (60 - 8) // 2
+    resumed = evaluate(model, images, settings, partial_results=tmp_path, resume=True, executor=backwards, **options)
+    assert len(done) == 2 * 36 - kept
+    equal(resumed, whole)
+    assert (resumed.curve, resumed.convergence) == (whole.curve, whole.convergence)
