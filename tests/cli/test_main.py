@@ -174,3 +174,11 @@ def test_a_missing_extra_is_named(monkeypatch, capsys, package):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"pip install 'colotride[{EXTRAS[package]}]'" in said
+
+
+def test_a_reader_that_stops_reading_sees_no_traceback():
+    command = [sys.executable, "-m", "colotride", "train", "--help"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) in (0, 141)
