@@ -102,6 +102,12 @@ def execute(name: str, arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise ColoTrideError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
     declared: type[Options] = getattr(importlib.import_module(f"colotride.cli.options.{name}"), name.capitalize())
+    if "--help-all" in arguments:
+        # The settings lie in modules that import torch.
+        from colotride.cli.configuration import help_of_everything
+
+        print(help_of_everything(declared, [word for word in arguments if word != "--help-all"]).rstrip())
+        return 0
     options = parse(declared, arguments)
     code: int = importlib.import_module(f"colotride.cli.{name}").main(options)
     return code
