@@ -82,9 +82,6 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Command:
     """
     words: list[str] = list(arguments)
     settings: dict[str, tuple[str, ...]] = {}
-    if "--help-all" in words:
-        print(_help_of_everything(command, [word for word in words if word != "--help-all"]).rstrip())
-        raise SystemExit(0)
     if "--help" in words or "-h" in words:
         print(parser_of(command, rare=False).format_help().rstrip())
         raise SystemExit(0)
@@ -250,13 +247,3 @@ def _unknown(command: type[Options], word: str) -> str:
     near = difflib.get_close_matches(word, [_name(name, option) for name, _, option in _declared(command)], n=1)
     meant = f" (did you mean {near[0]}?)" if near else ""
     return f"{'unknown option' if word.startswith('-') else 'unexpected argument'} {word}{meant}; see --help"
-
-
-def _help_of_everything(command: type[Options], others: Sequence[str]) -> str:
-    parser = parser_of(command, rare=True)
-    if issubclass(command, SettingsOptions):
-        # The settings lie in modules that import torch.
-        from colotride.cli.configuration import add_settings
-
-        add_settings(parser, parse(command, others))
-    return parser.format_help()

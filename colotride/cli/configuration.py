@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from colotride.cli.arguments import SETTINGS, SettingsOptions, explained, metavar_of
+from colotride.cli.arguments import SETTINGS, Options, SettingsOptions, explained, metavar_of, parse, parser_of
 from colotride.cli.options.search import Search
 from colotride.cli.options.train import Train
 from colotride.config import RunConfig, load_config
@@ -60,8 +60,23 @@ def with_settings(config: RunConfig, settings: dict[str, tuple[str, ...]]) -> Ru
     return config.with_values(values) if values else config
 
 
-def add_settings(parser: argparse.ArgumentParser, options: SettingsOptions) -> None:
-    """Add every setting of the run that the options describe, with its value there, to a parser's help."""
+def help_of_everything(command: type[Options], arguments: Sequence[str]) -> str:
+    """Every option of a command, and every setting of the run that its other arguments describe, with its value there.
+
+    Args:
+        command: the class of its options.
+        arguments: of the command line, without `--help-all`.
+
+    Raises:
+        ConfigurationError: arguments that cannot be read.
+    """
+    parser = parser_of(command, rare=True)
+    if issubclass(command, SettingsOptions):
+        _add_settings(parser, parse(command, arguments))
+    return parser.format_help()
+
+
+def _add_settings(parser: argparse.ArgumentParser, options: SettingsOptions) -> None:
     assert isinstance(options, Train | Search)
     groups: dict[str, Any] = {}
     for *parents, section, name in _leaves(run_config(options)):

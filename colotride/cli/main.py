@@ -1,6 +1,7 @@
 """The command `colotride`: finds the subcommand, and turns what a user can mend into one line and exit code 2."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -33,6 +34,8 @@ EXTRAS = {
 """The extra that brings a package which the core does without."""
 
 EXIT_BAD_INPUT = 2
+EXIT_BROKEN_PIPE = 141
+"""128 + SIGPIPE, as a shell reports it."""
 
 
 def main() -> NoReturn:
@@ -58,7 +61,14 @@ def run(name: str, arguments: Sequence[str] | None = None) -> NoReturn:
     """
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        code = execute(name, words)
+        try:
+            code = execute(name, words)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads the output, such as `head`, has seen enough; Python must not flush into the pipe once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_BROKEN_PIPE
     except ColoTrideError as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_BAD_INPUT
@@ -92,6 +102,12 @@ def execute(name: str, arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise ColoTrideError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
     declared: type[Options] = getattr(importlib.import_module(f"colotride.cli.options.{name}"), name.capitalize())
+    if "--help-all" in arguments:
+        # The settings lie in modules that import torch.
+        from colotride.cli.configuration import help_of_everything
+
+        print(help_of_everything(declared, [word for word in arguments if word != "--help-all"]).rstrip())
+        return 0
     options = parse(declared, arguments)
     code: int = importlib.import_module(f"colotride.cli.{name}").main(options)
     return code

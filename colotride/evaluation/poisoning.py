@@ -46,9 +46,9 @@ def poison_objective(
     group: Int[Tensor, "queries"],
     radius: Float[Tensor, "queries"],
 ) -> Objective:
-    """Per poison, the mean of relu(d(q, c~) - r(q)) over its group.
+    """Per poison the mean of relu(d(q, c~) - r(q)) over its group.
 
-    r(q) is the distance of the last of the first results of q; the loss is 0 where the poison is among them.
+    r(q) is the distance of the last of q's first results: the hinge is 0 where the poison is among them.
 
     Args:
         queries: clean embeddings of the queries.

@@ -65,9 +65,7 @@ def test_help_of_every_command_imports_nothing_heavy():
 
 
 def test_help_all_shows_the_rare_options_and_every_setting_with_its_value(capsys):
-    with pytest.raises(SystemExit) as end:
-        parse(Search, ["--dataset", "cub", "--help-all"])
-    assert end.value.code == 0
+    assert command_line.execute("search", ["--dataset", "cub", "--help-all"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "--verdict-seeds N" in text
     assert "--run.collapseness.attention-factor X lambda of Eq. 6-7" in text
@@ -174,3 +172,11 @@ def test_a_missing_extra_is_named(monkeypatch, capsys, package):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"pip install 'colotride[{EXTRAS[package]}]'" in said
+
+
+def test_a_reader_that_stops_reading_sees_no_traceback():
+    command = [sys.executable, "-m", "colotride", "train", "--help"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) in (0, 141)

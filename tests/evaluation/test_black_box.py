@@ -118,7 +118,7 @@ def test_nes_finds_the_gradient_of_a_linear_loss():
     found = run_black_box("nes", model, view, batch, Budget(0.01, 0.1, 8), 210, seed=0)
     moved = -float(((found.images[0] - view[0]) * weights).sum()) / (0.01 * float(weights.abs().sum()))
     assert not bool(found.success[0])
-    assert 0.7 < moved <= 1 + 1e-6, "random signs would go 0 of the way, with a spread of 0.17"
+    assert 0.5 < moved <= 1 + 1e-6, "random signs would go 0 of the way, with a standard deviation of 0.17"
 
 
 def test_list_relevance_is_one_for_the_same_list_and_zero_for_another():
