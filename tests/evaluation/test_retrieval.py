@@ -101,8 +101,7 @@ def shrunken(scale, count=200, dim=16, dtype=torch.float32, seed=0):
     labels = torch.arange(count) % 10
     centres = torch.randn(10, dim, generator=random, dtype=torch.float64)
     points = centres[labels] + 0.7 * torch.randn(count, dim, generator=random, dtype=torch.float64)
-    pole = torch.zeros(dim, dtype=torch.float64)
-    pole[0] = 1
+    pole = torch.full((dim,), dim**-0.5, dtype=torch.float64)
     return Gallery(torch.nn.functional.normalize(pole + scale * points, dim=1).to(dtype), labels)
 
 
