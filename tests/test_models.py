@@ -98,6 +98,6 @@ def test_imagenet_weights_out_of_reach_are_one_line_with_the_remedy(tmp_path, mo
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match=r"--model\.weights none") as error:
+    with pytest.raises(ModelError, match=r"--run\.model\.weights none") as error:
         build_model(ModelSettings(), channels=3, image_size=32, seed=0)
     assert "\n" not in str(error.value)

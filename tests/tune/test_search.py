@@ -256,7 +256,9 @@ def test_a_search_in_python_reads_no_test_class_when_it_is_told_not_to(tmp_path)
 
 
 def test_weights_that_are_not_there_are_missed_before_the_first_trial(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
 
     def offline(*args, **kwargs):
         raise OSError("no network")
@@ -265,7 +267,7 @@ def test_weights_that_are_not_there_are_missed_before_the_first_trial(tmp_path, 
     plan = new_plan(preset("digits").with_values({"model.architecture": "resnet18", "model.weights": "imagenet"}))
     with pytest.raises(ModelError, match=r"start from random weights with --run\.model\.weights none"):
         api.prepare(plan, Console(quiet=True))
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 def test_random_weights_with_the_settings_of_fine_tuning_are_warned_about():
