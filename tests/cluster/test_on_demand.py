@@ -5,7 +5,7 @@ import json
 import pytest
 import ray
 
-from colotride import distributed
+from colotride.distributed import ray_cluster
 from colotride.distributed.ray_cluster import startable
 from colotride.errors import SearchError
 from colotride.tune.resources import TrialResources, capacity
@@ -55,16 +55,16 @@ def test_without_a_launcher_there_is_nothing_to_start(launched):
 
 @pytest.mark.slow
 def test_it_counts_on_a_cluster_alone_and_beside_its_head(launched, monkeypatch):
-    monkeypatch.setattr(distributed, "LAUNCHED", launched)
+    monkeypatch.setattr(ray_cluster, "LAUNCHED", launched)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     launch(launched, small=2)
-    distributed.start_ray()
+    ray_cluster.start_ray()
     try:
-        here = distributed.machines()
+        here = ray_cluster.machines()
         assert len(here) == 1, "what an earlier cluster left says nothing of this machine"
         monkeypatch.setenv("RAY_ADDRESS", "auto")
-        assert distributed.machines() == [*here, SMALL, SMALL]
+        assert ray_cluster.machines() == [*here, SMALL, SMALL]
         launch(launched)
-        assert distributed.machines() == here
+        assert ray_cluster.machines() == here
     finally:
         ray.shutdown()
