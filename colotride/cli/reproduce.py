@@ -156,7 +156,7 @@ def write_results(command: Reproduce, results: Sequence[SeedResult], folder: Pat
     """Write the table as Markdown, CSV and JSON, atomically."""
     summary = summarise(results, command.what, command.dataset)
     everything = {
-        "command": dataclasses.asdict(command),
+        "command": command.model_dump(mode="json"),
         "rows": summary,
         "runs": list(map(dataclasses.asdict, results)),
     }
