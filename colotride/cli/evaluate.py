@@ -112,7 +112,7 @@ def main(command: Evaluate) -> int:
                 executor=executor,
             )
         except ColoTrideError as error:
-            raise type(error)(f"{error}; what is finished is kept: mend it and add --resume") from error
+            raise type(error)(f"{error}; what is finished is kept: correct this and add --resume") from error
         measured = measure_strength(model, images, clean.plan, strength, surrogate, lambda what: report(what, 1.0))
         result = dataclasses.replace(result, measurements=result.measurements + measured)
         checks = _sanity(command, clean, model, images, surrogate, report) if command.sanity else []

@@ -1,4 +1,4 @@
-"""The command `colotride`: finds the subcommand, and turns what a user can mend into one line and exit code 2."""
+"""The command `colotride`: finds the subcommand, and turns what a user can correct into one line and exit code 2."""
 
 import importlib
 import os

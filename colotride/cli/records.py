@@ -1,4 +1,4 @@
-"""A run's record in MLflow, where MLflow is installed; work goes on without it."""
+"""A run's record in MLflow, where MLflow is installed; without it a run is not recorded."""
 
 from importlib.util import find_spec
 from pathlib import Path

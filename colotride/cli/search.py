@@ -67,7 +67,7 @@ def _begun(options: Search) -> tuple[SearchPlan, Path]:
 
 
 def _resumed(options: Search) -> tuple[SearchPlan, Path]:
-    """The plan and the folder of a search that goes on: as it was begun, except for what is given again."""
+    """The plan and the folder of a resumed search: as it was begun, except for the options that are given again."""
     given = options.model_fields_set
     fixed = sorted(given - {*RESUMABLE, "resume", "results", "as_json", "data_root"})
     if fixed:

@@ -88,7 +88,7 @@ def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunCh
         cpus: of each worker; also its threads.
 
     Raises:
-        ConfigurationError: the machines can never hold so many.
+        ConfigurationError: the machines can never hold that many.
     """
 
     def run(plan: EvaluationPlan, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Values]]:

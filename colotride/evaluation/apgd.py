@@ -1,7 +1,7 @@
 """APGD (Croce and Hein, 2020, "Reliable evaluation of adversarial robustness"): PGD that chooses its own steps.
 
 Every image has its own step size. It starts at twice the radius and is halved at checkpoints where the loss made no
-progress; the image then goes on from the best point it has seen. Steps carry momentum. The best point is the result.
+progress; the image then continues from the best point it has seen. Steps carry momentum. The best point is the result.
 https://arxiv.org/abs/2003.01690
 """
 

@@ -112,7 +112,7 @@ def embed_gallery(
     device: torch.device,
     progress: Callable[[float], None] | None = None,
 ) -> Gallery:
-    """Embed every image once, with the model held still.
+    """Embed every image once, with the model in inference mode.
 
     Args:
         model: maps pixels in [0, 1] to unit vectors.

@@ -21,7 +21,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 def window_side(step: int, steps: int, height: int, width: int) -> int:
-    """Side in pixels of the window at a step, counted from 0, of so many."""
+    """Side in pixels of the window at one of `steps` steps, counted from 0."""
     share = FIRST_SHARE / 2 ** bisect.bisect_left(HALVINGS, step * 10_000 // steps)
     return min(max(1, round(math.sqrt(share * height * width))), height, width)
 

@@ -10,7 +10,7 @@ from colotride.cli.options.shared import OUTPUT, WHAT, Count
 
 
 class Download(Options):
-    """Fetch a public data set and decode its images once; given again, it goes on where it was."""
+    """Fetch a public data set and decode its images once; the same command continues an interrupted one."""
 
     command: ClassVar = "download"
     examples: ClassVar = (

@@ -50,9 +50,9 @@ class Search(SettingsOptions):
     trials: Annotated[Count | None, Option(METHOD)] = None
     """Configurations to try (default: 16, or what the resumed search had)."""
     max_cost: Annotated[float | None, Field(gt=0), Option(METHOD, rare=True)] = None
-    """End a trial after so many millions of image passes, so that configurations are compared at equal cost."""
+    """End a trial after this many millions of image passes, so that configurations are compared at equal cost."""
     max_epochs: Annotated[Count | None, Option(METHOD, rare=True)] = None
-    """Begin no new trial once all of them together have trained so many epochs."""
+    """Begin no new trial once all trials together have trained this many epochs."""
     groups: Annotated[tuple[str, ...], Option(METHOD, "GROUP")] = ()
     """Search more: margins, learning-rate, ... A wrong name lists them all."""
     space: Annotated[Path | None, Option(METHOD, "FILE")] = None
@@ -78,7 +78,7 @@ class Search(SettingsOptions):
     verdict_seeds: Annotated[Count, Option(METHOD, rare=True)] = 3
     """Seeds per configuration of the verdict."""
     resume: Annotated[str | None, Option(METHOD, "NAME")] = None
-    """Go on with a search that was interrupted. Every choice of its first call stays, unless it is given again."""
+    """Continue an interrupted search. Every choice of its first call stays, unless it is given again."""
     device: Device = "auto"
     concurrent: Annotated[Count | None, Option(MACHINE)] = None
     """Trials at once (default: as many as the machines hold)."""
@@ -87,7 +87,7 @@ class Search(SettingsOptions):
     gpus_per_trial: Annotated[Gpus, Option(MACHINE)] = 0.0
     """GPUs of one trial; 0.25 packs four onto one GPU. Or of each of its workers."""
     workers_per_trial: Annotated[Count, Option(MACHINE, rare=True)] = 1
-    """Train each trial with so many of Ray's workers."""
+    """Train each trial with this many of Ray's workers."""
     name: Annotated[str | None, Option(OUTPUT)] = None
     """Name of the search, and of its folder (default: <data set>-<date>)."""
     results: Annotated[Path, Option(OUTPUT, "DIR")] = Path("runs/search")

@@ -68,7 +68,7 @@ class Train(SettingsOptions):
     directory: Annotated[Path | None, Option(OUTPUT, "DIR")] = None
     """The run's folder; a run in it is resumed (default: one below runs/)."""
     checkpoint_minutes: Annotated[float | None, Field(gt=0), Option(OUTPUT, rare=True)] = None
-    """Write a checkpoint after so many minutes too, not only after every epoch."""
+    """Also write a checkpoint whenever this many minutes have passed, not only after every epoch."""
     keep_checkpoints: Annotated[Count, Option(OUTPUT, rare=True)] = 2
     """How many of the newest checkpoints remain."""
     storage: Storage = None

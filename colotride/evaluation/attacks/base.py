@@ -99,7 +99,7 @@ class Attack(ABC):
 
 
 def embedded(model: nn.Module, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
-    """Embeddings by the model held still, checked."""
+    """Checked embeddings by the model in inference mode."""
     with frozen(model) as embed, torch.no_grad():
         return checked(embed(images), len(images), images.device)
 
