@@ -8,9 +8,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from colotride.cli.arguments import SETTINGS, Options, SettingsOptions, explained, metavar_of, parse, parser_of
-from colotride.cli.options.search import Search
-from colotride.cli.options.train import Train
+from colotride.cli.arguments import SETTINGS, Options, explained, metavar_of, parse, parser_of
+from colotride.cli.options.shared import RunOptions
 from colotride.config import RunConfig, load_config
 from colotride.errors import ConfigurationError
 from colotride.presets import preset, quick, with_data_root, with_defense, with_reading
@@ -20,7 +19,7 @@ NOTHING = ("none", "null")
 """Words that stand for no value where a setting may have none."""
 
 
-def run_config(options: Train | Search) -> RunConfig:
+def run_config(options: RunOptions) -> RunConfig:
     """The configuration that the options of a command describe.
 
     `--config FILE`, or else the data set's preset; then the defense, a quick run's budget and where the data
@@ -37,7 +36,7 @@ def run_config(options: Train | Search) -> RunConfig:
     if options.defense and options.defense != config.defense.name:
         config = with_defense(config, options.defense)
     config = with_data_root(config, options.data_root or os.environ.get("COLOTRIDE_DATA") or None)
-    if isinstance(options, Train) and options.reading:
+    if options.reading:
         config = with_reading(config, options.reading)
     if options.quick:
         config = quick(config)
@@ -71,13 +70,12 @@ def help_of_everything(command: type[Options], arguments: Sequence[str]) -> str:
         ConfigurationError: arguments that cannot be read.
     """
     parser = parser_of(command, rare=True)
-    if issubclass(command, SettingsOptions):
+    if issubclass(command, RunOptions):
         _add_settings(parser, parse(command, arguments))
     return parser.format_help()
 
 
-def _add_settings(parser: argparse.ArgumentParser, options: SettingsOptions) -> None:
-    assert isinstance(options, Train | Search)
+def _add_settings(parser: argparse.ArgumentParser, options: RunOptions) -> None:
     groups: dict[str, Any] = {}
     for *parents, section, name in _leaves(run_config(options)):
         heading = f"settings of the run: {'.'.join(parents) or 'all of it'}"

@@ -1,4 +1,4 @@
-"""Search for a better configuration, or go on with a search: what the options say, and what a person is told."""
+"""The command `colotride search`: begin a search or resume one, and print what was found."""
 
 import json
 import shlex

@@ -5,11 +5,12 @@ import torch
 
 from colotride.cli.arguments import parse
 from colotride.cli.configuration import run_config
+from colotride.cli.options.search import Search
 from colotride.cli.options.train import Train
 from colotride.config import save_config
 from colotride.devices import device_of
 from colotride.errors import ConfigurationError
-from colotride.presets import preset, quick
+from colotride.presets import preset, quick, with_reading
 from colotride.registry import DEFENSES
 
 
@@ -106,3 +107,9 @@ def test_a_device_that_is_not_there_is_one_line():
     with pytest.raises(ConfigurationError, match="device 'cuda:99' cannot be used") as error:
         device_of("cuda:99")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("command", [Train, Search])
+def test_the_reading_reaches_the_run_of_every_command_that_trains(command):
+    run = run_config(parse(command, ("--dataset", "cub", "--reading", "released")))
+    assert run == with_reading(preset("cub"), "released") != preset("cub")

@@ -5,21 +5,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from colotride.cli.arguments import Option, SettingsOptions
+from colotride.cli.arguments import Option
 from colotride.cli.options.shared import (
     MACHINE,
     OUTPUT,
-    Config,
     Count,
-    DataRoot,
-    Dataset,
-    DefenseName,
     Device,
     Gpus,
     Json,
-    Plugins,
-    Quick,
-    Reading,
+    RunOptions,
     Seed,
     Share,
     Storage,
@@ -30,7 +24,7 @@ METHOD = "search"
 """Heading of the help."""
 
 
-class Search(SettingsOptions):
+class Search(RunOptions):
     """Search for a better configuration, and compare it with the default on the test classes."""
 
     command: ClassVar = "search"
@@ -40,13 +34,6 @@ class Search(SettingsOptions):
         "--resume digits-20261123-120000",
     )
 
-    dataset: Dataset = "digits"
-    data_root: DataRoot = None
-    config: Config = None
-    defense: DefenseName = None
-    reading: Reading = None
-    plugin: Plugins = ()
-    quick: Quick = False
     trials: Annotated[Count | None, Option(METHOD)] = None
     """Configurations to try (default: 16, or what the resumed search had)."""
     max_cost: Annotated[float | None, Field(gt=0), Option(METHOD, rare=True)] = None

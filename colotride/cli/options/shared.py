@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from colotride.cli.arguments import Option
+from colotride.cli.arguments import Option, SettingsOptions
 from colotride.settings import Fraction
 
 Count = Annotated[int, Field(ge=1)]
@@ -94,3 +94,15 @@ ModelSpec = Annotated[
         "torch.nn.Module; .pt is TorchScript, .pt2 an exported program; URIs are models:/... or runs:/..."
     ),
 ]
+
+
+class RunOptions(SettingsOptions):
+    """Base of commands that train: the options that describe a run, from which `run_config` makes its configuration."""
+
+    dataset: Dataset = "digits"
+    data_root: DataRoot = None
+    config: Config = None
+    defense: DefenseName = None
+    reading: Reading = None
+    plugin: Plugins = ()
+    quick: Quick = False

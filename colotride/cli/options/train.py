@@ -5,20 +5,14 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from colotride.cli.arguments import Option, SettingsOptions
+from colotride.cli.arguments import Option
 from colotride.cli.options.shared import (
     BUDGET,
     MACHINE,
     OUTPUT,
-    Config,
     Count,
-    DataRoot,
-    Dataset,
-    DefenseName,
     Device,
-    Plugins,
-    Quick,
-    Reading,
+    RunOptions,
     Storage,
     Track,
     TrackingURI,
@@ -34,7 +28,7 @@ def _workers(text: str | None) -> str | None:
     return text
 
 
-class Train(SettingsOptions):
+class Train(RunOptions):
     """Train one model; an interrupted run continues when the same command is given again."""
 
     command: ClassVar = "train"
@@ -44,13 +38,6 @@ class Train(SettingsOptions):
         "--dataset sop --workers 2:8 --gpu --storage s3://bucket/runs/sop-1",
     )
 
-    dataset: Dataset = "digits"
-    data_root: DataRoot = None
-    config: Config = None
-    defense: DefenseName = None
-    reading: Reading = None
-    plugin: Plugins = ()
-    quick: Quick = False
     epochs: Annotated[Count | None, Option(BUDGET)] = None
     """Epochs of training (default: the data set's)."""
     seed: Annotated[int | None, Field(ge=0, lt=2**32), Option(BUDGET)] = None
