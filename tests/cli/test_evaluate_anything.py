@@ -153,4 +153,4 @@ def test_pixels_that_do_not_fit_eight_bits_are_one_line(place):
 
     deep = Image.fromarray(np.full((20, 20), 40000, dtype=np.uint16))
     deep.save(place / "photographs" / "class1" / "2.png")
-    assert "has pixels outside 0 to 255" in refused(evaluate(place))
+    assert "has more than 8 bits per channel" in refused(evaluate(place))
