@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 5000
-# One process per core, each with whole files of tests: many share what they started.
-SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# Whole files of tests side by side: many share what they started. Tests of Ray and MLflow mostly wait for processes to
+# come up, so that three runs of tests keep two cores busy.
+SIDE_BY_SIDE ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help search test test-fast lint format bench docs ui clean
 

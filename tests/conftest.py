@@ -1,7 +1,14 @@
 import sys
+from collections import Counter
 
 import pytest
 import torch
+
+
+def pytest_collection_modifyitems(items):
+    # Files with many slow tests come first; otherwise the last of them runs alone while the other processes idle.
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)
