@@ -4,6 +4,10 @@ from collections import Counter
 import pytest
 import torch
 
+from colotride.registry import ATTACKS, DATASETS, DEFENSES, LOSSES, MINERS
+
+REGISTRIES = (ATTACKS, DATASETS, DEFENSES, LOSSES, MINERS)
+
 
 def pytest_collection_modifyitems(items):
     # Files with many slow tests come first; otherwise the last of them runs alone while the other processes idle.
@@ -18,6 +22,16 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_plugin_is_left():
+    # What a test's plugin registered must not be known to the next test in this process.
+    before = {registry: registry.names() for registry in REGISTRIES}
+    yield
+    for registry, names in before.items():
+        for name in set(registry.names()) - set(names):
+            del registry._members[name]
 
 
 @pytest.fixture(scope="module", autouse=True)

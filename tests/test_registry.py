@@ -81,9 +81,6 @@ def plugin(tmp_path, monkeypatch, request):
     (tmp_path / f"{name}.py").write_text(textwrap.dedent(PLUGIN.format(name=name)))
     monkeypatch.chdir(tmp_path)
     yield name
-    for registry in (ATTACKS, DEFENSES, MINERS, LOSSES, DATASETS):
-        for member in [one for one in registry if one.startswith(name)]:
-            del registry._members[member]
     sys.modules.pop(name, None)
 
 

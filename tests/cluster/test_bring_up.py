@@ -38,7 +38,7 @@ def where():
     import os, socket, time
     import colotride.tune
     time.sleep(2)
-    return socket.gethostname(), tune.__file__, os.environ["COLOTRIDE_DATA"]
+    return socket.gethostname(), colotride.tune.__file__, os.environ["COLOTRIDE_DATA"]
 
 print("PROBE", json.dumps(ray.get([where.options(scheduling_strategy="SPREAD").remote() for _ in range(4)])))
 """
