@@ -13,7 +13,7 @@ from colotride.evaluation.chunks import make_plan
 from colotride.evaluation.evaluator import evaluate
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.presets import preset, with_defense
-from colotride.registry import ATTACKS, DATASETS, DEFENSES, LOSSES, MINERS, Registry, load_plugin, register_defense
+from colotride.registry import ATTACKS, DEFENSES, MINERS, Registry, load_plugin, register_defense
 from tests.evaluation.galleries import toy_gallery, toy_images
 from tests.toys import FlatModel
 

@@ -20,7 +20,7 @@ from colotride.cli.options.shared import (
 
 
 class Reproduce(Options):
-    """Train and evaluate the rows of a table or figure of the paper; the same command continues an interrupted one."""
+    """Train and evaluate the rows of a table or figure of the paper; repeated, it continues."""
 
     command: ClassVar = "reproduce"
     examples: ClassVar = (
