@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,14 @@ def test_the_core_runs_without_the_tools_around_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def edges():
+    """Which modules of colotride/ each of them imports, anywhere in its text."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+    for module, path in modules.items():
+        yield module, {name for name in imported(path) if name in modules and name != module}
+
+
+def test_no_module_imports_itself_in_a_circle():
+    tuple(TopologicalSorter(dict(edges())).static_order())

@@ -14,7 +14,8 @@ from colotride.evaluation.chunks import Chunk, ChunkStore, EvaluationPlan, RunCh
 from colotride.evaluation.fairness import fairness_measurement
 from colotride.evaluation.gallery import Gallery, embed_gallery
 from colotride.evaluation.intervals import Interval, attack_intervals, benign_intervals, nmi_interval
-from colotride.evaluation.results import CLUSTER, Convergence, CurvePoint, Evaluation
+from colotride.evaluation.record import CLUSTER, Convergence, CurvePoint
+from colotride.evaluation.results import Evaluation
 from colotride.evaluation.retrieval import clusterings, nmi, retrieval_values
 from colotride.evaluation.scores import RESISTANCE_COLUMNS, mean_of, resistance_of, scores_of
 from colotride.evaluation.settings import EvaluationSettings

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from colotride import markdown
 from colotride.errors import DataError
-from colotride.evaluation.results import Evaluation
+from colotride.evaluation.record import EvaluationRecord
 from colotride.evaluation.scores import HEADLINE_SCORES
 from colotride.io import write_atomically
 
@@ -32,7 +32,7 @@ class Entry(BaseModel):
     resistance_definition: str = "mean of ratios"
 
 
-def append(path: Path, evaluation: Evaluation, *, model: str, dataset: str) -> None:
+def append(path: Path, evaluation: EvaluationRecord, *, model: str, dataset: str) -> None:
     """Add an evaluation; what is there already stays, byte for byte.
 
     Args:

@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from colotride.errors import ConfigurationError
-from colotride.evaluation.results import Evaluation
+from colotride.evaluation.record import EvaluationRecord
 from colotride.evaluation.scores import RESISTANCE_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def frame_of(evaluation: Evaluation) -> "pd.DataFrame":
+def frame_of(evaluation: EvaluationRecord) -> "pd.DataFrame":
     """One row per score, named as in the paper's tables, with its `value` and the ends `low` and `high` of its interval.
 
     Raises:
@@ -33,7 +33,7 @@ def frame_of(evaluation: Evaluation) -> "pd.DataFrame":
     return pd.DataFrame(columns, index=pd.Index(scores, name="score"))
 
 
-def figure_of(evaluation: Evaluation) -> Figure:
+def figure_of(evaluation: EvaluationRecord) -> Figure:
     """The resistances to the eight attacks of Table 2, and ARS and ERS, as bars with their intervals.
 
     An evaluation at several radii has a second panel, ARS and ERS against the radius.
@@ -56,7 +56,7 @@ def figure_of(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _draw_curve(axes: Axes, evaluation: Evaluation) -> None:
+def _draw_curve(axes: Axes, evaluation: EvaluationRecord) -> None:
     points = evaluation.curve
     levels = 255 if evaluation.norm == "linf" else 1
     radii = [levels * point.epsilon for point in points]

@@ -9,8 +9,8 @@ from colotride.errors import ConfigurationError
 from colotride.evaluation.attack_descriptions import DESCRIPTIONS, AttackDescription, Unit
 from colotride.evaluation.attack_drawings import SCENES, TEMPLATES, picture
 from colotride.evaluation.examples import RetrievalExample
+from colotride.evaluation.record import EvaluationRecord
 from colotride.evaluation.report_parts import histograms, images_of, line_chart, measured
-from colotride.evaluation.results import Evaluation
 from colotride.evaluation.sanity import Check
 from colotride.evaluation.scores import RANK_GOALS, RESISTANCE_COLUMNS, mean_of, scaled_columns
 from colotride.io import write_atomically
@@ -66,7 +66,7 @@ GROUPS: Sequence[tuple[str, str, Sequence[Unit]]] = (
 
 def write_report(
     path: Path,
-    evaluation: Evaluation,
+    evaluation: EvaluationRecord,
     *,
     title: str = "model",
     dataset: str = "the gallery",
@@ -133,7 +133,7 @@ def _size(size: float, norm: str) -> str:
     return f"{levels:.0f}/255" if norm == "linf" and abs(levels - round(levels)) < 1e-6 else f"{size:.4g}"
 
 
-def _curve(evaluation: Evaluation) -> dict[str, Any] | None:
+def _curve(evaluation: EvaluationRecord) -> dict[str, Any] | None:
     points = evaluation.curve
     if not points:
         return None
@@ -159,7 +159,7 @@ def _curve(evaluation: Evaluation) -> dict[str, Any] | None:
     }
 
 
-def _convergence(evaluation: Evaluation) -> dict[str, Any] | None:
+def _convergence(evaluation: EvaluationRecord) -> dict[str, Any] | None:
     found = evaluation.convergence
     if found is None:
         return None
@@ -177,7 +177,7 @@ def _convergence(evaluation: Evaluation) -> dict[str, Any] | None:
     }
 
 
-def _headline(evaluation: Evaluation) -> list[dict[str, Any]]:
+def _headline(evaluation: EvaluationRecord) -> list[dict[str, Any]]:
     scores = evaluation.scores()
     return [
         {
@@ -194,7 +194,7 @@ def _headline(evaluation: Evaluation) -> list[dict[str, Any]]:
     ]
 
 
-def _attack(evaluation: Evaluation, about: AttackDescription) -> dict[str, Any]:
+def _attack(evaluation: EvaluationRecord, about: AttackDescription) -> dict[str, Any]:
     name, (limits, ends) = about.column, AXES[about.unit]
     before, after = float(mean_of(evaluation.per_query[name]["before"])), evaluation.attacked[name]
     start, end = _position(before, limits), _position(after, limits)
@@ -218,7 +218,7 @@ def _attack(evaluation: Evaluation, about: AttackDescription) -> dict[str, Any]:
     }
 
 
-def _rows(evaluation: Evaluation, others: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+def _rows(evaluation: EvaluationRecord, others: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     arrows = {about.column: about.arrow for about in DESCRIPTIONS}
     return [
         {
@@ -236,14 +236,14 @@ def _digits(name: str) -> int:
     return 2 if name in ("TMA", "ES:D") else 1
 
 
-def _interval(evaluation: Evaluation, name: str) -> str:
+def _interval(evaluation: EvaluationRecord, name: str) -> str:
     if name not in evaluation.intervals:
         return ""
     low, high = evaluation.intervals[name]
     return f"{low:.{_digits(name)}f} to {high:.{_digits(name)}f}"
 
 
-def _band(evaluation: Evaluation, name: str, limits: tuple[float, float]) -> tuple[float, float] | None:
+def _band(evaluation: EvaluationRecord, name: str, limits: tuple[float, float]) -> tuple[float, float] | None:
     """Where the interval begins on the axis, and how long it is, in percent of the axis."""
     if name not in evaluation.intervals:
         return None

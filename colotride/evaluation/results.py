@@ -1,20 +1,17 @@
-"""What an evaluation found: scores with intervals, and the values of every single image behind them."""
+"""What an evaluation returns: its numbers, and how they are shown, written and read again."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from colotride.evaluation.fairness import class_scores
-from colotride.evaluation.intervals import Interval
-from colotride.evaluation.measurement import Measurement
-from colotride.evaluation.scores import Resistance
+from colotride.evaluation.record import EvaluationRecord
 from colotride.io import write_atomically
 
 if TYPE_CHECKING:
@@ -24,92 +21,12 @@ if TYPE_CHECKING:
 ATTACKED, BENIGN, CLASSES = "attacked.parquet", "benign.parquet", "classes.parquet"
 RESULT = "evaluation.json"
 
-CLUSTER = "cluster"
-"""Of the values per image, the prefix of the clusters, one column per start of k-means."""
-
 
 @dataclass(frozen=True)
-class CurvePoint:
-    """The scores of the same queries at one radius of a robustness curve; see `Evaluation`."""
+class Evaluation(EvaluationRecord):
+    """The result of one evaluation: its numbers, and what draws them; percentages and ranks are in 0..100."""
 
-    epsilon: float
-    attacked: dict[str, float]
-    resistance: dict[str, float]
-    ERS: float
-    ARS: float
-    intervals: dict[str, Interval]
-
-
-@dataclass(frozen=True)
-class Convergence:
-    """Of the strong protocol: what every score after the attacks was after fewer passes."""
-
-    passes: list[int]
-    """Forward and backward passes per attack and query."""
-    scores: dict[str, list[float]]
-    """By name, one for each of the passes."""
-    strict_passes: int
-    """Those that the attacks of the strict protocol take, which are part of the strong ones."""
-    strict: dict[str, float]
-    """The scores of the strict protocol on the same queries."""
-
-    @property
-    def gap(self) -> dict[str, float]:
-        """How much higher every score is in the strict protocol."""
-        return {name: self.strict[name] - values[-1] for name, values in self.scores.items()}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The result of one evaluation; percentages and ranks are in 0..100."""
-
-    protocol: str
-    images: int
-    """Size of the gallery."""
-    queries: int
-    """Images attacked by each attack."""
-    steps: int
-    epsilon: float
-    step_size: float
-    seed: int
-    benign: dict[str, float]
-    """R@k, mAP, mAP@R, NMI over the whole gallery."""
-    attacked: dict[str, float]
-    """The ten numbers of Table 1, after the attacks; and those of extra attacks."""
-    resistance: dict[str, float]
-    """The eight numbers of Table 2."""
-    ERS: float
-    ARS: float
-    seconds: float
-    intervals: dict[str, Interval]
-    """95 % bootstrap interval of every score, by its name in `scores`; empty where none were asked for."""
-    per_query: dict[str, dict[str, Tensor]] = field(repr=False, compare=False)
-    """Values of every attacked image: by attack number, its `query`, `target`, `before` and `after`; on the CPU."""
-    per_image: dict[str, Tensor] = field(repr=False, compare=False)
-    """Of every image of the gallery: its `label`, its `cluster 0`, ... by start of k-means, its part in each benign score."""
-    norm: str = "linf"
-    """How epsilon is measured."""
-    resistance_definition: Resistance = "mean of ratios"
-    """How the ranks' resistances, and so ARS, are averaged; numbers of different definitions are not comparable."""
-    curve: tuple[CurvePoint, ...] = ()
-    """Where several radii were asked for: all of them in increasing order, the last one being that of the scores."""
-    convergence: Convergence | None = None
-    """Where the protocol is strong."""
-    measurements: tuple[Measurement, ...] = ()
-    """What was measured beside the attacks: always the scores per class, and what was asked for."""
-
-    def class_scores(self) -> dict[str, Tensor]:
-        """Every score of every class that has an attacked image; see `fairness.class_scores`."""
-        before, after = ({name: one[when] for name, one in self.per_query.items()} for when in ("before", "after"))
-        queries = next(iter(self.per_query.values()))["query"]
-        labels = self.per_image["label"]
-        benign = {n: v for n, v in self.per_image.items() if n != "label" and not n.startswith(CLUSTER)}
-        return class_scores(benign, labels, before, after, queries, self.resistance_definition)
-
-    def scores(self) -> dict[str, float]:
-        """Every score under its name in the paper's tables; resistances are named `ARS CA+`, ..."""
-        named = {f"ARS {name}": value for name, value in self.resistance.items()}
-        return {**self.benign, **self.attacked, **named, "ERS": self.ERS, "ARS": self.ARS}
+    # What draws is imported where it is asked for: matplotlib takes longer to come up than a small evaluation.
 
     def to_frame(self) -> "pd.DataFrame":
         """Every score with its interval as a table; see `presentation.frame_of`."""
@@ -135,29 +52,6 @@ class Evaluation:
 
         write_report(Path(path), self, title=title, dataset=dataset)
         return Path(path)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the values of single images."""
-        plain = asdict(self)
-        del plain["per_query"], plain["per_image"]
-        return plain
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> "Evaluation":
-        """The result that `to_dict` wrote."""
-        read = dict(plain)
-        read["intervals"] = _intervals(plain["intervals"])
-        read["curve"] = tuple(
-            CurvePoint(**(point | {"intervals": _intervals(point["intervals"])})) for point in plain.get("curve", ())
-        )
-        if plain.get("convergence"):
-            read["convergence"] = Convergence(**plain["convergence"])
-        read["measurements"] = tuple(Measurement.from_dict(one) for one in plain.get("measurements", ()))
-        return cls(**read, per_query={}, per_image={})
-
-
-def _intervals(plain: dict[str, Any]) -> dict[str, Interval]:
-    return {name: (low, high) for name, (low, high) in plain.items()}
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> Path:

@@ -7,12 +7,12 @@ from rich.text import Text
 
 from colotride.errors import ConfigurationError
 from colotride.evaluation.measurement import Measurement
-from colotride.evaluation.results import Evaluation
+from colotride.evaluation.record import EvaluationRecord
 from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS
 from colotride.markdown import printable
 
 
-def table_of(evaluations: Mapping[str, Evaluation], title: str = "") -> Table:
+def table_of(evaluations: Mapping[str, EvaluationRecord], title: str = "") -> Table:
     """One column per evaluation, one row per number: benign, after each attack (with its resistance), ERS and ARS.
 
     Tall instead of wide, because eighteen columns do not fit a terminal. The caption names protocol and budgets.
@@ -74,7 +74,7 @@ def _plain(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _of_one_protocol(evaluations: Mapping[str, Evaluation]) -> Evaluation:
+def _of_one_protocol(evaluations: Mapping[str, EvaluationRecord]) -> EvaluationRecord:
     protocols = {one.protocol for one in evaluations.values()}
     if len(protocols) > 1:
         raise ConfigurationError(f"protocols {sorted(protocols)} cannot stand in one table; evaluate again with one")
@@ -86,7 +86,7 @@ def _of_one_protocol(evaluations: Mapping[str, Evaluation]) -> Evaluation:
     return next(iter(evaluations.values()))
 
 
-def _attacked(evaluation: Evaluation, name: str) -> str:
+def _attacked(evaluation: EvaluationRecord, name: str) -> str:
     value = f"{evaluation.attacked[name]:.{_digits(name)}f}"
     return f"{value}  (resists {evaluation.resistance[name]:.1f})" if name in RESISTANCE_COLUMNS else value
 
