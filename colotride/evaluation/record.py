@@ -1,7 +1,7 @@
 """The numbers of an evaluation: scores with intervals, and the values of every single image behind them."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -9,6 +9,8 @@ from colotride.evaluation.fairness import class_scores
 from colotride.evaluation.intervals import Interval
 from colotride.evaluation.measurement import Measurement
 from colotride.evaluation.scores import Resistance
+
+Record = TypeVar("Record", bound="EvaluationRecord")
 
 CLUSTER = "cluster"
 """Of the values per image, the prefix of the clusters, one column per start of k-means."""
@@ -104,7 +106,7 @@ class EvaluationRecord:
         return plain
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Self:
+    def from_dict(cls: type[Record], plain: dict[str, Any]) -> Record:
         """The result that `to_dict` wrote."""
         read = dict(plain)
         read["intervals"] = _intervals(plain["intervals"])
