@@ -1,11 +1,11 @@
 """Embedding models: pixels in [0, 1] to L2-normalised embeddings."""
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Literal
 
 import torch
-import torchvision
 from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor, nn
@@ -40,7 +40,9 @@ class ModelSettings(Settings):
     @field_validator("architecture")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value != TWO_CONVOLUTIONS and value not in classifiers():
+        # torchvision takes as long to import as torch, and neither of these two names needs to be looked up.
+        known = (TWO_CONVOLUTIONS, cls.model_fields["architecture"].default)
+        if value not in known and value not in classifiers():
             raise ValueError(
                 f"{value!r} is neither {TWO_CONVOLUTIONS!r} nor a torchvision classifier such as 'resnet18'"
             )
@@ -49,12 +51,16 @@ class ModelSettings(Settings):
 
 def classifiers() -> list[str]:
     """Names of torchvision's image classifiers."""
+    import torchvision
+
     return torchvision.models.list_models(module=torchvision.models)
 
 
 def differs_in_training(model: nn.Module) -> bool:
     """Whether a model in its present mode differs from its evaluation mode: BatchNorm on batch statistics, dropout."""
-    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, torchvision.ops.StochasticDepth)
+    kinds: tuple[type[nn.Module], ...] = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    if "torchvision.ops" in sys.modules:
+        kinds += (sys.modules["torchvision.ops"].StochasticDepth,)
     return any(module.training and isinstance(module, kinds) for module in model.modules())
 
 
@@ -229,6 +235,8 @@ def build_model(settings: ModelSettings, *, channels: int, image_size: int, seed
 
 
 def _torchvision_backbone(architecture: str, weights: str) -> nn.Module:
+    import torchvision
+
     pretrained = "DEFAULT" if weights == "imagenet" else None
     # The two Inception nets would otherwise return their auxiliary classifiers' outputs too while training.
     inception = architecture in {"googlenet", "inception_v3"}
