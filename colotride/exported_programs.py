@@ -62,7 +62,7 @@ def what_is_not_plain(file: IO[bytes]) -> str | None:
             return "is of an old format, which is pickled"
     file.seek(0)
     # By torch's own reader, so that both see the same members.
-    reader = PT2ArchiveReader(file)  # type: ignore[arg-type]
+    reader = PT2ArchiveReader(file)
     names = reader.get_file_names()
     other = next((name for name in names if not _MEMBERS.fullmatch(name)), None)
     if other is not None:

@@ -100,7 +100,7 @@ def _exported(path: Path, trust: bool) -> nn.Module:
             odd = None if trust else what_is_not_plain(file)
             file.seek(0)
             if odd is None:
-                return torch.export.load(file).module()  # type: ignore[arg-type]
+                return torch.export.load(file).module()
     except Exception as error:
         # torch.export documents no class of errors for a file that it cannot read.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

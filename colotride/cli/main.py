@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from colotride.cli.arguments import Options, parse
 from colotride.errors import ColoTrideError
+from colotride.markdown import printable
 
 COMMANDS = {
     "train": "train one model: COLO-TRIDE or a baseline",
@@ -70,7 +71,7 @@ def run(name: str, arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_BROKEN_PIPE
     except ColoTrideError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         code = EXIT_BAD_INPUT
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
