@@ -22,6 +22,7 @@ from colotride.devices import device_of
 from colotride.embedder import Embedder
 from colotride.errors import ConfigurationError, ModelError
 from colotride.evaluation.evaluator import evaluate_attacks, evaluate_clean
+from colotride.evaluation.probe import probe
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.evaluation.strength import check_strength, check_surrogate, measure_strength
@@ -190,11 +191,14 @@ def evaluate(
         raise ConfigurationError(f"queries = {wanted} is more than the {len(gallery)} images of {gallery.name}")
     where = _device_of_module(network) if device == "auto" and isinstance(model, nn.Module) else device_of(device)
     network = network.to(where)
+    image_size = size or _side(gallery)
+    if isinstance(model, nn.Module):
+        probe(network, gallery, image_size=image_size, device=where)
     clean = evaluate_clean(
         network,
         gallery,
         evaluation_settings,
-        image_size=size or _side(gallery),
+        image_size=image_size,
         seed=seed,
         device=where,
         progress=on_progress,

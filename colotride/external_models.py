@@ -21,6 +21,8 @@ FORMS = "a run's folder, an MLflow URI (models:/..., runs:/...), a .pt or .pt2 f
 class ExternalModel(nn.Module):
     """A model from outside ColoTride: pixels [B, 3, H, W] in [0, 1] to embeddings [B, D].
 
+    Embeddings of half precision become float32, in which the attacks compute.
+
     An error that it raises becomes one line that names the model.
     """
 
@@ -31,7 +33,9 @@ class ExternalModel(nn.Module):
     def forward(self, images: Tensor) -> Any:
         """What the model returns; the caller checks that these are embeddings."""
         try:
-            return self.inner(images)
+            embeddings = self.inner(images)
+            halves = isinstance(embeddings, Tensor) and embeddings.dtype in (torch.float16, torch.bfloat16)
+            return embeddings.float() if halves else embeddings
         except Exception as error:
             # The user's code may raise anything.
             reason = next((line for line in str(error).splitlines()[::-1] if line.strip()), type(error).__name__)

@@ -243,8 +243,9 @@ def prepare(plan: SearchPlan, console: Console) -> tuple[TrialResources, int]:
         device_of(plan.device)
     for line in questionable_settings(plan.base):
         console.print(Text.assemble(("warning:", "yellow"), f" {line}"), soft_wrap=True)
+    at_once = capacity(resources, machines())
     start_ray()
-    return resources, capacity(resources, machines())
+    return resources, at_once
 
 
 def save_trials(records: Sequence[TrialRecord], path: Path) -> None:

@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails
 
 from colotride.config import RunConfig
 from colotride.errors import ConfigurationError, SearchError
+from colotride.io import read_file
 from colotride.registry import MINERS
 from colotride.settings import Fraction, Settings, fraction
 from colotride.tune.parameters import (
@@ -163,7 +164,7 @@ def read_space_file(file: Path) -> SpaceFile:
         SearchError: no such file, not YAML, unknown keys or contradicting ones, in one line.
     """
     try:
-        tree = yaml.safe_load(file.read_text())
+        tree = yaml.safe_load(read_file(file).decode())
     except (OSError, UnicodeDecodeError) as error:
         raise SearchError(f"space {file} cannot be read ({error}); give the path of a YAML file") from None
     except yaml.YAMLError as error:

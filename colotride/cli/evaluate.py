@@ -39,6 +39,7 @@ from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
 from colotride.evaluation.evaluator import CleanEvaluation, evaluate_attacks, evaluate_clean
 from colotride.evaluation.examples import retrieval_examples
+from colotride.evaluation.probe import probe
 from colotride.evaluation.report import write_report
 from colotride.evaluation.results import Evaluation, save_evaluation
 from colotride.evaluation.sanity import Check, sanity_checks, sanity_context
@@ -83,12 +84,17 @@ def main(command: Evaluate) -> int:
     output = command.output or (subject.run or Path("runs/evaluation") / _slug(subject.name)) / (
         "evaluation" if subject.run else subject.config.data.name
     )
+    executor = evaluation_executor(subject.load, command.workers, gpus=command.gpus_per_worker)
     device = device_of("cpu" if command.workers > 1 and not command.gpus_per_worker else command.device)
     model, images = subject.load()
     if command.queries is not None and command.queries > len(images):
         raise ConfigurationError(f"--queries {command.queries} is more than the {len(images)} images of {images.name}")
     model.to(device)
     settings = subject.config.evaluation
+    surrogate = None if command.surrogate is None else load_model(command.surrogate, trust=command.trust).to(device)
+    for external in (model, surrogate):
+        if isinstance(external, ExternalModel):
+            probe(external, images, image_size=subject.config.data.image_size, device=device)
     console = Terminal(stderr=True)
     with _progress(console) as report:
         clean = evaluate_clean(
@@ -101,10 +107,8 @@ def main(command: Evaluate) -> int:
             progress=report,
         )
         strength = _strength(command, len(clean.plan.queries), len(images))
-        surrogate = None if command.surrogate is None else load_model(command.surrogate, trust=command.trust).to(device)
         if surrogate is not None:
             check_surrogate(surrogate, images, clean.plan)
-        executor = evaluation_executor(subject.load, command.workers, gpus=command.gpus_per_worker)
         partial_results = output / "partial"
         try:
             result = evaluate_attacks(
@@ -161,9 +165,9 @@ def subject_of(command: Evaluate) -> Subject:
     is_run = path.is_dir() and not (path / "MLmodel").is_file()
     if is_run:
         config = load_run(path)[0]
-        if command.dataset and command.dataset != config.data.name:
+        if command.dataset is not None and command.dataset != config.data.name:
             config = config.model_copy(update={"data": preset(command.dataset).data})
-    elif command.dataset:
+    elif command.dataset is not None:
         config = preset(command.dataset)
     else:
         raise ConfigurationError(

@@ -56,8 +56,8 @@ def main(command: Reproduce) -> int:
     jobs = plan_jobs(command, rows)
     load_splits(jobs[0].config.data)
     resources = _resources(command)
-    start_ray()
     capacity(resources, machines(), "run")
+    start_ray()
     console = Terminal(stderr=True)
     folder = command.results / command.dataset
     tracker = Tracker(command.tracking_uri or default_uri(), folder)

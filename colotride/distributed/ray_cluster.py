@@ -46,10 +46,14 @@ def start_ray() -> None:
 
 
 def machines() -> list[Mapping[str, float]]:
-    """What each machine offers, by Ray's names (CPU, GPU): this one before Ray is started, else those of the cluster.
+    """What each machine offers, by Ray's names (CPU, GPU): this one before Ray is started on it, else the cluster's.
+
+    It starts Ray only to ask a cluster, so that what this machine cannot hold is refused at once.
 
     A cluster whose machines are started on demand counts as it is when it has grown to its full size.
     """
+    if os.environ.get("RAY_ADDRESS"):
+        start_ray()
     if not ray.is_initialized():
         return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
     there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -90,12 +94,12 @@ def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunCh
     Raises:
         ConfigurationError: the machines can never hold that many.
     """
+    _check(machines(), workers, gpus, cpus)
 
     def run(plan: EvaluationPlan, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Values]]:
         if not chunks:
             return
         start_ray()
-        _check(ray.cluster_resources(), workers, gpus, cpus)
         shared = ray.put(_moved(plan, torch.device("cpu")))
         idle = [
             ray.remote(num_cpus=cpus, num_gpus=gpus)(_EvaluationActor).remote(load, shared, gpus > 0, cpus)
@@ -119,9 +123,9 @@ def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunCh
     return run
 
 
-def _check(held: dict[str, float], workers: int, gpus: float, cpus: int) -> None:
+def _check(offered: Sequence[Mapping[str, float]], workers: int, gpus: float, cpus: int) -> None:
     for name, wanted in (("CPU", workers * cpus), ("GPU", workers * gpus)):
-        there = held.get(name, 0.0)
+        there = sum(machine.get(name, 0.0) for machine in offered)
         if wanted > there:
             raise ConfigurationError(
                 f"--workers {workers} needs {wanted:g} {name}s, the machines have {there:g}; "
