@@ -120,9 +120,18 @@ def main(command: Evaluate) -> int:
                 resume=command.resume,
                 executor=executor,
             )
+            measured = measure_strength(
+                model,
+                images,
+                clean.plan,
+                strength,
+                surrogate,
+                lambda what: report(what, 1.0),
+                partial_results,
+                resume=command.resume,
+            )
         except ColoTrideError as error:
             raise type(error)(f"{error}; what is finished is kept: correct this and add --resume") from error
-        measured = measure_strength(model, images, clean.plan, strength, surrogate, lambda what: report(what, 1.0))
         result = dataclasses.replace(result, measurements=result.measurements + measured)
         checks = _sanity(command, clean, model, images, surrogate, report) if command.sanity else []
         examples = (
