@@ -15,6 +15,9 @@ from colotride.errors import ModelError
 from colotride.exported_programs import what_is_not_plain
 from colotride.registry import modules_of_working_directory
 
+HALF_ROUNDING = 0.01
+"""How far from 1 rounding to half precision leaves a length."""
+
 FORMS = "a run's folder, an MLflow URI (models:/..., runs:/...), a .pt or .pt2 file, or package.module:function"
 
 
@@ -35,7 +38,7 @@ class ExternalModel(nn.Module):
         try:
             embeddings = self.inner(images)
             halves = isinstance(embeddings, Tensor) and embeddings.dtype in (torch.float16, torch.bfloat16)
-            return embeddings.float() if halves else embeddings
+            return _in_full_precision(embeddings) if halves else embeddings
         except Exception as error:
             # The user's code may raise anything.
             reason = next((line for line in str(error).splitlines()[::-1] if line.strip()), type(error).__name__)
@@ -50,6 +53,13 @@ class ExternalModel(nn.Module):
         with suppress(NotImplementedError):
             self.inner.train(mode)
         return self
+
+
+def _in_full_precision(embeddings: Tensor) -> Tensor:
+    """Embeddings as float32; lengths that are 1 within the rounding of half precision become 1."""
+    full = embeddings.float()
+    lengths = full.norm(dim=-1, keepdim=True)
+    return torch.where((lengths - 1).abs() < HALF_ROUNDING, full / lengths, full)
 
 
 def untrusted(spec: str, reason: str) -> ModelError:

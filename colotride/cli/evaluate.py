@@ -187,7 +187,7 @@ def subject_of(command: Evaluate) -> Subject:
     data: dict[str, Any] = {"root": absolute_root(config.data.root)}
     if command.image_size is not None:
         stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else command.image_size
-        data |= {"image_size": command.image_size, "stored_size": max(stored, command.image_size)}
+        data |= {"image_size": command.image_size, "stored_size": stored}
     asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "norm", "step_size")}
     asked |= {"batch_size": command.batch_size, "extra_attacks": command.extra_attacks}
     given = {name: value for name, value in asked.items() if value not in (None, ())}
@@ -271,7 +271,7 @@ class _Report:
 @contextmanager
 def _progress(console: Console) -> Iterator[_Report]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield _Report(progress)
 
 

@@ -225,7 +225,7 @@ NUMBERS = {
         "--keep-checkpoints": ("0", "-3", "x"),
         "--device": ("meta", "tpu", "cuda:x", "cuda:-1", "cpu:9:9", ""),
         "--run.pgd.steps": ("0", "-1", "x", "1.5"),
-        "--run.pgd.epsilon": ("-1/255", "1/0", "nan", "inf", "2", "x/255", "8/"),
+        "--run.pgd.epsilon": ("-0.5", "1/0", "nan", "inf", "2", "x/255", "8/"),
         "--run.pgd.step-size": ("0", "-1", "nan"),
         "--run.seed": ("-1", "4294967296", "x"),
         "--run.data.pairs-per-batch": ("0", "1", "-3", "x"),
@@ -315,7 +315,7 @@ NUMBER_CASES = [
 
 def named(option, line):
     """Whether a line names an option, by itself or as the thing that it sets."""
-    thing = option.removeprefix("--run.").lstrip("-")
+    thing = option.lstrip("-").rpartition(".")[2]
     return any(word in line for word in (option, thing, thing.replace("-", "_"), thing.replace("-", " ")))
 
 
@@ -489,7 +489,7 @@ MODEL_FILES = {
     "mine:": "is not there",
     ":good": "cannot be made|is not there",
     "https://example.org/net.pt": "is not there",
-    "x" * 5000: "is not there",
+    "x" * 5000: "is too long",
 }
 
 
@@ -524,7 +524,7 @@ FILE_OPTIONS = [
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file[:20])
 @pytest.mark.parametrize("words", FILE_OPTIONS, ids=lambda words: f"{words[0]} {words[-1]}")
 def test_a_file_that_is_something_else_is_refused(capsys, words, file):
-    if words == ("sync",) and Path(file).is_dir():
+    if words == ("sync",) and os.path.isdir(file):
         pytest.skip("a folder without records has nothing to send")
     line = refusal(capsys, *words, file)
     assert file[:100] in line
@@ -573,7 +573,7 @@ TABLES = {
         "path": t["path"] * 2,
         "label": t["label"] * 2,
         "split": ["train"] * 12 + ["test"] * 12,
-    },  # fmt: skip
+    },
 }
 
 
@@ -692,4 +692,4 @@ def test_no_other_file_makes_a_console_of_its_own():
     """What shows texts as they are is in one place."""
     root = Path(ct.__file__).parent
     sources = [*root.rglob("*.py"), *(root / "tune").glob("*.py"), *(root.parent / "scripts").rglob("*.py")]
-    assert [path.name for path in sources if re.search(r"\bConsole\(", path.read_text())] == ["terminal.py"]
+    assert [path.name for path in sources if re.search(r"\bConsole\(", path.read_text())] == []
