@@ -1,5 +1,6 @@
 """Ray, started quietly, and evaluations spread over its GPUs and nodes."""
 
+import contextlib
 import json
 import logging
 import os
@@ -24,12 +25,24 @@ Load = Callable[[], tuple[nn.Module, ImageSet]]
 LAUNCHED = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves the cluster's description on its head, as JSON; jobs that are submitted run there."""
 
+NO_METRICS = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
+"""Keeps Ray from opening ports for metrics; nothing is opened at -1."""
+
+TOKEN = Path("~/.ray/auth_token")
+"""Where Ray keeps the token of this user."""
+
 HEAD = "node:__internal_head__"
 """Ray's name for what the head alone offers."""
 
 
 def start_ray() -> None:
-    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine, silently and without a dashboard."""
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine, silently and without a dashboard.
+
+    What Ray starts here listens on all of the machine's addresses, and asks for a token that only this user can read.
+
+    Raises:
+        ConfigurationError: this Ray asks for no token by itself.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -40,9 +53,28 @@ def start_ray() -> None:
     logging.getLogger("optuna").setLevel(logging.ERROR)
     if ray.is_initialized():
         return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.CRITICAL, log_to_driver=False)
+        return
+    for name, value in NO_METRICS.items():
+        os.environ.setdefault(name, value)
     # By itself Ray would also join whatever cluster was started last on this machine.
-    here = {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": False}
-    ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **({} if os.environ.get("RAY_ADDRESS") else here))
+    ray.init(
+        address="local",
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        logging_level=logging.CRITICAL,
+        log_to_driver=False,
+    )
+    # Ray sets the mode itself; where somebody has set another one, that was a choice.
+    if "RAY_AUTH_MODE" not in os.environ:
+        ray.shutdown()
+        raise ConfigurationError(
+            f"Ray {ray.__version__} would take commands from anybody; set RAY_AUTH_MODE=token in the environment"
+        )
+    # Ray writes it for everybody to read.
+    with contextlib.suppress(OSError):
+        TOKEN.expanduser().chmod(0o600)
 
 
 def machines() -> list[Mapping[str, float]]:
