@@ -137,6 +137,7 @@ def test_a_store_out_of_reach_is_said_once_stops_nothing_and_gets_everything_lat
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_store_deleted_in_the_middle_gets_everything_again(uri, tmp_path):
     said = []
     tracker = Tracker(uri, tmp_path / "run", warn=said.append)
