@@ -33,6 +33,9 @@ EXAMPLES = 2
 OF_STORE = re.compile(r"(models|runs):/(?!/)")
 """Begins the addresses of models in the store that is in use; any other address names its own place."""
 
+HOSTED = ("databricks", "databricks-uc", "uc")
+"""Stores without an address."""
+
 CHAMPION = "champion"
 """Alias of the version with the highest ARS on the test side: `models:/NAME@champion`."""
 
@@ -144,4 +147,5 @@ def is_on_this_machine(tracking_uri: str) -> bool:
     address = urlsplit(tracking_uri)
     if address.scheme in ("http", "https"):
         return address.hostname in ("localhost", "127.0.0.1", "::1")
-    return address.scheme in ("", "file", "sqlite") and not (address.scheme == "file" and address.netloc)
+    # MLflow takes the one word without a scheme for Databricks' servers, any other for a folder.
+    return address.scheme in ("", "file", "sqlite") and not address.netloc and tracking_uri not in HOSTED
