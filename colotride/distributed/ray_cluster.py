@@ -56,16 +56,21 @@ def start_ray() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.CRITICAL, log_to_driver=False)
         return
-    for name, value in NO_METRICS.items():
-        os.environ.setdefault(name, value)
-    # By itself Ray would also join whatever cluster was started last on this machine.
-    ray.init(
-        address="local",
-        num_cpus=os.cpu_count(),
-        include_dashboard=False,
-        logging_level=logging.CRITICAL,
-        log_to_driver=False,
-    )
+    # Ray's processes inherit the environment in which they start.
+    added = {name: value for name, value in NO_METRICS.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        # By itself Ray would also join whatever cluster was started last on this machine.
+        ray.init(
+            address="local",
+            num_cpus=os.cpu_count(),
+            include_dashboard=False,
+            logging_level=logging.CRITICAL,
+            log_to_driver=False,
+        )
+    finally:
+        for name in added:
+            del os.environ[name]
     # Ray sets the mode itself; where somebody has set another one, that was a choice.
     if "RAY_AUTH_MODE" not in os.environ:
         ray.shutdown()
