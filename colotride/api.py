@@ -28,6 +28,7 @@ from colotride.evaluation.strength import check_strength, check_surrogate, measu
 from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.external_models import load_external_model
 from colotride.index import Index
+from colotride.locking import owned
 from colotride.models import EmbeddingModel, UnitEmbeddings
 from colotride.pgd import Budget, perturb
 from colotride.presets import preset, with_data_root, with_defense, with_reading
@@ -84,6 +85,7 @@ def train(
     Raises:
         ConfigurationError: an unknown name or setting, or a value out of range.
         CheckpointError: the directory belongs to a run of another configuration.
+        StorageError: another process trains in the directory, or it cannot be written.
         DataError, ModelError: the data set or the model cannot be loaded.
     """
     config = _configured(start)
@@ -98,15 +100,16 @@ def train(
     config = config.with_values(changes)
     folder = Path(directory) if directory is not None else default_directory(config)
     splits = load_splits(config.data)
-    trainer = Trainer(
-        config,
-        splits.train,
-        splits.validation,
-        device=device_of(device),
-        directory=folder,
-        checkpoint_policy=CheckpointPolicy(),
-    )
-    outcome = trainer.run(on_epoch=on_epoch)
+    with owned(folder, "run"):
+        trainer = Trainer(
+            config,
+            splits.train,
+            splits.validation,
+            device=device_of(device),
+            directory=folder,
+            checkpoint_policy=CheckpointPolicy(),
+        )
+        outcome = trainer.run(on_epoch=on_epoch)
     return Run(folder, config, outcome, trainer.model.eval())
 
 

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from colotride.data.settings import DataSettings
 from colotride.defenses import AnyDefenseSettings, CollapsenessSettings
 from colotride.defenses.colo_tride import ColoTrideSettings
+from colotride.documents import read_yaml
 from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.io import write_atomically
@@ -124,15 +125,7 @@ def load_config(path: Path) -> RunConfig:
     Raises:
         ConfigurationError: no such file, not YAML, unknown keys or values out of range, all in one line.
     """
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"configuration {path} cannot be read ({error}); give the path of a YAML file"
-        ) from None
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"configuration {path} is not YAML: {' '.join(str(error).split())}") from None
-    return validated(tree, f"configuration {path}")
+    return validated(read_yaml(path, "configuration"), f"configuration {path}")
 
 
 def _line(error: ErrorDetails) -> str:

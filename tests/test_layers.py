@@ -11,7 +11,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    ["errors", "settings", "io", "randomness", "registry", "remote", "markdown", "devices"],
+    [
+        "errors",
+        "settings",
+        "disk",
+        "documents",
+        "io",
+        "locking",
+        "randomness",
+        "registry",
+        "remote",
+        "markdown",
+        "devices",
+    ],
     ["geometry", "distributed.shards"],
     ["losses", "mining", "folding", "models", "pgd", "training.optimizer"],
     ["data", "defenses", "training.health", "training.records", "training.checkpoint", "training.remote_copy"],

@@ -32,6 +32,7 @@ from colotride.data.base import ImageSet
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_test
 from colotride.devices import device_of
+from colotride.disk import check_file, check_writable
 from colotride.distributed.launch import evaluation_executor
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
@@ -44,6 +45,7 @@ from colotride.evaluation.strength import check_strength, check_surrogate, measu
 from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.evaluation.table import measurement_table, table_of
 from colotride.external_models import ExternalModel, load_external_model
+from colotride.locking import owned
 from colotride.models import ModelSettings, build_model
 from colotride.presets import preset, with_data_root
 from colotride.registry import DATASETS, load_plugin
@@ -78,6 +80,14 @@ def main(command: Evaluate) -> int:
     output = command.output or (subject.run or Path("runs/evaluation") / _slug(subject.name)) / (
         "evaluation" if subject.run else subject.config.data.name
     )
+    with owned(output, "evaluation"):
+        check_writable(output)
+        if command.leaderboard:
+            check_file(command.leaderboard)
+        return _evaluated(command, subject, output)
+
+
+def _evaluated(command: Evaluate, subject: Subject, output: Path) -> int:
     device = device_of("cpu" if command.workers > 1 and not command.gpus_per_worker else command.device)
     model, images = subject.load()
     if command.queries is not None and command.queries > len(images):
@@ -143,14 +153,15 @@ def main(command: Evaluate) -> int:
     shutil.rmtree(partial_results, ignore_errors=True)
     if command.leaderboard:
         leaderboard.append(command.leaderboard, result, model=title, dataset=images.name)
-    if command.track and subject.run and (record := existing_record(subject.run, console)):
-        record.evaluation(result.scores(), written, output / "report.html")
     _print(command, result, checks, title, images.name)
     console.print(
         f"written: {written}, attacked.parquet, benign.parquet, classes.parquet, report.html",
         soft_wrap=True,
         markup=False,
     )
+    # Last, so that nothing that MLflow's journal suffers can cost the evaluation.
+    if command.track and subject.run and (record := existing_record(subject.run, console)):
+        record.evaluation(result.scores(), written, output / "report.html")
     return 0
 
 

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -42,7 +44,11 @@ def start_ray() -> None:
         return
     # By itself Ray would also join whatever cluster was started last on this machine.
     here = {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": False}
+    # Ray would end the process on SIGTERM in the middle of what it does.
+    former = signal.getsignal(signal.SIGTERM)
     ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **({} if os.environ.get("RAY_ADDRESS") else here))
+    if callable(former) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, former)
 
 
 def machines() -> list[Mapping[str, float]]:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 
 from colotride.cli.arguments import Option, SettingsOptions
 from colotride.settings import Fraction
+from colotride.tracking.addresses import TRACKING
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[Fraction, Field(gt=0, le=1)]
@@ -15,6 +16,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 WHAT, BUDGET, MACHINE, OUTPUT = "what", "budget", "machine", "output"
 """Headings of the help."""
+
+STORAGE = ("s3://", "gs://", "gcs://", "abfs://", "abfss://", "hdfs://", "file:///")
+"""How the address of storage begins that pyarrow knows."""
 
 NAMES = "digits, fashion-mnist, cub, cars, sop, or your own: folder, manifest"
 
@@ -71,14 +75,30 @@ Plugins = Annotated[
     Option(WHAT, "MODULE", rare=True),
     Field(description="Import these modules first; they register your own defenses, attacks, losses or data sets."),
 ]
+
+
+def _tracking_uri(uri: str | None) -> str | None:
+    if uri is not None and not uri.startswith(TRACKING):
+        raise ValueError("should be a store of MLflow, such as sqlite:///FILE or http://HOST:PORT")
+    return uri
+
+
+def _storage(uri: str | None) -> str | None:
+    if uri is not None and not uri.startswith(STORAGE):
+        raise ValueError("should be s3://BUCKET/PATH, gs://BUCKET/PATH or file:///PATH")
+    return uri
+
+
 TrackingURI = Annotated[
     str | None,
+    AfterValidator(_tracking_uri),
     Option(OUTPUT, "URI", rare=True),
     Field(description="MLflow store (default: $MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."),
 ]
 Track = Annotated[bool, Option(OUTPUT), Field(description="Do not record the run in MLflow.")]
 Storage = Annotated[
     str | None,
+    AfterValidator(_storage),
     Option(OUTPUT, "URI", rare=True),
     Field(
         description="Keep second copies of the checkpoints there: s3://..., gs://..., file:///.... "
