@@ -86,6 +86,9 @@ def test_a_function_a_script_and_a_registered_model_score_the_same(place, monkey
     asked = ("--model", info.model_uri, "--dataset", "folder", "--data-root", "photographs", *SIZES, "--json")
     done = run("scripts/evaluate.py", *asked, cwd=place, MLFLOW_TRACKING_URI=store)
     assert scores(done) == pytest.approx(expected, abs=1)
+    mlflow.pytorch.save_model(model, place / "folder", serialization_format="pickle")
+    assert "give --trust if you trust its source" in refused(evaluate(place, model="folder"))
+    assert scores(evaluate(place, "--trust", "--json", model="folder")) == pytest.approx(expected, abs=1)
 
 
 @pytest.mark.slow
