@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     ["errors", "settings", "io", "randomness", "registry", "remote", "markdown", "devices"],
     ["geometry", "distributed.shards"],
-    ["losses", "mining", "folding", "models", "pgd", "training.optimizer"],
+    ["losses", "mining", "folding", "backbones", "models", "pgd", "training.optimizer"],
     ["data", "defenses", "training.health", "training.records", "training.checkpoint", "training.remote_copy"],
     ["evaluation"],
     ["external_models", "embedder", "index", "testing"],

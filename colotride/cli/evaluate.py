@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from torch import nn
 
+from colotride.backbones import PRETRAINED, record_size
 from colotride.cli.options.evaluate import Evaluate
 from colotride.cli.records import existing_record
 from colotride.config import RunConfig
@@ -43,7 +44,7 @@ from colotride.evaluation.sanity import Check, sanity_checks, sanity_context
 from colotride.evaluation.strength import check_strength, check_surrogate, measure_strength
 from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.evaluation.table import measurement_table, table_of
-from colotride.external_models import ExternalModel, load_external_model
+from colotride.external_models import ExternalModel, is_name, load_external_model
 from colotride.models import ModelSettings, build_model
 from colotride.presets import preset, with_data_root
 from colotride.registry import DATASETS, load_plugin
@@ -64,12 +65,15 @@ class Subject:
     """Data and evaluation settings."""
     name: str
     plugins: tuple[str, ...] = ()
+    weights: str = PRETRAINED
+    """Of a model by name."""
 
     def load(self) -> tuple[nn.Module, ImageSet]:
         """The model, on the CPU, and the images; called again by every worker."""
         for module in self.plugins:
             load_plugin(module)
-        return load_model(self.spec), load_test(self.config.data)
+        model = load_model(self.spec, self.weights, self.config.data.image_size)
+        return model, load_test(self.config.data)
 
 
 def main(command: Evaluate) -> int:
@@ -96,7 +100,7 @@ def main(command: Evaluate) -> int:
             progress=report,
         )
         strength = _strength(command, len(clean.plan.queries), len(images))
-        surrogate = None if command.surrogate is None else load_model(command.surrogate).to(device)
+        surrogate = None if command.surrogate is None else _surrogate(command.surrogate, subject).to(device)
         if surrogate is not None:
             check_surrogate(surrogate, images, clean.plan)
         executor = evaluation_executor(subject.load, command.workers, gpus=command.gpus_per_worker)
@@ -168,9 +172,13 @@ def subject_of(command: Evaluate) -> Subject:
         )
     config = with_data_root(config, command.data_root)
     data: dict[str, Any] = {"root": absolute_root(config.data.root)}
-    if command.image_size is not None:
-        stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else command.image_size
-        data |= {"image_size": command.image_size, "stored_size": max(stored, command.image_size)}
+    by_name = not is_run and is_name(command.model)
+    if command.weights is not None and not by_name:
+        raise ConfigurationError(f"--weights belongs to a model by name such as timm:NAME, and {command.model} is none")
+    image_size = command.image_size or (record_size(command.model) if by_name else None)
+    if image_size is not None:
+        stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else image_size
+        data |= {"image_size": image_size, "stored_size": max(stored, image_size)}
     asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "norm", "step_size")}
     asked |= {"batch_size": command.batch_size, "extra_attacks": command.extra_attacks}
     given = {name: value for name, value in asked.items() if value not in (None, ())}
@@ -187,12 +195,26 @@ def subject_of(command: Evaluate) -> Subject:
     config = config.model_copy(update={"evaluation": settings})
     name = config.defense.name if is_run else command.model
     return Subject(
-        str(path.absolute()) if path.exists() else command.model, path if is_run else None, config, name, command.plugin
+        str(path.absolute()) if path.exists() else command.model,
+        path if is_run else None,
+        config,
+        name,
+        command.plugin,
+        command.weights or PRETRAINED,
     )
 
 
-def load_model(spec: str) -> nn.Module:
+def _surrogate(spec: str, subject: Subject) -> nn.Module:
+    return load_model(spec, image_size=subject.config.data.image_size)
+
+
+def load_model(spec: str, weights: str = PRETRAINED, image_size: int | None = None) -> nn.Module:
     """Load a model of any kind, on the CPU.
+
+    Args:
+        spec: where it is, or its name.
+        weights: of a model by name.
+        image_size: side in pixels that a model by name will see.
 
     Raises:
         ModelError, CheckpointError: it cannot be loaded.
@@ -204,7 +226,7 @@ def load_model(spec: str) -> nn.Module:
         from colotride.tracking.model_registry import load_registered
 
         return ExternalModel(load_registered(spec, default_uri()), spec)
-    return load_run(path)[1] if path.is_dir() else load_external_model(spec)
+    return load_run(path)[1] if path.is_dir() else load_external_model(spec, weights=weights, image_size=image_size)
 
 
 def _sanity(

@@ -25,11 +25,11 @@ def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
     checkpoint = load_newest(directory / "checkpoints")
     if checkpoint is None:
         raise CheckpointError(f"run {directory} has no checkpoint yet; train it first with colotride train")
-    two_convolutions = config.model.architecture == TWO_CONVOLUTIONS
-    channels = checkpoint.weights["backbone.0.weight"].shape[1] if two_convolutions else 3
+    first = "backbone.0.weight" if config.model.architecture == TWO_CONVOLUTIONS else "mean"
+    channels = checkpoint.weights[first].shape[1]
     # Every weight is overwritten: starting from downloaded ones would need the network for nothing. Results that are
     # compared are made in float32, whatever a run was trained in.
-    settings = config.model.model_copy(update={"weights": "none", "precision": "float32", "compile": False})
+    settings = config.model.untrained().model_copy(update={"precision": "float32", "compile": False})
     model = build_model(settings, channels=channels, image_size=config.data.image_size, seed=config.seed)
     with torch.no_grad():
         model.load_state_dict(checkpoint.weights)

@@ -68,6 +68,19 @@ def scores(done):
     return told["benign"] | told["attacked"] | {"ERS": told["ERS"], "ARS": told["ARS"]}
 
 
+def test_a_network_of_timm_is_evaluated_by_name(place):
+    """At the size of its own record unless another one is asked for; its weights may lie in a file."""
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("test_resnet").state_dict(), place / "weights.pth")
+    asked = ("--model", "timm:test_resnet", "--dataset", "folder", "--data-root", "photographs", "--queries", "2")
+    few = (*asked, "--steps", "1", "--batch-size", "24", "--json", "--output", "one")
+    expected = scores(run("scripts/evaluate.py", *few, "--weights", "weights.pth", "--image-size", "160", cwd=place))
+    assert scores(run("scripts/evaluate.py", *few, "--weights", str(place / "weights.pth"), cwd=place)) == expected
+    assert "mine:net is none" in refused(
+        "scripts/evaluate.py", *few[2:], "--model", "mine:net", "--weights", "x.pth", cwd=place
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*", "ignore:.*type hint.*:UserWarning")
 def test_a_function_a_script_and_a_registered_model_score_the_same(place, monkeypatch):
