@@ -12,9 +12,10 @@ from pydantic_core import ErrorDetails
 from colotride.data.settings import DataSettings
 from colotride.defenses import AnyDefenseSettings, CollapsenessSettings
 from colotride.defenses.colo_tride import ColoTrideSettings
+from colotride.documents import read_yaml
 from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import EvaluationSettings
-from colotride.io import read_file, write_atomically
+from colotride.io import write_atomically
 from colotride.models import ModelSettings
 from colotride.pgd import PGDSettings
 from colotride.registry import DEFENSES, load_plugin
@@ -124,15 +125,7 @@ def load_config(path: Path) -> RunConfig:
     Raises:
         ConfigurationError: no such file, not YAML, unknown keys or values out of range, all in one line.
     """
-    try:
-        tree = yaml.safe_load(read_file(path).decode())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"configuration {path} cannot be read ({error}); give the path of a YAML file"
-        ) from None
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"configuration {path} is not YAML: {' '.join(str(error).split())}") from None
-    return validated(tree, f"configuration {path}")
+    return validated(read_yaml(path, "configuration"), f"configuration {path}")
 
 
 def _line(error: ErrorDetails) -> str:

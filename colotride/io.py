@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from colotride.disk import one_line
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -36,10 +38,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file through a temporary one beside it and a rename; parent folders are made.
 
     Raises:
-        OSError: the disk is full or not writable; the old file, if any, is untouched.
+        StorageError: the disk is full or not writable; the old file, if any, is untouched.
     """
+    with one_line(path):
+        _write(path, content)
+
+
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # A name as long as the file system allows has no room for what a temporary one adds.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}"[:100] + ".")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -62,7 +70,7 @@ def save_figure(figure: "Figure", path: Path, *, dpi: int = 130, tight: bool = F
         tight: whether the picture is cut to what is drawn, with what lies outside the axes.
 
     Raises:
-        OSError: the disk is full or not writable; the old file, if any, is untouched.
+        StorageError: the disk is full or not writable; the old file, if any, is untouched.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:], dpi=dpi, bbox_inches="tight" if tight else None)

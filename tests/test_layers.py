@@ -11,9 +11,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    ["errors", "names", "settings", "io", "randomness", "registry", "remote", "markdown", "terminal", "devices"],
+    [
+        "errors",
+        "names",
+        "settings",
+        "disk",
+        "documents",
+        "io",
+        "locking",
+        "randomness",
+        "registry",
+        "remote",
+        "markdown",
+        "terminal",
+        "devices",
+    ],
     ["geometry", "distributed.shards"],
-    ["losses", "mining", "folding", "models", "pgd", "training.optimizer"],
+    ["losses", "mining", "folding", "backbones", "models", "pgd", "training.optimizer"],
     ["data", "defenses", "training.health", "training.records", "training.checkpoint", "training.remote_copy"],
     ["evaluation"],
     ["exported_programs", "external_models", "embedder", "index", "testing"],

@@ -1,5 +1,7 @@
 """All choices of a search, as one object that its folder keeps: a resumed search keeps every choice."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +23,9 @@ Sampler = Literal["tpe", "gp", "nsga2", "random"]
 Stopping = Literal["asha", "median", "none"]
 
 FILE = "search.json"
+
+COMMON = ("base", "space", "initial_points", "objectives", "sampler", "stopping", "seed", "max_cost")
+"""Choices that never change once a search has begun: with others its trials could not be compared."""
 
 CONFIGURATIONS = ("best.yaml", "config.yaml")
 """Which file of a folder is an initial point, in this order: a search's best configuration, a run's own."""
@@ -74,6 +79,14 @@ class SearchPlan(Settings):
     def epochs(self) -> int:
         """Of a trial that is trained to its end."""
         return self.base.training.epochs
+
+    def fingerprints(self) -> dict[str, str]:
+        """Digest of each choice that all trials of a search have in common, by its name."""
+        plain = self.model_dump(mode="json", include=set(COMMON))
+        plain["base"]["data"].pop("root")
+        return {
+            name: hashlib.sha256(json.dumps(plain[name], sort_keys=True).encode()).hexdigest()[:16] for name in COMMON
+        }
 
     @property
     def grace(self) -> int:
@@ -200,7 +213,7 @@ def load_plan(folder: Path) -> SearchPlan:
         raise SearchError(f"there is no search in {folder} to resume; {known}") from None
     except (OSError, ValidationError) as error:
         first = " ".join(str(error).split())[:200]
-        raise SearchError(f"{folder / FILE} cannot be read ({first}); start a new search") from None
+        raise SearchError(f"{folder / FILE} cannot be read ({first}); restore it, or begin a new search") from None
 
 
 def _configuration_in(file: Path) -> Path:

@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from colotride.backbones import PRETRAINED, record_size
 from colotride.cli.options.evaluate import Evaluate
 from colotride.cli.records import existing_record
 from colotride.config import RunConfig
@@ -34,6 +35,7 @@ from colotride.data.base import ImageSet
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_test
 from colotride.devices import device_of
+from colotride.disk import check_file, check_writable
 from colotride.distributed.launch import evaluation_executor
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
@@ -46,7 +48,8 @@ from colotride.evaluation.sanity import Check, sanity_checks, sanity_context
 from colotride.evaluation.strength import check_strength, check_surrogate, measure_strength
 from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.evaluation.table import measurement_table, table_of
-from colotride.external_models import ExternalModel, load_external_model
+from colotride.external_models import ExternalModel, is_name, load_external_model
+from colotride.locking import owned
 from colotride.models import ModelSettings, build_model
 from colotride.names import LONGEST
 from colotride.presets import preset, with_data_root
@@ -70,12 +73,15 @@ class Subject:
     name: str
     plugins: tuple[str, ...] = ()
     trust: bool = False
+    weights: str = PRETRAINED
+    """Of a model by name."""
 
     def load(self) -> tuple[nn.Module, ImageSet]:
         """The model, on the CPU, and the images; called again by every worker."""
         for module in self.plugins:
             load_plugin(module)
-        return load_model(self.spec, trust=self.trust), load_test(self.config.data)
+        model = load_model(self.spec, self.weights, self.config.data.image_size, trust=self.trust)
+        return model, load_test(self.config.data)
 
 
 def main(command: Evaluate) -> int:
@@ -84,6 +90,14 @@ def main(command: Evaluate) -> int:
     output = command.output or (subject.run or Path("runs/evaluation") / _slug(subject.name)) / (
         "evaluation" if subject.run else subject.config.data.name
     )
+    with owned(output, "evaluation"):
+        check_writable(output)
+        if command.leaderboard:
+            check_file(command.leaderboard)
+        return _evaluated(command, subject, output)
+
+
+def _evaluated(command: Evaluate, subject: Subject, output: Path) -> int:
     executor = evaluation_executor(subject.load, command.workers, gpus=command.gpus_per_worker)
     device = device_of("cpu" if command.workers > 1 and not command.gpus_per_worker else command.device)
     model, images = subject.load()
@@ -91,7 +105,10 @@ def main(command: Evaluate) -> int:
         raise ConfigurationError(f"--queries {command.queries} is more than the {len(images)} images of {images.name}")
     model.to(device)
     settings = subject.config.evaluation
-    surrogate = None if command.surrogate is None else load_model(command.surrogate, trust=command.trust).to(device)
+    surrogate = None
+    if command.surrogate is not None:
+        size = subject.config.data.image_size
+        surrogate = load_model(command.surrogate, image_size=size, trust=command.trust).to(device)
     for external in (model, surrogate):
         if isinstance(external, ExternalModel):
             probe(external, images, image_size=subject.config.data.image_size, device=device)
@@ -152,13 +169,14 @@ def main(command: Evaluate) -> int:
     shutil.rmtree(partial_results, ignore_errors=True)
     if command.leaderboard:
         leaderboard.append(command.leaderboard, result, model=title, dataset=images.name)
-    if command.track and subject.run and (record := existing_record(subject.run, console)):
-        record.evaluation(result.scores(), written, output / "report.html")
     _print(command, result, checks, title, images.name)
     console.print(
         f"written: {written}, attacked.parquet, benign.parquet, classes.parquet, report.html",
         soft_wrap=True,
     )
+    # Last, so that nothing that MLflow's journal suffers can cost the evaluation.
+    if command.track and subject.run and (record := existing_record(subject.run, console)):
+        record.evaluation(result.scores(), written, output / "report.html")
     return 0
 
 
@@ -185,9 +203,13 @@ def subject_of(command: Evaluate) -> Subject:
         )
     config = with_data_root(config, command.data_root)
     data: dict[str, Any] = {"root": absolute_root(config.data.root)}
-    if command.image_size is not None:
-        stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else command.image_size
-        data |= {"image_size": command.image_size, "stored_size": stored}
+    by_name = not is_run and is_name(command.model)
+    if command.weights is not None and not by_name:
+        raise ConfigurationError(f"--weights belongs to a model by name such as timm:NAME, and {command.model} is none")
+    image_size = command.image_size or (record_size(command.model) if by_name else None)
+    if image_size is not None:
+        stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else image_size
+        data |= {"image_size": image_size, "stored_size": stored}
     asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "norm", "step_size")}
     asked |= {"batch_size": command.batch_size, "extra_attacks": command.extra_attacks}
     given = {name: value for name, value in asked.items() if value not in (None, ())}
@@ -203,15 +225,26 @@ def subject_of(command: Evaluate) -> Subject:
     config = config.with_values({f"data.{name}": value for name, value in data.items()})
     config = config.model_copy(update={"evaluation": settings})
     name = config.defense.name if is_run else command.model
-    spec = str(path.absolute()) if path.exists() else command.model
-    return Subject(spec, path if is_run else None, config, name, command.plugin, command.trust)
+    return Subject(
+        str(path.absolute()) if path.exists() else command.model,
+        path if is_run else None,
+        config,
+        name,
+        command.plugin,
+        command.trust,
+        command.weights or PRETRAINED,
+    )
 
 
-def load_model(spec: str, *, trust: bool = False) -> nn.Module:
+def load_model(
+    spec: str, weights: str = PRETRAINED, image_size: int | None = None, *, trust: bool = False
+) -> nn.Module:
     """Load a model of any kind, on the CPU.
 
     Args:
         spec: as `--model` is given.
+        weights: of a model by name.
+        image_size: side in pixels that a model by name will see.
         trust: whether it may run code while it is loaded.
 
     Raises:
@@ -224,7 +257,9 @@ def load_model(spec: str, *, trust: bool = False) -> nn.Module:
         from colotride.tracking.model_registry import load_registered
 
         return ExternalModel(load_registered(spec, default_uri(), trust=trust), spec)
-    return load_run(path)[1] if path.is_dir() else load_external_model(spec, trust=trust)
+    if path.is_dir():
+        return load_run(path)[1]
+    return load_external_model(spec, weights=weights, image_size=image_size, trust=trust)
 
 
 def _sanity(

@@ -19,9 +19,11 @@ from colotride.cli.options.reproduce import Reproduce
 from colotride.config import RunConfig, config_text
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_splits
+from colotride.disk import check_writable
 from colotride.distributed.ray_cluster import machines, start_ray
 from colotride.errors import ConfigurationError
 from colotride.io import write_atomically
+from colotride.locking import owned
 from colotride.presets import preset, with_data_root
 from colotride.registry import load_plugin
 from colotride.reproduction.appendix_a import draw_ratios, shifts_at
@@ -29,6 +31,7 @@ from colotride.reproduction.experiments import Row, rows_of
 from colotride.reproduction.figures import PANELS, draw_curves
 from colotride.reproduction.results import LAST_EPOCH, SeedResult, comma_separated, markdown, short_table, summarise
 from colotride.terminal import Terminal
+from colotride.tracking.addresses import check_tracking_uri
 from colotride.tracking.export import Tracker, default_uri
 from colotride.tracking.names import CONFIG_FILE, dataset_of, epoch_metrics, run_parameters, run_tags, test_metrics
 from colotride.training.records import EpochRecord
@@ -53,6 +56,7 @@ def main(command: Reproduce) -> int:
     for module in command.plugin:
         load_plugin(module)
     rows = rows_of(command.what)
+    check_tracking_uri(command.tracking_uri or default_uri())
     jobs = plan_jobs(command, rows)
     load_splits(jobs[0].config.data)
     resources = _resources(command)
@@ -60,6 +64,12 @@ def main(command: Reproduce) -> int:
     start_ray()
     console = Terminal(stderr=True)
     folder = command.results / command.dataset
+    with owned(folder, "reproduction"):
+        check_writable(folder)
+        return _reproduced(command, jobs, folder, console)
+
+
+def _reproduced(command: Reproduce, jobs: Sequence[Job], folder: Path, console: Console) -> int:
     tracker = Tracker(command.tracking_uri or default_uri(), folder)
     tracker.start(
         command.what,

@@ -11,7 +11,7 @@ from colotride.data.settings import absolute_root
 from colotride.errors import SearchError
 from colotride.presets import with_data_root
 from colotride.terminal import Terminal
-from colotride.tune.api import execute
+from colotride.tune.api import execute, taken
 from colotride.tune.plan import SearchPlan, changed, load_plan, new_plan
 from colotride.tune.summary import as_json, show_interrupted, show_summary
 
@@ -44,7 +44,7 @@ def _begun(options: Search) -> tuple[SearchPlan, Path]:
     """The plan and the folder of a new search."""
     run = run_config(options)
     folder = options.results / (options.name or time.strftime(f"{run.data.name}-%Y%m%d-%H%M%S"))
-    if folder.exists():
+    if taken(folder):
         raise SearchError(
             f"search {folder} exists already; choose another --name, or go on with it: --resume {folder.name}"
         )

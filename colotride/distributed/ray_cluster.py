@@ -4,6 +4,8 @@ import contextlib
 import json
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -53,8 +55,11 @@ def start_ray() -> None:
     logging.getLogger("optuna").setLevel(logging.ERROR)
     if ray.is_initialized():
         return
+    # Ray would end the process on SIGTERM in the middle of what it does.
+    former = signal.getsignal(signal.SIGTERM)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.CRITICAL, log_to_driver=False)
+        _restore(former)
         return
     # Ray's processes inherit the environment in which they start.
     added = {name: value for name, value in NO_METRICS.items() if name not in os.environ}
@@ -71,6 +76,7 @@ def start_ray() -> None:
     finally:
         for name in added:
             del os.environ[name]
+        _restore(former)
     # Ray sets the mode itself; where somebody has set another one, that was a choice.
     if "RAY_AUTH_MODE" not in os.environ:
         ray.shutdown()
@@ -80,6 +86,11 @@ def start_ray() -> None:
     # Ray writes it for everybody to read.
     with contextlib.suppress(OSError):
         TOKEN.expanduser().chmod(0o600)
+
+
+def _restore(handler: Any) -> None:
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def machines() -> list[Mapping[str, float]]:
