@@ -21,14 +21,16 @@ from colotride.data.images import as_image_set
 from colotride.data.splits import load_splits, load_test
 from colotride.devices import device_of
 from colotride.embedder import Embedder
-from colotride.errors import ConfigurationError
+from colotride.errors import ConfigurationError, ModelError
 from colotride.evaluation.evaluator import evaluate_attacks, evaluate_clean
+from colotride.evaluation.probe import probe
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.evaluation.strength import check_strength, check_surrogate, measure_strength
 from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.external_models import is_name, load_external_model
 from colotride.index import Index
+from colotride.locking import owned
 from colotride.models import EmbeddingModel, UnitEmbeddings
 from colotride.pgd import Budget, perturb
 from colotride.presets import preset, with_data_root, with_defense, with_reading, with_recipe
@@ -87,6 +89,7 @@ def train(
     Raises:
         ConfigurationError: an unknown name or setting, or a value out of range.
         CheckpointError: the directory belongs to a run of another configuration.
+        StorageError: another process trains in the directory, or it cannot be written.
         DataError, ModelError: the data set or the model cannot be loaded.
     """
     config = _configured(start)
@@ -103,15 +106,16 @@ def train(
     config = config.with_values(changes)
     folder = Path(directory) if directory is not None else default_directory(config)
     splits = load_splits(config.data)
-    trainer = Trainer(
-        config,
-        splits.train,
-        splits.validation,
-        device=device_of(device),
-        directory=folder,
-        checkpoint_policy=CheckpointPolicy(),
-    )
-    outcome = trainer.run(on_epoch=on_epoch)
+    with owned(folder, "run"):
+        trainer = Trainer(
+            config,
+            splits.train,
+            splits.validation,
+            device=device_of(device),
+            directory=folder,
+            checkpoint_policy=CheckpointPolicy(),
+        )
+        outcome = trainer.run(on_epoch=on_epoch)
     return Run(folder, config, outcome, trainer.model.eval())
 
 
@@ -195,11 +199,14 @@ def evaluate(
         raise ConfigurationError(f"queries = {wanted} is more than the {len(gallery)} images of {gallery.name}")
     where = _device_of_module(network) if device == "auto" and isinstance(model, nn.Module) else device_of(device)
     network = network.to(where)
+    image_size = size or _side(gallery)
+    if isinstance(model, nn.Module):
+        probe(network, gallery, image_size=image_size, device=where)
     clean = evaluate_clean(
         network,
         gallery,
         evaluation_settings,
-        image_size=size or _side(gallery),
+        image_size=image_size,
         seed=seed,
         device=where,
         progress=on_progress,
@@ -221,6 +228,7 @@ def load(
     stored_size: int | None = None,
     channels: int = 3,
     device: str = "auto",
+    trust: bool = False,
 ) -> Embedder:
     """Load a trained model with its preprocessing, ready to embed pictures.
 
@@ -233,15 +241,20 @@ def load(
             to 8/7 of `image_size`, as 256 for 224.
         channels: of an external model's images; a run knows its own.
         device: "auto", "cpu", "cuda:1", ...
+        trust: whether an exported program may run code while it is loaded, because you trust whoever made it.
 
     Raises:
         CheckpointError: the directory holds no run.
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or would run code without being trusted.
     """
     where = device_of(device)
+    if str(path).startswith(("models:/", "runs:/")) or (Path(path) / "MLmodel").is_file():
+        raise ModelError(
+            f"model {path} is one of MLflow's, which do not tell how their pictures are prepared; give a run's directory"
+        )
     if not Path(path).is_dir():
         size = image_size or (record_size(str(path)) if is_name(str(path)) else 224)
-        network = load_external_model(str(path), image_size=size)
+        network = load_external_model(str(path), image_size=size, trust=trust)
         stored = stored_size or round(size * 8 / 7)
         return Embedder(network, image_size=size, stored_size=stored, channels=channels, device=where)
     config, model = load_run(Path(path))

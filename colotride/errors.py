@@ -31,3 +31,7 @@ class SearchError(ColoTrideError):
 
 class WorkerError(ColoTrideError):
     """Workers that train together failed more often than was allowed."""
+
+
+class StorageError(ColoTrideError, OSError):
+    """A file cannot be written or read: the disk is full or read-only, or something else has the file's name."""

@@ -1,4 +1,4 @@
-"""Writes that leave either the old file or the new one, never half of it."""
+"""Reads of regular files only, and writes that leave either the old file or the new one, never half of it."""
 
 import io
 import os
@@ -6,18 +6,48 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from colotride.disk import one_line
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+LARGEST_TEXT = 1 << 28
+"""Bytes of the largest configuration, table or record that is read; a larger one is something else."""
+
+
+def read_file(path: Path, *, most: int | None = LARGEST_TEXT) -> bytes:
+    """The content of a regular file. Anything else could block, as a named pipe does, or never end.
+
+    Args:
+        path: of the file, or of a link to it.
+        most: bytes that it may have; None for any number.
+
+    Raises:
+        OSError: it is not there, is not a regular file, is too large or cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is not a regular file")
+    size = path.stat().st_size
+    if most is not None and size > most:
+        raise OSError(f"{path} has {size:,} bytes, which is more than {most:,}")
+    return path.read_bytes()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file through a temporary one beside it and a rename; parent folders are made.
 
     Raises:
-        OSError: the disk is full or not writable; the old file, if any, is untouched.
+        StorageError: the disk is full or not writable; the old file, if any, is untouched.
     """
+    with one_line(path):
+        _write(path, content)
+
+
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # A name as long as the file system allows has no room for what a temporary one adds.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}"[:100] + ".")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -40,7 +70,7 @@ def save_figure(figure: "Figure", path: Path, *, dpi: int = 130, tight: bool = F
         tight: whether the picture is cut to what is drawn, with what lies outside the axes.
 
     Raises:
-        OSError: the disk is full or not writable; the old file, if any, is untouched.
+        StorageError: the disk is full or not writable; the old file, if any, is untouched.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:], dpi=dpi, bbox_inches="tight" if tight else None)

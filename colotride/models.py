@@ -1,12 +1,12 @@
 """Embedding models: pixels in [0, 1] to L2-normalised embeddings."""
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-import torchvision
 from jaxtyping import Float
 from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
@@ -72,7 +72,9 @@ class ModelSettings(Settings):
 
 def differs_in_training(model: nn.Module) -> bool:
     """Whether a model in its present mode differs from its evaluation mode: BatchNorm on batch statistics, dropout."""
-    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, torchvision.ops.StochasticDepth)
+    kinds: tuple[type[nn.Module], ...] = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    if "torchvision.ops" in sys.modules:
+        kinds += (sys.modules["torchvision.ops"].StochasticDepth,)
     return any(module.training and isinstance(module, kinds) for module in model.modules())
 
 
@@ -172,6 +174,8 @@ class UnitEmbeddings(nn.Module):
                 f"the model returned {found} for {len(images)} images; it must return one embedding per image, "
                 "[images, dimensions]"
             )
+        if embeddings.is_complex():
+            raise ModelError("the model returned complex embeddings; it must return real numbers")
         return functional.normalize(embeddings.to(images.dtype), dim=1)
 
 

@@ -1,12 +1,16 @@
 import sys
 from collections import Counter
 
+import jaxtyping
 import pytest
 import torch
 
 from colotride.registry import ATTACKS, DATASETS, DEFENSES, LOSSES, MINERS
 
 REGISTRIES = (ATTACKS, DATASETS, DEFENSES, LOSSES, MINERS)
+
+WHOLE_RUNS = frozenset({"training", "tune", "tracking", "reproduction", "cli", "docs", "benchmarks", "scripts"})
+"""Directories of tests that run the same mathematics over and over; its shapes and types are checked in the others."""
 
 
 def pytest_collection_modifyitems(items):
@@ -22,6 +26,14 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _types_and_shapes_are_checked(request):
+    # Every call is compared with its annotations, which doubles the time of a training.
+    jaxtyping.config.update("jaxtyping_disable", request.path.parent.name in WHOLE_RUNS)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,26 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    ["errors", "settings", "io", "randomness", "registry", "remote", "markdown", "devices"],
+    [
+        "errors",
+        "names",
+        "settings",
+        "disk",
+        "documents",
+        "io",
+        "locking",
+        "randomness",
+        "registry",
+        "remote",
+        "markdown",
+        "terminal",
+        "devices",
+    ],
     ["geometry", "distributed.shards"],
     ["losses", "mining", "folding", "backbones", "models", "pgd", "training.optimizer"],
     ["data", "defenses", "training.health", "training.records", "training.checkpoint", "training.remote_copy"],
     ["evaluation"],
-    ["external_models", "embedder", "index", "testing"],
+    ["exported_programs", "external_models", "embedder", "index", "testing"],
     ["config", "presets", "training.run_directory", "training.runs"],
     ["training"],
     ["api"],

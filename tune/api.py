@@ -1,5 +1,6 @@
 """A search from its plan to its result: what `colotride search` and `colotride.search` both call."""
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -9,16 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from colotride.config import RunConfig, load_config, questionable_settings, save_config
 from colotride.data.splits import load_splits
 from colotride.devices import device_of
+from colotride.disk import check_writable
 from colotride.distributed.ray_cluster import machines, start_ray
-from colotride.errors import SearchError
+from colotride.errors import ColoTrideError, SearchError, StorageError
 from colotride.io import write_atomically
+from colotride.locking import owned
 from colotride.models import build_model
 from colotride.presets import preset, with_data_root, with_defense
+from colotride.terminal import Terminal
+from colotride.tracking.addresses import check_tracking_uri
 from colotride.tracking.export import Tracker, default_uri
+from colotride.training.remote_copy import RemoteCopy
 from colotride.tune.callbacks import MLflowCallback
 from colotride.tune.final_evaluation import (
     BEST,
@@ -28,14 +35,14 @@ from colotride.tune.final_evaluation import (
     register_winner,
 )
 from colotride.tune.parameters import Values
-from colotride.tune.plan import SearchPlan, new_plan, save_plan
+from colotride.tune.plan import FILE, SearchPlan, new_plan, save_plan
 from colotride.tune.progress import SearchProgress
 from colotride.tune.ray_tune import run_trials
 from colotride.tune.records import TrialRecord, best_first, pareto_front
 from colotride.tune.report import write_report
 from colotride.tune.resources import TrialFolders, TrialResources, capacity
 from colotride.tune.seed_statistics import DEFAULT
-from colotride.tune.study import SearchStudy
+from colotride.tune.study import JOURNAL, SearchStudy
 
 if TYPE_CHECKING:
     import pandas
@@ -155,7 +162,7 @@ def search(
         run = with_defense(run, defense)
     run = with_data_root(run.with_values(overrides or {}), data_root)
     folder = Path(directory) if directory is not None else RESULTS / time.strftime(f"{run.data.name}-%Y%m%d-%H%M%S")
-    if folder.exists():
+    if taken(folder):
         raise SearchError(f"{folder} exists already; choose another directory")
     plan = new_plan(
         run,
@@ -167,7 +174,7 @@ def search(
         verdict=verdict,
         **choices,
     )
-    return execute(plan, folder, Console(stderr=True, quiet=quiet))
+    return execute(plan, folder, Terminal(stderr=True, quiet=quiet))
 
 
 def execute(plan: SearchPlan, folder: Path, console: Console) -> SearchResult:
@@ -179,14 +186,45 @@ def execute(plan: SearchPlan, folder: Path, console: Console) -> SearchResult:
         console: shows the trials.
 
     Raises:
-        SearchError: more than the machines can hold, or no trial that finished.
+        SearchError: more than the machines can hold, a damaged study, or no trial that finished.
         DataError, ModelError: the images or the weights that the trials start from are missing.
+        StorageError: another process runs this search, or its folder cannot be written.
     """
     resources, at_once = prepare(plan, console)
+    with owned(folder, "search"):
+        try:
+            return _executed(plan, folder, console, resources, at_once)
+        except ColoTrideError:
+            raise
+        except Exception:
+            # Ray does not say that it lacks room for its own records.
+            check_writable(folder)
+            raise
+
+
+def taken(folder: Path) -> bool:
+    """Whether there is something in the folder of a search that is to begin."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+def _executed(
+    plan: SearchPlan, folder: Path, console: Console, resources: TrialResources, at_once: int
+) -> SearchResult:
+    check_writable(folder)
     storage = None if plan.storage is None else f"{plan.storage.rstrip('/')}/{folder.name}/trials"
     folders = TrialFolders((folder / "trials").absolute(), storage)
-    save_plan(plan, folder)
+    # The plan of a search that has begun is compared with its trials before it is written again.
+    if not (folder / FILE).exists():
+        save_plan(plan, folder)
     study = SearchStudy(folder, plan)
+    save_plan(plan, folder)
+    if study.cut:
+        console.print(
+            f"warning: the last {study.cut} bytes of {folder / JOURNAL} were no whole line and are cut off",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     tracker = Tracker(plan.tracking_uri or default_uri(), folder)
     mlflow = MLflowCallback(tracker, folder.name, plan)
     finalists: list[Finalist] = []
@@ -214,7 +252,8 @@ def execute(plan: SearchPlan, folder: Path, console: Console) -> SearchResult:
     except KeyboardInterrupt:
         return interrupted()
     except BaseException:
-        mlflow.close({}, [], folder, failed=True)
+        with contextlib.suppress(StorageError):
+            mlflow.close({}, [], folder, failed=True)
         raise
     mlflow.close(ranked[0].scores, artifacts, folder)
     return result(complete=True, model=model)
@@ -228,9 +267,12 @@ def prepare(plan: SearchPlan, console: Console) -> tuple[TrialResources, int]:
 
     Raises:
         DataError, ModelError: the images or the weights that the trials start from are missing.
-        ConfigurationError: there is no such device.
+        ConfigurationError: there is no such device, or an address that cannot be used.
         SearchError: more than the machines can hold.
     """
+    check_tracking_uri(plan.tracking_uri or default_uri())
+    if plan.storage is not None:
+        RemoteCopy(plan.storage)
     device = plan.device if plan.gpus_per_trial > 0 or plan.device != "auto" else "cpu"
     resources = TrialResources(
         plan.cpus_per_trial, plan.gpus_per_trial, plan.concurrent, plan.workers_per_trial, device
@@ -240,9 +282,10 @@ def prepare(plan: SearchPlan, console: Console) -> tuple[TrialResources, int]:
     if plan.device != "auto":
         device_of(plan.device)
     for line in questionable_settings(plan.base):
-        console.print(f"[yellow]warning:[/yellow] {line}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("warning:", "yellow"), f" {line}"), soft_wrap=True)
+    at_once = capacity(resources, machines())
     start_ray()
-    return resources, capacity(resources, machines())
+    return resources, at_once
 
 
 def save_trials(records: Sequence[TrialRecord], path: Path) -> None:

@@ -1,5 +1,7 @@
 """All choices of a search, as one object that its folder keeps: a resumed search keeps every choice."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +24,9 @@ Stopping = Literal["asha", "median", "none"]
 
 FILE = "search.json"
 
+COMMON = ("base", "space", "initial_points", "objectives", "sampler", "stopping", "seed", "max_cost")
+"""Choices that never change once a search has begun: with others its trials could not be compared."""
+
 CONFIGURATIONS = ("best.yaml", "config.yaml")
 """Which file of a folder is an initial point, in this order: a search's best configuration, a run's own."""
 
@@ -40,7 +45,7 @@ class SearchPlan(Settings):
     """Scores to be maximised; several give a Pareto front."""
     sampler: Sampler = "tpe"
     stopping: Stopping = "asha"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the sampler; every trial has the base's own seed."""
     max_cost: float | None = Field(default=None, gt=0)
     """Millions of image passes after which a trial ends; None for as many as its epochs take."""
@@ -52,10 +57,10 @@ class SearchPlan(Settings):
     """How many of the best configurations are retrained, besides the default."""
     verdict_seeds: int = Field(default=3, ge=1)
     """Seeds per configuration of the final evaluation."""
-    concurrent: int | None = None
-    cpus_per_trial: int = 1
-    gpus_per_trial: float = 0.0
-    workers_per_trial: int = 1
+    concurrent: int | None = Field(default=None, ge=1)
+    cpus_per_trial: int = Field(default=1, ge=1)
+    gpus_per_trial: float = Field(default=0.0, ge=0)
+    workers_per_trial: int = Field(default=1, ge=1)
     device: str = "auto"
     storage: str | None = None
     """URI below which second copies of the trials' checkpoints are kept."""
@@ -74,6 +79,14 @@ class SearchPlan(Settings):
     def epochs(self) -> int:
         """Of a trial that is trained to its end."""
         return self.base.training.epochs
+
+    def fingerprints(self) -> dict[str, str]:
+        """Digest of each choice that all trials of a search have in common, by its name."""
+        plain = self.model_dump(mode="json", include=set(COMMON))
+        plain["base"]["data"].pop("root")
+        return {
+            name: hashlib.sha256(json.dumps(plain[name], sort_keys=True).encode()).hexdigest()[:16] for name in COMMON
+        }
 
     @property
     def grace(self) -> int:
@@ -200,7 +213,7 @@ def load_plan(folder: Path) -> SearchPlan:
         raise SearchError(f"there is no search in {folder} to resume; {known}") from None
     except (OSError, ValidationError) as error:
         first = " ".join(str(error).split())[:200]
-        raise SearchError(f"{folder / FILE} cannot be read ({first}); start a new search") from None
+        raise SearchError(f"{folder / FILE} cannot be read ({first}); restore it, or begin a new search") from None
 
 
 def _configuration_in(file: Path) -> Path:

@@ -68,8 +68,6 @@ class SearchProgress:
                 f"[{self._ended()}/{self._plan.trials}] trial {record.number} {record.status} at epoch {record.epoch}  "
                 f"{scores}  {values_text(record.values)}",
                 soft_wrap=True,
-                highlight=False,
-                markup=False,
             )
 
     def _render(self) -> RenderableType:
@@ -79,9 +77,10 @@ class SearchProgress:
     def _status(self) -> str:
         """How much is done, and how long the rest takes at the pace of the epochs so far."""
         done = self._epochs_done()
-        missing = self._plan.trials * self._plan.epochs - done
+        # A search that is resumed may have more trials than are asked for now.
+        missing = max(0, self._plan.trials * self._plan.epochs - done)
         elapsed, here = time.monotonic() - self._began, done - self._before
-        left = f", about {elapsed * missing / here:.0f} s left" if here > 0.05 * missing else ""
+        left = f", about {elapsed * missing / here:.0f} s left" if here > max(0.0, 0.05 * missing) else ""
         return f"{self._ended()} of {self._plan.trials} trials ended, {elapsed:.0f} s{left}"
 
     def _ended(self) -> int:

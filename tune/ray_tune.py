@@ -1,5 +1,7 @@
 """Ray Tune, which runs the trials: it asks the study what to run, reports to it, and stops the trials that it names."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from colotride.errors import StorageError
 from colotride.tune.callbacks import TrialCallback
 from colotride.tune.records import OUT_OF_MEMORY
 from colotride.tune.resources import TrialFolders, TrialResources
@@ -39,6 +42,9 @@ def run_trials(
         folders: where the trials keep their checkpoints.
         callbacks: called about every trial.
         trial: what each does, in its own process; see `run_trial`.
+
+    Raises:
+        StorageError: a disk is full or not writable; the trials that it stopped continue when the search is resumed.
     """
     trainable = tune.with_parameters(trial, plan=study.plan, resources=resources, folders=folders)
     tuner = tune.Tuner(
@@ -63,7 +69,21 @@ def run_trials(
             verbose=0,
         ),
     )
-    tuner.fit()
+    ctrl_c = signal.getsignal(signal.SIGINT)
+    try:
+        tuner.fit()
+    except Exception as error:
+        found: BaseException | None = error
+        while found is not None and not isinstance(found, StorageError):
+            found = found.__cause__ or found.__context__
+        if found is None:
+            raise
+        # Ray puts an exception of its own around what a callback or the study raises.
+        raise StorageError(str(found)) from error
+    finally:
+        # Tune's own handler would swallow the first Ctrl-C of what follows.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, ctrl_c)
 
 
 class StudySearcher(Searcher):
@@ -160,8 +180,12 @@ class CallbackRelay(tune.Callback):
         self._end(number)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """See `ray.tune.Callback`."""
-        trace = str(trial.get_error() or "").strip().splitlines()
+        """See `ray.tune.Callback`; a trial that the disk has stopped has not ended, and the search stops with it."""
+        error = trial.get_error()
+        cause = getattr(error, "cause", error)
+        if isinstance(cause, StorageError):
+            raise StorageError(f"{cause}; the search goes on with --resume")
+        trace = str(error or "").strip().splitlines()
         number = trial.config["number"]
         self._study.settle(number, error=trace[-1] if trace else "see error.txt in the trial's folder")
         self._end(number)

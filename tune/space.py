@@ -26,6 +26,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from colotride.config import RunConfig
+from colotride.documents import read_yaml
 from colotride.errors import ConfigurationError, SearchError
 from colotride.registry import MINERS
 from colotride.settings import Fraction, Settings, fraction
@@ -162,12 +163,7 @@ def read_space_file(file: Path) -> SpaceFile:
     Raises:
         SearchError: no such file, not YAML, unknown keys or contradicting ones, in one line.
     """
-    try:
-        tree = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SearchError(f"space {file} cannot be read ({error}); give the path of a YAML file") from None
-    except yaml.YAMLError as error:
-        raise SearchError(f"space {file} is not YAML: {' '.join(str(error).split())}") from None
+    tree = read_yaml(file, "space", SearchError)
     if not isinstance(tree, dict):
         raise SearchError(
             f"space {file} holds {type(tree).__name__}, not the key 'parameters:' with parameters by name"

@@ -18,20 +18,18 @@ import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
+from colotride.disk import one_line
 from colotride.errors import SearchError
 from colotride.randomness import derive_seed
 from colotride.training.records import EpochRecord
-from colotride.tune.plan import Sampler, SearchPlan
+from colotride.tune.journal import REMEDY, CheckedJournal
+from colotride.tune.plan import FILE, Sampler, SearchPlan
 from colotride.tune.records import LOST, OUT_OF_MEMORY, TrialRecord
 
 JOURNAL = "optuna.journal"
 STUDY = "colotride"
-LOCK_SECONDS = 5
-"""Seconds after which the lock of a killed driver is taken over."""
-
 STARTUP_TRIALS = 6
 """Trials before a sampler models anything, the initial points included."""
 
@@ -41,6 +39,9 @@ HEALTH = "health"
 LAST_STOP = 2 / 3
 """Share of its epochs after which a trial is no longer stopped: little would be saved, and its final score is
 informative."""
+
+PLAN = "plan"
+"""Attribute of the study: digests of what its trials have in common."""
 
 STOP, END, EPOCH = "stop", "end", "epoch "
 """Attributes of a trial: whether it has to stop, its status and reason, and each of its epochs."""
@@ -62,17 +63,18 @@ class SearchStudy:
             plan: of the search; its number of trials may have grown since it was begun.
 
         Raises:
-            SearchError: the study is damaged.
+            SearchError: the study is damaged, or was begun with another plan.
+            StorageError: it cannot be read or written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / JOURNAL
-        _drop_unfinished_line(path)
+        with one_line(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        journal = CheckedJournal(path)
+        self.cut = journal.cut
         self.plan = plan
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._storage = JournalStorage(
-            JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path), grace_period=LOCK_SECONDS))
-        )
         try:
+            self._storage = JournalStorage(journal)
             self.study = optuna.create_study(
                 storage=self._storage,
                 study_name=STUDY,
@@ -80,15 +82,30 @@ class SearchStudy:
                 pruner=build_pruner(plan),
                 load_if_exists=True,
             )
-        except (ValueError, KeyError, optuna.exceptions.OptunaError) as error:
-            raise SearchError(f"the study in {path} cannot be read ({error}); start a new search") from None
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            AssertionError,
+            optuna.exceptions.OptunaError,
+        ) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise SearchError(f"the study in {path} cannot be read ({reason}); {REMEDY}") from None
+        self._compare_plan(folder)
         for values in plan.initial_points:
             self.study.enqueue_trial(dict(values), skip_if_exists=True)
         trials = [trial for trial in self.study.trials if trial.state != TrialState.WAITING]
+        lost = [number for number in trained_in(folder) if number > len(trials)]
+        if lost:
+            raise SearchError(f"{path} ends before trial {lost[0]}, which was trained in {folder}/trials; {REMEDY}")
         self._stopped = {trial.number + 1 for trial in trials if trial.user_attrs.get(STOP)}
         self._records: dict[int, TrialRecord] = {}
         for trial in trials:
-            self._records[trial.number + 1] = self._restored(trial)
+            try:
+                self._records[trial.number + 1] = self._restored(trial)
+            except (KeyError, TypeError, ValueError) as error:
+                raise SearchError(f"{path}: trial {trial.number + 1} cannot be read ({error!r}); {REMEDY}") from None
 
     def records(self) -> list[TrialRecord]:
         """All trials that were drawn, by number."""
@@ -180,6 +197,23 @@ class SearchStudy:
         """Open a trial again that ended through no fault of its own."""
         self._write(self._records[number].with_end("running"))
 
+    def _compare_plan(self, folder: Path) -> None:
+        """Refuse a plan other than that of the trials that are here.
+
+        Raises:
+            SearchError: it names what was changed.
+        """
+        known, now = self.study.user_attrs.get(PLAN), self.plan.fingerprints()
+        if known is None:
+            self.study.set_user_attr(PLAN, now)
+            return
+        different = [name for name in now if known.get(name) != now[name]]
+        if different:
+            raise SearchError(
+                f"{folder / FILE} was changed after the search began, in {', '.join(different)}: its trials could not be "
+                "compared; restore the file, or begin a new search"
+            )
+
     def _begun(self, trial: optuna.Trial, values: dict[str, Any]) -> TrialRecord:
         config = self.plan.space.configure(self.plan.base, values)
         record = TrialRecord(number=trial.number + 1, values=values, config=config)
@@ -260,12 +294,6 @@ def build_pruner(plan: SearchPlan) -> BasePruner:
     return NopPruner()
 
 
-def _drop_unfinished_line(path: Path) -> None:
-    """Cut off what a killed driver had not finished writing; Optuna would read it together with the next line."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with path.open("r+b") as file:
-            file.truncate(whole)
+def trained_in(folder: Path) -> list[int]:
+    """Numbers of the trials that have a folder in a search's own."""
+    return sorted(int(path.name) for path in (folder / "trials").glob("[0-9]*") if path.name.isdecimal())

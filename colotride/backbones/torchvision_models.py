@@ -1,11 +1,12 @@
 """torchvision's image classifiers, by name."""
 
 import torch
-import torchvision
 from torch import nn
 
 from colotride.backbones.base import PRETRAINED, RANDOM, Backbone, nearest
 from colotride.errors import ModelError
+
+DEFAULT = "resnet18"
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -13,6 +14,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def names() -> list[str]:
     """Names of torchvision's image classifiers."""
+    import torchvision
+
     return torchvision.models.list_models(module=torchvision.models)
 
 
@@ -22,7 +25,8 @@ def check(name: str) -> None:
     Raises:
         ModelError: no such classifier.
     """
-    if name not in names():
+    # torchvision takes as long to import as torch, and the default need not be looked up.
+    if name != DEFAULT and name not in names():
         raise ModelError(
             f"{name!r} is neither 'two-convolutions' nor a torchvision classifier such as 'resnet18'"
             f"{nearest(name, names())}; write timm:{name} for a network of timm"
@@ -37,6 +41,8 @@ def build(name: str, weights: str, *, channels: int, image_size: int) -> Backbon
     """
     if weights not in (PRETRAINED, RANDOM):
         raise ModelError(f"{name} has no weights {weights!r}; give {PRETRAINED}, {RANDOM} or a file")
+    import torchvision
+
     # The two Inception nets would otherwise return their auxiliary classifiers' outputs too while training.
     inception = name in {"googlenet", "inception_v3"}
     extra = {"aux_logits": False, "init_weights": weights == RANDOM} if inception else {}
@@ -53,6 +59,8 @@ def build(name: str, weights: str, *, channels: int, image_size: int) -> Backbon
 
 def record_size(name: str) -> int:
     """The crop of the evaluation behind the published accuracy."""
+    import torchvision
+
     size: int = torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
     return size
 

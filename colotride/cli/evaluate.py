@@ -9,6 +9,7 @@ Examples:
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from colotride.backbones import PRETRAINED, record_size
@@ -33,11 +35,13 @@ from colotride.data.base import ImageSet
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_test
 from colotride.devices import device_of
+from colotride.disk import check_file, check_writable
 from colotride.distributed.launch import evaluation_executor
 from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
 from colotride.evaluation.evaluator import CleanEvaluation, evaluate_attacks, evaluate_clean
 from colotride.evaluation.examples import retrieval_examples
+from colotride.evaluation.probe import probe
 from colotride.evaluation.report import write_report
 from colotride.evaluation.results import Evaluation, save_evaluation
 from colotride.evaluation.sanity import Check, sanity_checks, sanity_context
@@ -45,10 +49,13 @@ from colotride.evaluation.strength import check_strength, check_surrogate, measu
 from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.evaluation.table import measurement_table, table_of
 from colotride.external_models import ExternalModel, is_name, load_external_model
+from colotride.locking import owned
 from colotride.models import ModelSettings, build_model
+from colotride.names import LONGEST
 from colotride.presets import preset, with_data_root
 from colotride.registry import DATASETS, load_plugin
 from colotride.reproduction.paper import paper_rows
+from colotride.terminal import Terminal
 from colotride.training.runs import load_run
 
 URI = re.compile(r"^(models|runs|mlflow-artifacts|s3|gs|dbfs|file):/")
@@ -65,6 +72,7 @@ class Subject:
     """Data and evaluation settings."""
     name: str
     plugins: tuple[str, ...] = ()
+    trust: bool = False
     weights: str = PRETRAINED
     """Of a model by name."""
 
@@ -72,7 +80,7 @@ class Subject:
         """The model, on the CPU, and the images; called again by every worker."""
         for module in self.plugins:
             load_plugin(module)
-        model = load_model(self.spec, self.weights, self.config.data.image_size)
+        model = load_model(self.spec, self.weights, self.config.data.image_size, trust=self.trust)
         return model, load_test(self.config.data)
 
 
@@ -82,13 +90,31 @@ def main(command: Evaluate) -> int:
     output = command.output or (subject.run or Path("runs/evaluation") / _slug(subject.name)) / (
         "evaluation" if subject.run else subject.config.data.name
     )
+    with owned(output, "evaluation"):
+        check_writable(output)
+        if command.leaderboard:
+            check_file(command.leaderboard)
+        return _evaluated(command, subject, output)
+
+
+def _evaluated(command: Evaluate, subject: Subject, output: Path) -> int:
+    executor = evaluation_executor(subject.load, command.workers, gpus=command.gpus_per_worker)
     device = device_of("cpu" if command.workers > 1 and not command.gpus_per_worker else command.device)
     model, images = subject.load()
     if command.queries is not None and command.queries > len(images):
         raise ConfigurationError(f"--queries {command.queries} is more than the {len(images)} images of {images.name}")
     model.to(device)
     settings = subject.config.evaluation
-    console = Console(stderr=True)
+    size = subject.config.data.image_size
+    surrogate = (
+        None
+        if command.surrogate is None
+        else load_model(command.surrogate, image_size=size, trust=command.trust).to(device)
+    )
+    for external in (model, surrogate):
+        if isinstance(external, ExternalModel):
+            probe(external, images, image_size=subject.config.data.image_size, device=device)
+    console = Terminal(stderr=True)
     with _progress(console) as report:
         clean = evaluate_clean(
             model,
@@ -100,10 +126,8 @@ def main(command: Evaluate) -> int:
             progress=report,
         )
         strength = _strength(command, len(clean.plan.queries), len(images))
-        surrogate = None if command.surrogate is None else _surrogate(command.surrogate, subject).to(device)
         if surrogate is not None:
             check_surrogate(surrogate, images, clean.plan)
-        executor = evaluation_executor(subject.load, command.workers, gpus=command.gpus_per_worker)
         partial_results = output / "partial"
         try:
             result = evaluate_attacks(
@@ -115,9 +139,18 @@ def main(command: Evaluate) -> int:
                 resume=command.resume,
                 executor=executor,
             )
+            measured = measure_strength(
+                model,
+                images,
+                clean.plan,
+                strength,
+                surrogate,
+                lambda what: report(what, 1.0),
+                partial_results,
+                resume=command.resume,
+            )
         except ColoTrideError as error:
             raise type(error)(f"{error}; what is finished is kept: correct this and add --resume") from error
-        measured = measure_strength(model, images, clean.plan, strength, surrogate, lambda what: report(what, 1.0))
         result = dataclasses.replace(result, measurements=result.measurements + measured)
         checks = _sanity(command, clean, model, images, surrogate, report) if command.sanity else []
         examples = (
@@ -138,14 +171,14 @@ def main(command: Evaluate) -> int:
     shutil.rmtree(partial_results, ignore_errors=True)
     if command.leaderboard:
         leaderboard.append(command.leaderboard, result, model=title, dataset=images.name)
-    if command.track and subject.run and (record := existing_record(subject.run, console)):
-        record.evaluation(result.scores(), written, output / "report.html")
     _print(command, result, checks, title, images.name)
     console.print(
         f"written: {written}, attacked.parquet, benign.parquet, classes.parquet, report.html",
         soft_wrap=True,
-        markup=False,
     )
+    # Last, so that nothing that MLflow's journal suffers can cost the evaluation.
+    if command.track and subject.run and (record := existing_record(subject.run, console)):
+        record.evaluation(result.scores(), written, output / "report.html")
     return 0
 
 
@@ -161,9 +194,9 @@ def subject_of(command: Evaluate) -> Subject:
     is_run = path.is_dir() and not (path / "MLmodel").is_file()
     if is_run:
         config = load_run(path)[0]
-        if command.dataset and command.dataset != config.data.name:
+        if command.dataset is not None and command.dataset != config.data.name:
             config = config.model_copy(update={"data": preset(command.dataset).data})
-    elif command.dataset:
+    elif command.dataset is not None:
         config = preset(command.dataset)
     else:
         raise ConfigurationError(
@@ -178,7 +211,7 @@ def subject_of(command: Evaluate) -> Subject:
     image_size = command.image_size or (record_size(command.model) if by_name else None)
     if image_size is not None:
         stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else image_size
-        data |= {"image_size": image_size, "stored_size": max(stored, image_size)}
+        data |= {"image_size": image_size, "stored_size": stored}
     asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "norm", "step_size")}
     asked |= {"batch_size": command.batch_size, "extra_attacks": command.extra_attacks}
     given = {name: value for name, value in asked.items() if value not in (None, ())}
@@ -194,30 +227,24 @@ def subject_of(command: Evaluate) -> Subject:
     config = config.with_values({f"data.{name}": value for name, value in data.items()})
     config = config.model_copy(update={"evaluation": settings})
     name = config.defense.name if is_run else command.model
-    return Subject(
-        str(path.absolute()) if path.exists() else command.model,
-        path if is_run else None,
-        config,
-        name,
-        command.plugin,
-        command.weights or PRETRAINED,
-    )
+    spec = str(path.absolute()) if path.exists() else command.model
+    weights = command.weights or PRETRAINED
+    return Subject(spec, path if is_run else None, config, name, command.plugin, command.trust, weights)
 
 
-def _surrogate(spec: str, subject: Subject) -> nn.Module:
-    return load_model(spec, image_size=subject.config.data.image_size)
-
-
-def load_model(spec: str, weights: str = PRETRAINED, image_size: int | None = None) -> nn.Module:
+def load_model(
+    spec: str, weights: str = PRETRAINED, image_size: int | None = None, *, trust: bool = False
+) -> nn.Module:
     """Load a model of any kind, on the CPU.
 
     Args:
-        spec: where it is, or its name.
+        spec: as `--model` is given.
         weights: of a model by name.
         image_size: side in pixels that a model by name will see.
+        trust: whether it may run code while it is loaded.
 
     Raises:
-        ModelError, CheckpointError: it cannot be loaded.
+        ModelError, CheckpointError: it cannot be loaded, or would run code without being trusted.
     """
     path = Path(spec)
     if URI.match(spec) or (path / "MLmodel").is_file():
@@ -225,8 +252,10 @@ def load_model(spec: str, weights: str = PRETRAINED, image_size: int | None = No
         from colotride.tracking.export import default_uri
         from colotride.tracking.model_registry import load_registered
 
-        return ExternalModel(load_registered(spec, default_uri()), spec)
-    return load_run(path)[1] if path.is_dir() else load_external_model(spec, weights=weights, image_size=image_size)
+        return ExternalModel(load_registered(spec, default_uri(), trust=trust), spec)
+    if path.is_dir():
+        return load_run(path)[1]
+    return load_external_model(spec, weights=weights, image_size=image_size, trust=trust)
 
 
 def _sanity(
@@ -273,7 +302,7 @@ class _Report:
 @contextmanager
 def _progress(console: Console) -> Iterator[_Report]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield _Report(progress)
 
 
@@ -281,7 +310,7 @@ def _print(command: Evaluate, result: Evaluation, checks: Sequence[Check], title
     if command.as_json:
         print(json.dumps(result.to_dict() | {"sanity": [dataclasses.asdict(check) for check in checks]}))
         return
-    console = Console()
+    console = Terminal()
     console.print(table_of({title: result}, title=dataset))
     for one in result.measurements:
         console.print(measurement_table(one))
@@ -290,14 +319,14 @@ def _print(command: Evaluate, result: Evaluation, checks: Sequence[Check], title
     table = Table("check", "verdict", "figures", title="Can the attacks be trusted?")
     for check in checks:
         figures = ", ".join(f"{name} {value:.3g}" for name, value in check.figures.items())
-        table.add_row(check.name, "passed" if check.passed else "[bold red]FAILED[/]", figures)
+        table.add_row(check.name, "passed" if check.passed else Text("FAILED", style="bold red"), figures)
     console.print(table)
     for check in checks:
         if not check.passed:
-            console.print(
-                f'[bold red]GRADIENT MASKING SUSPECTED: "{check.name}" fails, {check.meaning}', soft_wrap=True
-            )
+            line = f'GRADIENT MASKING SUSPECTED: "{check.name}" fails, {check.meaning}'
+            console.print(line, style="bold red", soft_wrap=True)
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    return slug if len(slug) <= LONGEST else f"{slug[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -2,12 +2,19 @@
 
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from colotride.cli.arguments import Options, parse
+from colotride.disk import storage_error
 from colotride.errors import ColoTrideError
+from colotride.markdown import printable
 
 COMMANDS = {
     "train": "train one model: COLO-TRIDE or a baseline",
@@ -34,6 +41,9 @@ EXTRAS = {
 """The extra that brings a package which the core does without."""
 
 EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+"""128 + SIGINT and 128 + SIGTERM."""
+
 EXIT_BROKEN_PIPE = 141
 """128 + SIGPIPE, as a shell reports it."""
 
@@ -60,17 +70,21 @@ def run(name: str, arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: after it; None for those of the process.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    with termination_as_interrupt() as terminated:
+        code = _code_of(name, words)
+    sys.exit(EXIT_TERMINATED if terminated and code == EXIT_INTERRUPTED else code)
+
+
+def _code_of(name: str, words: Sequence[str]) -> int:
     try:
         try:
             code = execute(name, words)
         finally:
-            sys.stdout.flush()
+            _flush()
     except BrokenPipeError:
-        # Whoever reads the output, such as `head`, has seen enough; Python must not flush into the pipe once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_BROKEN_PIPE
     except ColoTrideError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         code = EXIT_BAD_INPUT
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -82,10 +96,52 @@ def run(name: str, arguments: Sequence[str] | None = None) -> NoReturn:
         )
         print(f"error: {line}", file=sys.stderr)
         code = EXIT_BAD_INPUT
+    except OSError as error:
+        # Full, read-only, a file where a folder should be: nothing of it is a defect.
+        found = storage_error(error)
+        if found is None:
+            raise
+        print(f"error: {found}", file=sys.stderr)
+        code = EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+        code = EXIT_INTERRUPTED
+    return code
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Whoever reads the output, such as `head`, has seen enough, or the disk that it goes to is full; Python must
+        # not flush once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise storage_error(error, Path("standard output")) or error from None
+
+
+@contextmanager
+def termination_as_interrupt() -> Iterator[list[int]]:
+    """Let SIGTERM do within the block what Ctrl-C does; the list that is handed over then holds the signal."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler):
+            # A shell ignores Ctrl-C for what it runs in the background.
+            raise KeyboardInterrupt
+        handler(signal.SIGINT, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def execute(name: str, arguments: Sequence[str]) -> int:

@@ -19,15 +19,19 @@ from colotride.cli.options.reproduce import Reproduce
 from colotride.config import RunConfig, config_text
 from colotride.data.settings import absolute_root
 from colotride.data.splits import load_splits
+from colotride.disk import check_writable
 from colotride.distributed.ray_cluster import machines, start_ray
 from colotride.errors import ConfigurationError
 from colotride.io import write_atomically
+from colotride.locking import owned
 from colotride.presets import preset, with_data_root
 from colotride.registry import load_plugin
 from colotride.reproduction.appendix_a import draw_ratios, shifts_at
 from colotride.reproduction.experiments import Row, rows_of
 from colotride.reproduction.figures import PANELS, draw_curves
 from colotride.reproduction.results import LAST_EPOCH, SeedResult, comma_separated, markdown, short_table, summarise
+from colotride.terminal import Terminal
+from colotride.tracking.addresses import check_tracking_uri
 from colotride.tracking.export import Tracker, default_uri
 from colotride.tracking.names import CONFIG_FILE, dataset_of, epoch_metrics, run_parameters, run_tags, test_metrics
 from colotride.training.records import EpochRecord
@@ -52,13 +56,20 @@ def main(command: Reproduce) -> int:
     for module in command.plugin:
         load_plugin(module)
     rows = rows_of(command.what)
+    check_tracking_uri(command.tracking_uri or default_uri())
     jobs = plan_jobs(command, rows)
     load_splits(jobs[0].config.data)
     resources = _resources(command)
-    start_ray()
     capacity(resources, machines(), "run")
-    console = Console(stderr=True)
+    start_ray()
+    console = Terminal(stderr=True)
     folder = command.results / command.dataset
+    with owned(folder, "reproduction"):
+        check_writable(folder)
+        return _reproduced(command, jobs, folder, console)
+
+
+def _reproduced(command: Reproduce, jobs: Sequence[Job], folder: Path, console: Console) -> int:
     tracker = Tracker(command.tracking_uri or default_uri(), folder)
     tracker.start(
         command.what,
@@ -74,8 +85,8 @@ def main(command: Reproduce) -> int:
         tracker.artifact(command.what, file)
     tracker.end(command.what)
     tracker.close()
-    Console().print(short_table(summarise(results, command.what, command.dataset)))
-    console.print(f"written: {', '.join(str(file) for file in files)}")
+    Terminal().print(short_table(summarise(results, command.what, command.dataset)))
+    console.print(f"written: {', '.join(str(file) for file in files)}", soft_wrap=True)
     return 0
 
 
@@ -137,7 +148,7 @@ def run_jobs(
     ended: dict[Path, FinalRun] = {}
     for folder, one in train_and_evaluate_each(configs, _resources(command), command.concurrent):
         ended[folder] = one
-        console.print(_line(len(ended), len(jobs), _result(by_folder[folder], one)), highlight=False, soft_wrap=True)
+        console.print(_line(len(ended), len(jobs), _result(by_folder[folder], one)), soft_wrap=True)
         _record(by_folder[folder], one, command, tracker)
     histories = {job.row.label: list[list[EpochRecord]]() for job in jobs}
     for folder, job in by_folder.items():

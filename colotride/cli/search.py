@@ -5,14 +5,13 @@ import shlex
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from colotride.cli.configuration import run_config
 from colotride.cli.options.search import Search
 from colotride.data.settings import absolute_root
 from colotride.errors import SearchError
 from colotride.presets import with_data_root
-from colotride.tune.api import execute
+from colotride.terminal import Terminal
+from colotride.tune.api import execute, taken
 from colotride.tune.plan import SearchPlan, changed, load_plan, new_plan
 from colotride.tune.summary import as_json, show_interrupted, show_summary
 
@@ -29,7 +28,7 @@ RESUMABLE = (
 def main(options: Search) -> int:
     """Search as the options say; 130 when it was interrupted."""
     plan, folder = _begun(options) if options.resume is None else _resumed(options)
-    console = Console(stderr=options.as_json)
+    console = Terminal(stderr=options.as_json)
     result = execute(plan, folder, console)
     if not result.complete:
         show_interrupted(console, result)
@@ -45,7 +44,7 @@ def _begun(options: Search) -> tuple[SearchPlan, Path]:
     """The plan and the folder of a new search."""
     run = run_config(options)
     folder = options.results / (options.name or time.strftime(f"{run.data.name}-%Y%m%d-%H%M%S"))
-    if folder.exists():
+    if taken(folder):
         raise SearchError(
             f"search {folder} exists already; choose another --name, or go on with it: --resume {folder.name}"
         )

@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,8 @@ class PushedSide:
     """Bytes."""
     checksum: str
     """SHA-256 of the file."""
+    class_names: dict[str, str] = field(default_factory=dict)
+    """Names of the classes by label, where the data set has them."""
 
 
 def push(name: str, stored_size: int, sides: Mapping[str, ImageSet], zero_shot: bool, address: str) -> None:
@@ -81,7 +83,8 @@ def _push_side(images: ImageSet, directory: RemoteDirectory) -> PushedSide:
         if directory.size(file) != size:
             with progress(f"pushing {images.name}", blocks_of(size), UNIT) as advance:
                 directory.upload(path, file, advance)
-    return PushedSide(file, size, checksum)
+    names = getattr(images, "class_names", None) or {}
+    return PushedSide(file, size, checksum, {str(label): name for label, name in names.items()})
 
 
 def _fetched(name: str, sides: Mapping[str, PushedSide], address: str, side: str) -> ImageSet:
@@ -100,7 +103,7 @@ def _fetched(name: str, sides: Mapping[str, PushedSide], address: str, side: str
             f"{pushed.file} cannot be kept in {path.parent} ({error.strerror or error}); "
             "name another folder in the environment variable COLOTRIDE_CACHE"
         ) from None
-    return CachedImages(path)
+    return CachedImages(path, {int(label): name for label, name in pushed.class_names.items()})
 
 
 def _is_there(path: Path, pushed: PushedSide) -> bool:

@@ -27,7 +27,7 @@ from colotride.distributed.shards import ProcessGroup
 from colotride.errors import ColoTrideError, ConfigurationError, WorkerError
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy
-from colotride.training.trainer import Trainer
+from colotride.training.trainer import Trainer, check_group
 
 POLL_SECONDS = 0.2
 """How often the driver asks for events of its workers."""
@@ -133,10 +133,11 @@ def train_on_workers(
         should_stop: asked repeatedly; when it returns true, the workers then write a checkpoint and end.
 
     Raises:
-        ConfigurationError: the cluster can never hold that many workers.
+        ConfigurationError: the cluster can never hold that many workers, or a batch has fewer pairs.
         ColoTrideError: whatever the trainer raises.
         WorkerError: the workers failed more than `max_failures` times.
     """
+    check_group(config, workers.most)
     start_ray()
     workers.check()
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

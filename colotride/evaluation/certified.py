@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
-from scipy.stats import beta, norm
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -48,6 +47,8 @@ def lower_bound(successes: Int[Tensor, "queries"], trials: int, alpha: float) ->
 
     The alpha-quantile of Beta(k, n - k + 1); 0 where k is 0.
     """
+    from scipy.stats import beta
+
     k = successes.cpu().numpy()
     bound = np.where(k > 0, beta.ppf(alpha, np.maximum(k, 1), trials - k + 1), 0.0)
     return torch.from_numpy(bound).to(successes.device)
@@ -67,7 +68,7 @@ def certificates(
     """
     bound = lower_bound(hits, samples, alpha)
     sure = (bound > 0.5) & (first >= 0)
-    radius = torch.from_numpy(sigma * norm.ppf(bound.clamp(0.5, 1).cpu().numpy())).to(bound.device)
+    radius = sigma * torch.special.ndtri(bound.clamp(0.5, 1))
     return Certificates(torch.where(sure, first, ABSTAINS), torch.where(sure, radius, 0.0))
 
 

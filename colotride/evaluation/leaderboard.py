@@ -11,6 +11,10 @@ from colotride.errors import DataError
 from colotride.evaluation.record import EvaluationRecord
 from colotride.evaluation.scores import HEADLINE_SCORES
 from colotride.io import write_atomically
+from colotride.locking import owned
+
+PATIENCE = 60.0
+"""Seconds to wait for another evaluation that is being added."""
 
 
 class Entry(BaseModel):
@@ -41,11 +45,13 @@ def append(path: Path, evaluation: EvaluationRecord, *, model: str, dataset: str
         model: what to call it.
         dataset: on which images.
     """
-    before = path.read_bytes() if path.is_file() else b""
-    if before and not before.endswith(b"\n"):
-        before += b"\n"
     entry = {"model": model, "dataset": dataset, **evaluation.to_dict()}
-    write_atomically(path, before + (json.dumps(entry) + "\n").encode())
+    # Two evaluations that end together would each write back what it had read.
+    with owned(path, "leaderboard", lock=path.with_name(f".{path.name}.lock"), seconds=PATIENCE):
+        before = path.read_bytes() if path.is_file() else b""
+        if before and not before.endswith(b"\n"):
+            before += b"\n"
+        write_atomically(path, before + (json.dumps(entry) + "\n").encode())
 
 
 def read(path: Path) -> list[Entry]:

@@ -11,6 +11,8 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
+from colotride.documents import read_json
+from colotride.errors import DataError
 from colotride.evaluation.record import EvaluationRecord
 from colotride.io import write_atomically
 
@@ -78,8 +80,16 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> Path:
 
 
 def load_evaluation(folder: Path) -> Evaluation:
-    """Read back what `save_evaluation` wrote, single images included where their tables are there."""
-    plain = Evaluation.from_dict(json.loads((folder / RESULT).read_text()))
+    """Read back what `save_evaluation` wrote, single images included where their tables are there.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    path = folder / RESULT
+    try:
+        plain = Evaluation.from_dict(read_json(path, "evaluation", DataError))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{path} is not an evaluation ({error!r}); remove it and evaluate again") from None
     if not (folder / ATTACKED).is_file():
         return plain
     attacked, benign = (_read_table(folder / name) for name in (ATTACKED, BENIGN))
@@ -103,5 +113,9 @@ def _write_table(columns: dict[str, Tensor], path: Path) -> None:
 
 
 def _read_table(path: Path) -> dict[str, Tensor]:
-    table = parquet.read_table(path)
+    try:
+        table = parquet.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path} cannot be read ({reason}); remove the folder and evaluate again") from None
     return {name: torch.from_numpy(table[name].to_numpy().copy()) for name in table.column_names}

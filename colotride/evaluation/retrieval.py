@@ -10,7 +10,6 @@ import faiss
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
 from colotride.evaluation.gallery import Gallery
@@ -123,5 +122,8 @@ def nmi(labels: Int[Tensor, "images"], assigned: Int[Tensor, "starts images"]) -
 
     One start moves it by several points, which is more than most models differ by.
     """
+    # scikit-learn takes as long to import as torch, and most of what this module does needs none of it.
+    from sklearn.metrics import normalized_mutual_info_score
+
     classes = labels.cpu().numpy()
     return 100 * float(np.mean([normalized_mutual_info_score(classes, one.numpy()) for one in assigned]))

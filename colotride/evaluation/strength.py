@@ -1,6 +1,12 @@
 """Measurements beside the ten attacks, each asked for by name; `docs/explanation/strength.md` says how to read them."""
 
+import contextlib
+import hashlib
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +21,9 @@ from colotride.evaluation.chunks import EvaluationPlan
 from colotride.evaluation.gallery import Gallery, embed_gallery, in_batches, read_views
 from colotride.evaluation.measurement import Measurement
 from colotride.evaluation.poisoning import poisoning_measurement
-from colotride.evaluation.strength_settings import StrengthSettings
+from colotride.evaluation.strength_settings import BlackBoxAttack, StrengthSettings
 from colotride.evaluation.universal import universal_measurement
+from colotride.io import write_atomically
 from colotride.pgd import frozen
 from colotride.randomness import generator
 
@@ -53,6 +60,9 @@ def measure_strength(
     settings: StrengthSettings,
     surrogate: nn.Module | None = None,
     progress: Callable[[str], None] | None = None,
+    partial_results: Path | None = None,
+    *,
+    resume: bool = False,
 ) -> tuple[Measurement, ...]:
     """Make the measurements that are asked for, on the queries of an evaluation and within its largest radius.
 
@@ -63,6 +73,9 @@ def measure_strength(
         settings: what to measure.
         surrogate: of the transfer attack, on the same device.
         progress: called with what is being done.
+        partial_results: folder for the measurements that are finished, so that they survive an interruption; None for
+            none.
+        resume: whether to take the ones that lie there already.
 
     Raises:
         ConfigurationError: see `check_strength`.
@@ -71,44 +84,99 @@ def measure_strength(
     gallery, queries = plan.gallery, plan.queries
     check_strength(settings, len(queries), len(gallery), surrogate=surrogate is not None)
     budget, report = plan.settings.budget(plan.settings.epsilon), progress or (lambda what: None)
-    found = []
-    if settings.black_box:
-        other = None if surrogate is None else (surrogate, surrogate_gallery(surrogate, images, plan))
+    other = None
+    if "transfer" in settings.black_box and surrogate is not None:
+        other = (surrogate, surrogate_gallery(surrogate, images, plan))
+    store = MeasurementStore(partial_results, _digest(plan, settings, other), resume=resume)
+
+    def black_box(name: BlackBoxAttack) -> Measurement:
         batches = query_batches(model, images, plan, queries)
-        found.append(
-            black_box_measurement(settings.black_box, model, batches, budget, settings.calls, plan.seed, other, report)
-        )
-    if settings.universal:
+        return black_box_measurement([name], model, batches, budget, settings.calls, plan.seed, other, report)
+
+    def universal() -> Measurement:
         report("universal perturbation")
         order = queries[
             torch.randperm(len(queries), generator=generator(plan.seed, "evaluation", "universal", "halves"))
         ]
         trained, judged = (query_batches(model, images, plan, half) for half in order.tensor_split(2))
-        found.append(universal_measurement(model, trained, judged, budget, plan.seed))
-    if settings.poison:
+        return universal_measurement(model, trained, judged, budget, plan.seed)
+
+    def poisoning(inserted: int) -> Measurement:
         report("poisoning")
         device = gallery.embeddings.device
 
         def views(places: Tensor) -> Tensor:
             return read_views(images, places, plan.image_size, model, device)
 
-        found.append(poisoning_measurement(model, gallery, queries, views, budget, settings.poison, plan.seed))
-    if settings.certify:
-        found.append(
-            certified_measurement(
-                model,
-                query_batches(model, images, plan, queries),
-                sigmas=settings.certify,
-                radii=settings.certify_radii,
-                samples=settings.certify_samples,
-                selection=settings.certify_selection,
-                alpha=settings.certify_alpha,
-                seed=plan.seed,
-                batch_size=plan.settings.batch_size,
-                progress=report,
-            )
+        return poisoning_measurement(model, gallery, queries, views, budget, inserted, plan.seed)
+
+    def certified() -> Measurement:
+        return certified_measurement(
+            model,
+            query_batches(model, images, plan, queries),
+            sigmas=settings.certify,
+            radii=settings.certify_radii,
+            samples=settings.certify_samples,
+            selection=settings.certify_selection,
+            alpha=settings.certify_alpha,
+            seed=plan.seed,
+            batch_size=plan.settings.batch_size,
+            progress=report,
         )
+
+    found = []
+    if settings.black_box:
+        found.append(_joined([store.get(f"black box {name}", partial(black_box, name)) for name in settings.black_box]))
+    if settings.universal:
+        found.append(store.get("universal", universal))
+    if settings.poison:
+        found.append(store.get("poisoning", partial(poisoning, settings.poison)))
+    if settings.certify:
+        found.append(store.get("certified", certified))
     return tuple(found)
+
+
+class MeasurementStore:
+    """Finished measurements in a folder, so that an evaluation that was interrupted need not make them again."""
+
+    def __init__(self, folder: Path | None, digest: str, *, resume: bool) -> None:
+        """Open the store of one evaluation; measurements of another model, seed or setting are never mixed in.
+
+        Args:
+            folder: of all partial results, made when the first is saved; None keeps nothing.
+            digest: of everything that decides the figures.
+            resume: whether what lies there is taken.
+        """
+        self._folder, self._resume = None if folder is None else folder / digest[:16], resume
+
+    def get(self, name: str, make: Callable[[], Measurement]) -> Measurement:
+        """What was kept of a measurement, or else what `make` finds, which is kept then."""
+        if self._folder is None:
+            return make()
+        path = self._folder / f"{name}.json"
+        if self._resume:
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                return Measurement.from_dict(json.loads(path.read_text()))
+        found = make()
+        write_atomically(path, json.dumps(asdict(found)).encode())
+        return found
+
+
+def _joined(rows: list[Measurement]) -> Measurement:
+    """The tables of single attacks as one."""
+    return replace(
+        rows[0],
+        rows={name: figures for one in rows for name, figures in one.rows.items()},
+        calls=sum(one.calls for one in rows),
+        seconds=sum(one.seconds for one in rows),
+    )
+
+
+def _digest(plan: EvaluationPlan, settings: StrengthSettings, surrogate: tuple[nn.Module, Gallery] | None) -> str:
+    summary = hashlib.sha256(f"{plan.digest()} {settings.model_dump_json()}".encode())
+    if surrogate is not None:
+        summary.update(surrogate[1].embeddings.cpu().contiguous().numpy().tobytes())
+    return summary.hexdigest()
 
 
 def query_batches(

@@ -1,5 +1,6 @@
 """Sends a journal to a store in the background, as long as its process lives."""
 
+import contextlib
 import json
 import threading
 import time
@@ -40,9 +41,12 @@ class Delivery:
         """
         self.store, self._journal, self._sent, self._warn = store, journal, sent, warn
         self._identity, self._position = "", 0
-        if sent.is_file():
-            known = json.loads(sent.read_text())
-            self._identity, self._position = known["store"], known["position"]
+        # Whatever else that file holds, everything is sent again, which changes nothing in the store.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            known = json.loads(sent.read_bytes())
+            store_name, position = str(known["store"]), int(known["position"])
+            if journal.begins_line(position):
+                self._identity, self._position = store_name, position
         self._done = sum(1 for _, end in journal.read() if end <= self._position)
         self.refused = 0
         """Entries that the store refuses."""

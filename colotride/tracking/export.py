@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from colotride.errors import ConfigurationError
+from colotride.tracking.addresses import check_tracking_uri
 from colotride.tracking.delivery import Delivery
 from colotride.tracking.journal import Entry, Journal
 from colotride.tracking.names import page_of
@@ -28,8 +28,6 @@ DIRECTORY, JOURNAL, SENT = "mlflow", "journal.jsonl", "sent.json"
 
 LOCAL_PAGES = "http://127.0.0.1:5000"
 """Where `make ui` shows a local store."""
-
-SCHEMES = (SQLITE, "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
 
 CLOSING_SECONDS = 10.0
 """How long the end of a run waits for a store that is out of reach."""
@@ -52,6 +50,7 @@ class Tracker:
 
         Raises:
             ConfigurationError: not an address that MLflow knows.
+            StorageError: the journal cannot be read.
         """
         # The first use of a local store reports every table that it creates.
         logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -61,16 +60,18 @@ class Tracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         # A pooled connection would keep writing into a local store that was deleted.
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
-        if not uri.startswith(SCHEMES):
-            raise ConfigurationError(
-                f"tracking URI {uri!r} is not one that MLflow knows; give sqlite:///FILE or http://HOST:PORT"
-            )
+        check_tracking_uri(uri)
         self._warn = warn or (lambda line: print(line, file=sys.stderr))
         self._directory = directory / DIRECTORY
         self._journal = Journal(self._directory / JOURNAL)
         self._started: set[str] = set()
         self._logged: set[tuple[str, str, int]] = set()
         self.uri, self._identity = absolute(uri), uuid.uuid4().hex
+        if self._journal.damaged:
+            numbers = ", ".join(map(str, self._journal.damaged[:5])) + (
+                ", ..." if len(self._journal.damaged) > 5 else ""
+            )
+            self._warn(f"warning: {self._journal.path}, line {numbers}, is no entry for MLflow; it is left out")
         for entry, _ in self._journal.read():
             self._note(entry)
         store = Store(self.uri, self._identity)
@@ -154,8 +155,8 @@ class Tracker:
 
     def _put(self, key: str, do: str, **values: Any) -> None:
         entry = {"run": key, "do": do, "time": int(time.time() * 1000), **values}
-        self._note(entry)
         self._journal.append(entry)
+        self._note(entry)
 
     def _note(self, entry: Entry) -> None:
         if entry["do"] == "start":

@@ -10,6 +10,8 @@ from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
+from colotride.errors import StorageError
+
 SECONDS = 10.0
 """Between two samples."""
 
@@ -45,4 +47,6 @@ class SystemMetrics:
                 monitor.collect_metrics()
                 sample |= {f"system/{name}": float(value) for name, value in monitor.aggregate_metrics().items()}
                 monitor.clear_metrics()
-            self._record(sample)
+            # The process itself reports a disk that is full, with its next record.
+            with contextlib.suppress(StorageError):
+                self._record(sample)

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from colotride.disk import check_writable, storage_error
 from colotride.errors import CheckpointError
 
 CHECKPOINTS = "checkpoints"
@@ -53,7 +54,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int = 2) -> Path
         keep: how many of the newest remain, at least 1.
 
     Raises:
-        CheckpointError: the disk is full or not writable; older checkpoints are untouched.
+        StorageError: the disk is full or not writable; older checkpoints are untouched.
+        CheckpointError: the state cannot be written, for another reason.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,8 +74,14 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int = 2) -> Path
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except (OSError, SafetensorError, RuntimeError) as error:
+        # What torch and safetensors raise names no cause: the disk itself is asked.
+        if isinstance(error, OSError) and (found := storage_error(error, folder)) is not None:
+            raise found from error
+        weights = sum(value.nbytes for value in checkpoint.weights.values())
+        check_writable(folder, size=4 * weights + (1 << 20))
+        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"checkpoint in {folder} could not be written ({error}); free some space and resume"
+            f"checkpoint in {folder} could not be written ({reason}); free some space and resume"
         ) from error
     for old in checkpoints_in(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)

@@ -79,11 +79,12 @@ class RunDirectory:
         """Write a checkpoint and the history so far.
 
         Raises:
-            CheckpointError: the disk is full or the second copy out of reach; older checkpoints are untouched.
+            StorageError: the disk is full; older checkpoints are untouched.
+            CheckpointError: the second copy is out of reach.
         """
         save_checkpoint(checkpoint, self.path / CHECKPOINTS, self._policy.checkpoints)
         lines = "".join(json.dumps(asdict(record)) + "\n" for record in history)
-        self._write(HISTORY, lines)
+        write_atomically(self.path / HISTORY, lines.encode())
         if self._remote is not None:
             self._remote.push(self.path, (CONFIG, HISTORY))
         self._written = time.monotonic()
@@ -93,14 +94,6 @@ class RunDirectory:
         save_summary(outcome, self.path)
         if self._remote is not None:
             self._remote.push(self.path, (CONFIG, HISTORY, SUMMARY))
-
-    def _write(self, name: str, text: str) -> None:
-        try:
-            write_atomically(self.path / name, text.encode())
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.path / name} could not be written ({error}); free some space and resume"
-            ) from None
 
 
 def config_digest(config: RunConfig) -> str:

@@ -32,6 +32,19 @@ from colotride.training.run_directory import CheckpointPolicy, RunDirectory, con
 ONCE_PER_EPOCH = CheckpointPolicy()
 
 
+def check_group(config: RunConfig, processes: int) -> None:
+    """Refuse more processes than a batch has pairs.
+
+    Raises:
+        ConfigurationError: with both numbers.
+    """
+    pairs = min(config.data.pairs_per_batch, config.data.pairs_per_epoch or config.data.pairs_per_batch)
+    if pairs < processes:
+        raise ConfigurationError(
+            f"{processes} workers cannot share a batch of {pairs} pairs; use fewer, or raise data.pairs_per_batch"
+        )
+
+
 class Trainer:
     """One run: its model, optimiser and defense, and its progress.
 
@@ -69,11 +82,7 @@ class Trainer:
             ConfigurationError: a batch has fewer pairs than the group has processes.
             ModelError, DataError: the model or the batches cannot be built.
         """
-        pairs = min(config.data.pairs_per_batch, config.data.pairs_per_epoch or config.data.pairs_per_batch)
-        if pairs < group.size:
-            raise ConfigurationError(
-                f"{group.size} workers cannot share a batch of {pairs} pairs; use fewer, or raise data.pairs_per_batch"
-            )
+        check_group(config, group.size)
         self.config, self.device, self._group = config, device, group
         self._train, self._validation = train, validation
         self._directory = (

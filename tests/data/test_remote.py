@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from colotride.data.base import class_name
 from colotride.data.settings import DataSettings, absolute_root
 from colotride.data.splits import load_splits, load_test, prepare_dataset
 from colotride.errors import DataError
@@ -132,7 +133,9 @@ def test_one_s_own_images_without_a_training_side_can_be_pushed(tmp_path):
             picture(1, 20, np.random.default_rng(index)).save(tmp_path / "mine" / label / f"{index}.png")
     address = f"file://{tmp_path}/shared"
     prepare_dataset(settings("folder", tmp_path / "mine"), address=address)
-    assert load_test(settings("folder", address)).labels.tolist() == [0, 0, 1, 1]
+    there = load_test(settings("folder", address))
+    assert there.labels.tolist() == [0, 0, 1, 1]
+    assert [class_name(there, label) for label in (0, 1)] == ["a", "b"]
     with pytest.raises(DataError, match="has no train side"):
         load_splits(settings("folder", address))
 

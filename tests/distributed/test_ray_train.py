@@ -131,10 +131,12 @@ def test_workers_that_failed_for_good_end_in_one_line(errors, expected):
     assert re.fullmatch(expected, str(error))
 
 
-def test_what_the_trainer_refuses_is_said_in_its_own_words(one_machine, tmp_path):
-    wanted, few = Workers.parse("2", gpu=False, cpus=1), CONFIG.with_values({"data.pairs_per_epoch": 1})
+@pytest.mark.parametrize("workers", ["2", "1:2"])
+def test_a_batch_too_small_for_its_workers_is_refused_before_any_of_them_starts(workers, tmp_path):
+    wanted, few = Workers.parse(workers, gpu=False, cpus=1), CONFIG.with_values({"data.pairs_per_epoch": 1})
     with pytest.raises(ConfigurationError, match="2 workers cannot share a batch of 1 pairs"):
-        train_on_workers(few, wanted, tmp_path, checkpoint_policy=CheckpointPolicy(), max_failures=0)
+        train_on_workers(few, wanted, tmp_path, checkpoint_policy=CheckpointPolicy())
+    assert not any(tmp_path.iterdir())
 
 
 def test_more_workers_than_the_machines_hold_are_refused_at_the_start(one_machine, tmp_path):
@@ -179,7 +181,7 @@ def test_the_driver_killed_and_started_again_ends_with_the_same_weights(one_mach
 
 def test_a_machine_that_goes_away_costs_no_epoch(tmp_path, monkeypatch):
     # How long Ray waits for two workers where there is room for one only.
-    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
     ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)

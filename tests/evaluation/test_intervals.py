@@ -10,7 +10,7 @@ from colotride.evaluation.gallery import Gallery
 from colotride.evaluation.intervals import attack_intervals, benign_intervals, difference_intervals, nmi_interval
 from colotride.evaluation.results import load_evaluation, save_evaluation
 from colotride.evaluation.retrieval import clusterings, nmi
-from colotride.evaluation.scores import scores_of
+from colotride.evaluation.scores import attack_scores, mean_of, moments, scores_of
 from colotride.evaluation.settings import EvaluationSettings
 from tests.evaluation.galleries import toy_images
 from tests.toys import FlatModel
@@ -44,27 +44,35 @@ def values(seed, queries=150):
 
 
 def by_scipy(statistic, queries, samples=3000):
-    """scipy's BCa interval of a statistic of row numbers."""
+    """scipy's BCa interval of a statistic of row numbers; the rows are (..., queries), the statistic is (...)."""
     found = stats.bootstrap(
         (np.arange(queries),),
-        statistic,
+        lambda rows, axis: statistic(np.moveaxis(rows, axis, -1)),
         n_resamples=samples,
-        vectorized=False,
         method="BCa",
         rng=np.random.default_rng(0),
     ).confidence_interval
     return found.low, found.high
 
 
-def chosen(values, rows):
-    return {name: each[torch.from_numpy(np.asarray(rows))] for name, each in values.items()}
+def scores_by_rows(before, after, resistance):
+    """A function of row numbers: every score of the queries in these rows."""
+    single = moments(before, after)
+
+    def scores(rows):
+        return attack_scores(
+            {name: mean_of(each[torch.from_numpy(rows.copy())]) for name, each in single.items()}, resistance
+        )
+
+    return scores
 
 
 @pytest.mark.parametrize("score", ["ERS", "ARS", "ARS CA+"])
 @pytest.mark.parametrize("resistance", ["mean of ratios", "ratio of means"])
 def test_intervals_are_scipys_bca_with_the_same_queries_for_every_attack(score, resistance):
     before, after = values(0), {name: each / 2 for name, each in values(1).items()}
-    low, high = by_scipy(lambda rows: scores_of(chosen(before, rows), chosen(after, rows), resistance)[score], 150)
+    scores = scores_by_rows(before, after, resistance)
+    low, high = by_scipy(lambda rows: scores(rows)[score].numpy(), 150)
     got = attack_intervals(before, after, resistance, 6000, draw())[score]
     assert got == pytest.approx((low, high), abs=0.1 * (high - low))
 
@@ -86,11 +94,8 @@ def test_differences_are_paired_and_scipys():
     better = {name: each + 3 + values(2)[name] / 50 for name, each in after.items()}
     got = difference_intervals((before, better), (before, after), "mean of ratios", 6000, draw())["ERS"]
 
-    def difference(rows):
-        one, other = (scores_of(chosen(before, rows), chosen(each, rows), "mean of ratios") for each in (better, after))
-        return one["ERS"] - other["ERS"]
-
-    low, high = by_scipy(difference, 150)
+    one, other = (scores_by_rows(before, each, "mean of ratios") for each in (better, after))
+    low, high = by_scipy(lambda rows: (one(rows)["ERS"] - other(rows)["ERS"]).numpy(), 150)
     assert got == pytest.approx((low, high), abs=0.1 * (high - low))
     alone = attack_intervals(before, after, "mean of ratios", 1000, draw())["ERS"]
     assert high - low < 0.3 * (alone[1] - alone[0])

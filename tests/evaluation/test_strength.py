@@ -1,6 +1,7 @@
 """What is measured beside the attacks: asked for in one call, refused in one line, and written everywhere."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,14 @@ from torch import nn
 from torch.nn import functional
 
 import colotride as ct
+from colotride.data.images import as_image_set
 from colotride.errors import ColoTrideError
+from colotride.evaluation import strength
+from colotride.evaluation.evaluator import evaluate_clean
 from colotride.evaluation.results import load_evaluation, save_evaluation
+from colotride.evaluation.settings import EvaluationSettings
+from colotride.evaluation.strength import measure_strength
+from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.evaluation.table import measurement_table
 from tests.toys import FlatModel
 
@@ -104,3 +111,31 @@ def test_bad_input_is_refused_in_one_line(asked, complaint):
         ct.evaluate(Net(), *data(), queries=20, **SMALL, **asked)
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_measurements_that_were_interrupted_are_resumed_to_the_same_figures(tmp_path, monkeypatch):
+    model, images = Net(), as_image_set(*data())
+    settings = EvaluationSettings(**{name: SMALL[name] for name in ("steps", "bootstrap", "clusterings", "epsilon")})
+    asked = StrengthSettings(black_box=("square", "transfer"), calls=6, universal=True, poison=2)
+
+    def measured(seed=0, resume=True):
+        plan = evaluate_clean(model, images, settings, image_size=4, seed=seed, device=torch.device("cpu")).plan
+        found = measure_strength(model, images, plan, asked, Net(seed=3), None, tmp_path, resume=resume)
+        return [replace(one, seconds=0.0) for one in found]
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(strength, "poisoning_measurement", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            measured()
+    with monkeypatch.context() as patch:
+        for name in ("black_box_measurement", "universal_measurement"):
+            patch.setattr(strength, name, interrupt)
+        resumed = measured()
+        with pytest.raises(KeyboardInterrupt):
+            measured(seed=1)
+        with pytest.raises(KeyboardInterrupt):
+            measured(resume=False)
+    assert resumed == measured(resume=False)

@@ -29,24 +29,15 @@ from tests.commands import ROOT, environment, refused, run
 from tests.layouts import make_cub
 
 QUICK = (
-    "--run.training.epochs", "2", "--run.validation.queries", "16", "--run.validation.steps", "2",
+    "--run.training.epochs", "2", "--run.data.pairs-per-epoch", "96", "--run.validation.queries", "16",
+    "--run.validation.steps", "2", "--run.evaluation.bootstrap", "50",
     "--run.evaluation.queries", "24", "--run.evaluation.steps", "2",
 )  # fmt: skip
 
 
 SEARCH = (
-    "--dataset",
-    "digits",
-    "--trials",
-    "4",
-    "--name",
-    "first",
-    "--concurrent",
-    "1",
-    "--verdict-seeds",
-    "2",
-    *QUICK,
-)
+    "--dataset", "digits", "--trials", "3", "--name", "first", "--concurrent", "1", "--verdict-seeds", "1", *QUICK,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +66,7 @@ def test_a_search_on_digits_ends_with_the_comparison_and_is_on_record(finished):
     folder = place / "runs/search/first"
 
     trials = json.loads((folder / "trials.json").read_text())
-    assert [trial["number"] for trial in trials] == [1, 2, 3, 4]
+    assert [trial["number"] for trial in trials] == [1, 2, 3]
     assert trials[0]["values"]["attention_factor"] == 10, "the default comes first"
     assert all(trial["cost"] > 0 for trial in trials)
     best = max((t for t in trials if t["status"] == "finished"), key=lambda t: t["scores"]["ARS"])
@@ -92,8 +83,8 @@ def test_a_search_on_digits_ends_with_the_comparison_and_is_on_record(finished):
     (parent,) = (one for one in runs if one.data.tags["kind"] == "search")
     children = [one for one in runs if one.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     kinds = [one.data.tags["kind"] for one in children]
-    assert kinds.count("trial") == 4
-    assert kinds.count("verdict") == (2 if best["number"] == 1 else 4)
+    assert kinds.count("trial") == 3
+    assert kinds.count("verdict") == (1 if best["number"] == 1 else 2)
     trial = next(one for one in children if one.info.run_name == f"trial {best['number']}")
     assert trial.data.params["attention_factor"] == f"{best['values']['attention_factor']:.6g}"
     assert trial.data.metrics["val/ARS"] == pytest.approx(best["scores"]["ARS"])
@@ -147,7 +138,7 @@ def test_a_search_that_is_interrupted_and_then_killed_ends_as_if_nothing_had_bee
     told, _ = first.communicate(timeout=120)
     assert first.returncode == 130
     assert "colotride search --results runs/search --resume first" in told
-    # Every choice of the first call stays: one trial at a time, two seeds.
+    # Every choice of the first call stays: one trial at a time, one seed.
     resume = ("--resume", "first")
     second = started(tmp_path, *resume)
     until(tmp_path, lambda trials: len(trials) > 2 and trials[2].user_attrs.get("epoch") == 1, second)
@@ -173,7 +164,7 @@ def test_a_search_for_two_objectives_runs_on_a_small_folder_in_cubs_layout(tmp_p
     done = run(
         "tune/search.py", "--dataset", "cub", "--data-root", "photos", "--trials", "2", "--json", *QUICK,
         "--objective", "r1,ars", "--sampler", "nsga2", "--verdict-seeds", "1", "--max-cost", "1000",
-        "--run.model.weights", "none", "--run.model.no-freeze-batchnorm", "--run.data.stored-size", "36", "--run.data.image-size", "32",
+        "--run.model.architecture", "two-convolutions", "--run.model.weights", "none", "--run.data.stored-size", "36", "--run.data.image-size", "32",
         "--run.data.pairs-per-batch", "6", "--run.pgd.steps", "2", "--run.training.learning-rate", "1e-4",
         cwd=tmp_path,
     )  # fmt: skip
@@ -279,3 +270,26 @@ def test_random_weights_with_the_settings_of_fine_tuning_are_warned_about():
                            "--run.training.learning-rate", "1e-3"))  # fmt: skip
     assert questionable_settings(run_config(meant)) == [], "the remedies exist"
     assert questionable_settings(preset("cub")) == questionable_settings(preset("digits")) == []
+
+
+@pytest.mark.slow
+def test_a_search_that_is_terminated_ends_as_with_ctrl_c_and_leaves_no_process(tmp_path):
+    first = started(tmp_path, *SEARCH, "--run.training.epochs", "40")
+    until(tmp_path, lambda trials: any(trial.user_attrs.get("epoch") == 1 for trial in trials), first)
+    second = run("search", "--resume", "first", cwd=tmp_path)
+    assert f"in use by another process (process {first.pid} " in refused(second)
+    first.send_signal(signal.SIGTERM)
+    told, complained = first.communicate(timeout=120)
+    assert first.returncode == 143
+    assert "colotride search --results runs/search --resume first" in told
+    assert "Traceback" not in complained
+    deadline = time.monotonic() + 30
+    while session(first.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not session(first.pid)
+
+
+def session(leader):
+    """The processes of a session."""
+    listed = subprocess.run(["ps", "-eo", "pid=,sid="], capture_output=True, text=True, check=True).stdout
+    return [pid for pid, group in map(str.split, listed.splitlines()) if int(group) == leader]

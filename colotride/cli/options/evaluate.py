@@ -21,8 +21,10 @@ from colotride.cli.options.shared import (
     Plugins,
     Seed,
     Track,
+    Trust,
 )
 from colotride.evaluation.strength_settings import BlackBoxAttack, Radius, Sigma, StrengthSettings
+from colotride.names import Label
 from colotride.settings import Fraction
 
 _STRENGTH = StrengthSettings()
@@ -40,7 +42,8 @@ class Evaluate(Options):
     model: ModelSpec
     weights: Annotated[str | None, Option(WHAT, "FILE", rare=True)] = None
     """Of a model by name: pretrained, none, a file (.safetensors, .pth), or a tag of open_clip's (default: pretrained)."""
-    name: Annotated[str | None, Option(WHAT, rare=True)] = None
+    trust: Trust = False
+    name: Annotated[Label | None, Option(WHAT, rare=True)] = None
     """What to call the model in the report and on the leaderboard (default: as given)."""
     plugin: Plugins = ()
     dataset: Annotated[str | None, Option(WHAT)] = Field(default=None, description=f"{NAMES} (default: the run's)")

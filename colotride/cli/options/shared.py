@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 
 from colotride.cli.arguments import Option, SettingsOptions
 from colotride.settings import Fraction
+from colotride.tracking.addresses import TRACKING
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[Fraction, Field(gt=0, le=1)]
@@ -15,6 +16,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 WHAT, BUDGET, MACHINE, OUTPUT = "what", "budget", "machine", "output"
 """Headings of the help."""
+
+STORAGE = ("s3://", "gs://", "gcs://", "abfs://", "abfss://", "hdfs://", "file:///")
+"""How the address of storage begins that pyarrow knows."""
 
 NAMES = "digits, fashion-mnist, cub, cars, sop, or your own: folder, manifest"
 
@@ -79,14 +83,30 @@ Plugins = Annotated[
     Option(WHAT, "MODULE", rare=True),
     Field(description="Import these modules first; they register your own defenses, attacks, losses or data sets."),
 ]
+
+
+def _tracking_uri(uri: str | None) -> str | None:
+    if uri is not None and not uri.startswith(TRACKING):
+        raise ValueError("should be a store of MLflow, such as sqlite:///FILE or http://HOST:PORT")
+    return uri
+
+
+def _storage(uri: str | None) -> str | None:
+    if uri is not None and not uri.startswith(STORAGE):
+        raise ValueError("should be s3://BUCKET/PATH, gs://BUCKET/PATH or file:///PATH")
+    return uri
+
+
 TrackingURI = Annotated[
     str | None,
+    AfterValidator(_tracking_uri),
     Option(OUTPUT, "URI", rare=True),
     Field(description="MLflow store (default: $MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."),
 ]
 Track = Annotated[bool, Option(OUTPUT), Field(description="Do not record the run in MLflow.")]
 Storage = Annotated[
     str | None,
+    AfterValidator(_storage),
     Option(OUTPUT, "URI", rare=True),
     Field(
         description="Keep second copies of the checkpoints there: s3://..., gs://..., file:///.... "
@@ -100,6 +120,22 @@ ModelSpec = Annotated[
     Field(
         description="A run's folder, timm:NAME, open_clip:NAME, .pt, .pt2, module:function, MLflow URI. The function returns a "
         "torch.nn.Module; .pt is TorchScript, .pt2 an exported program; URIs are models:/... or runs:/..."
+    ),
+]
+EmbedderSpec = Annotated[
+    str,
+    Option(WHAT, "MODEL"),
+    Field(
+        description="A run's folder, a .pt or .pt2 file, or module:function. The function returns a torch.nn.Module; "
+        ".pt is TorchScript, .pt2 an exported program."
+    ),
+]
+Trust = Annotated[
+    bool,
+    Option(WHAT, rare=True),
+    Field(
+        description="Load a model that can run any code of whoever made it: a pickle, as in MLflow, or a .pt2 file that "
+        "is more than operators and weights."
     ),
 ]
 
