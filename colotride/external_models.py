@@ -109,7 +109,9 @@ def load_external_model(
 
 def is_name(spec: str) -> bool:
     """Whether a model is one that a library knows by name, with a record of its images, rather than a file."""
-    return spec.startswith(("timm:", "open_clip:")) or (not Path(spec).exists() and spec in torchvision_models.names())
+    if spec.startswith(("timm:", "open_clip:")):
+        return True
+    return not Path(spec).exists() and spec.isidentifier() and spec in torchvision_models.names()
 
 
 def _script(path: Path) -> nn.Module:

@@ -6,14 +6,15 @@ from torch import nn
 from colotride.backbones.base import PRETRAINED, RANDOM, Backbone, nearest
 from colotride.errors import ModelError
 
-DEFAULT = "resnet18"
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+USUAL = "resnet18"
+"""The classifier of every configuration that names none: torchvision need not be imported to know that it exists."""
 
 
 def names() -> list[str]:
     """Names of torchvision's image classifiers."""
+    # torchvision takes as long to import as torch, so that every function imports it when it is called.
     import torchvision
 
     return torchvision.models.list_models(module=torchvision.models)
@@ -25,8 +26,7 @@ def check(name: str) -> None:
     Raises:
         ModelError: no such classifier.
     """
-    # torchvision takes as long to import as torch, and the default need not be looked up.
-    if name != DEFAULT and name not in names():
+    if name != USUAL and name not in names():
         raise ModelError(
             f"{name!r} is neither 'two-convolutions' nor a torchvision classifier such as 'resnet18'"
             f"{nearest(name, names())}; write timm:{name} for a network of timm"
@@ -39,10 +39,10 @@ def build(name: str, weights: str, *, channels: int, image_size: int) -> Backbon
     Raises:
         ModelError: its weights are neither cached nor downloadable, or it has no layer to become the embedding.
     """
-    if weights not in (PRETRAINED, RANDOM):
-        raise ModelError(f"{name} has no weights {weights!r}; give {PRETRAINED}, {RANDOM} or a file")
     import torchvision
 
+    if weights not in (PRETRAINED, RANDOM):
+        raise ModelError(f"{name} has no weights {weights!r}; give {PRETRAINED}, {RANDOM} or a file")
     # The two Inception nets would otherwise return their auxiliary classifiers' outputs too while training.
     inception = name in {"googlenet", "inception_v3"}
     extra = {"aux_logits": False, "init_weights": weights == RANDOM} if inception else {}

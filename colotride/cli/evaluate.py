@@ -105,12 +105,10 @@ def _evaluated(command: Evaluate, subject: Subject, output: Path) -> int:
         raise ConfigurationError(f"--queries {command.queries} is more than the {len(images)} images of {images.name}")
     model.to(device)
     settings = subject.config.evaluation
-    size = subject.config.data.image_size
-    surrogate = (
-        None
-        if command.surrogate is None
-        else load_model(command.surrogate, image_size=size, trust=command.trust).to(device)
-    )
+    surrogate = None
+    if command.surrogate is not None:
+        size = subject.config.data.image_size
+        surrogate = load_model(command.surrogate, image_size=size, trust=command.trust).to(device)
     for external in (model, surrogate):
         if isinstance(external, ExternalModel):
             probe(external, images, image_size=subject.config.data.image_size, device=device)
@@ -227,9 +225,15 @@ def subject_of(command: Evaluate) -> Subject:
     config = config.with_values({f"data.{name}": value for name, value in data.items()})
     config = config.model_copy(update={"evaluation": settings})
     name = config.defense.name if is_run else command.model
-    spec = str(path.absolute()) if path.exists() else command.model
-    weights = command.weights or PRETRAINED
-    return Subject(spec, path if is_run else None, config, name, command.plugin, command.trust, weights)
+    return Subject(
+        str(path.absolute()) if path.exists() else command.model,
+        path if is_run else None,
+        config,
+        name,
+        command.plugin,
+        command.trust,
+        command.weights or PRETRAINED,
+    )
 
 
 def load_model(

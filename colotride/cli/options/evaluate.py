@@ -40,9 +40,9 @@ class Evaluate(Options):
     )
 
     model: ModelSpec
+    trust: Trust = False
     weights: Annotated[str | None, Option(WHAT, "FILE", rare=True)] = None
     """Of a model by name: pretrained, none, a file (.safetensors, .pth), or a tag of open_clip's (default: pretrained)."""
-    trust: Trust = False
     name: Annotated[Label | None, Option(WHAT, rare=True)] = None
     """What to call the model in the report and on the leaderboard (default: as given)."""
     plugin: Plugins = ()
