@@ -8,7 +8,14 @@ perturbation saves two passes over every activation at every step, and is exact 
 import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+SAME = "Conv2dSame"
+"""timm's convolution with TensorFlow's padding, which depends on the size of what comes in."""
+
+NORM_AND_ACTIVATION = "BatchNormAct2d"
+"""timm's BatchNorm with what follows it, `drop` and `act`."""
 
 
 class FoldedConvolution(nn.Module):
@@ -36,7 +43,10 @@ class FoldedConvolution(nn.Module):
 
     def forward(self, images: Float[Tensor, "images channels height width"]) -> Tensor:
         """The output of the convolution and its BatchNorm in evaluation mode."""
-        return self._folded[0]._conv_forward(images, self.weight, self.bias)
+        convolution = self._folded[0]
+        if _is_timm(convolution, SAME):
+            images = _padded(images, convolution)
+        return convolution._conv_forward(images, self.weight, self.bias)
 
     def _product(self) -> tuple[Tensor, Tensor]:
         convolution, norm = self._folded
@@ -73,6 +83,17 @@ class FoldedNetwork(nn.Module):
         return result
 
 
+class _Tracer(fx.Tracer):
+    """Looks into a module only where BatchNorm is inside; everything else stays as it is, whatever its code does."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return (
+            super().is_leaf_module(m, module_qualified_name)
+            or isinstance(m, nn.Conv2d | nn.BatchNorm2d)
+            or not any(isinstance(inner, nn.BatchNorm2d | nn.Conv2d) for inner in m.modules())
+        )
+
+
 def fold_batchnorm(network: nn.Module) -> FoldedNetwork | None:
     """Trace a network as it is in evaluation mode, and fold every BatchNorm that follows a convolution.
 
@@ -82,21 +103,29 @@ def fold_batchnorm(network: nn.Module) -> FoldedNetwork | None:
     Returns:
         The folded network, or None where there is nothing to fold or the network's code cannot be traced.
     """
-    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        return None
+    return fold(network)[0]
+
+
+def fold(network: nn.Module) -> tuple[FoldedNetwork | None, str]:
+    """`fold_batchnorm`, and in words which path the network takes: how many BatchNorms are folded, or why none is."""
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    if not norms:
+        return None, "plain: it has no BatchNorm"
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        graph = fx.symbolic_trace(network)
-    except (fx.proxy.TraceError, TypeError, RuntimeError):
+        graph = fx.GraphModule(network, _Tracer().trace(network))
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         # Control flow that depends on the pixels: such a network runs as it is.
-        return None
+        return None, f"plain: it cannot be traced ({type(error).__name__})"
     finally:
         for module, training in modes:
             module.training = training
-    convolutions = [fold for node in list(graph.graph.nodes) if (fold := _fold(graph, node)) is not None]
+    convolutions = [folded for node in list(graph.graph.nodes) if (folded := _fold(graph, node)) is not None]
     graph.recompile()
-    return FoldedNetwork(graph, convolutions) if convolutions else None
+    if not convolutions:
+        return None, f"plain: none of its {norms} BatchNorms follows a convolution"
+    return FoldedNetwork(graph, convolutions), f"folded: {len(convolutions)} of {norms} BatchNorms"
 
 
 def _fold(graph: fx.GraphModule, node: fx.Node) -> FoldedConvolution | None:
@@ -105,17 +134,47 @@ def _fold(graph: fx.GraphModule, node: fx.Node) -> FoldedConvolution | None:
     source = node.args[0] if node.args else None
     if not isinstance(norm, nn.BatchNorm2d) or not isinstance(source, fx.Node) or len(source.users) != 1:
         return None
+    fused = _is_timm(norm, NORM_AND_ACTIVATION)
     convolution = _module(graph, source)
     if not isinstance(convolution, nn.Conv2d) or norm.running_mean is None:
+        return None
+    # A subclass may do anything with its weights, and one of BatchNorm anything with its outputs.
+    if (type(norm) is not nn.BatchNorm2d and not fused) or not (
+        type(convolution) is nn.Conv2d or _is_timm(convolution, SAME)
+    ):
         return None
     folded = FoldedConvolution(convolution, norm)
     name = f"folded_{source.name}"
     graph.add_submodule(name, folded)
     source.target = name
-    node.replace_all_uses_with(source)
+    if fused:
+        parts = [f"{node.target}.{part}" for part in ("drop", "act")]
+        kept = [part for part in parts if not isinstance(graph.get_submodule(part), nn.Identity)]
+    else:
+        kept = []
+    result = source
+    with graph.graph.inserting_before(node):
+        for part in kept:
+            result = graph.graph.call_module(part, (result,))
+    node.replace_all_uses_with(result)
     graph.graph.erase_node(node)
     return folded
 
 
 def _module(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _is_timm(module: nn.Module, name: str) -> bool:
+    """Whether a module is of this class of timm, which need not be installed."""
+    return type(module).__name__ == name and type(module).__module__.startswith("timm.layers")
+
+
+def _padded(images: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """TensorFlow's "same" padding: as many outputs as inputs over the stride, the odd pixel at the end."""
+    pads: list[int] = []
+    for axis in (1, 0):
+        side, kernel, stride = images.shape[2 + axis], convolution.kernel_size[axis], convolution.stride[axis]
+        total = max((-(-side // stride) - 1) * stride + (kernel - 1) * convolution.dilation[axis] + 1 - side, 0)
+        pads += [total // 2, total - total // 2]
+    return functional.pad(images, pads) if any(pads) else images

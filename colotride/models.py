@@ -15,7 +15,7 @@ from torch.nn import functional
 from colotride.backbones import PRETRAINED, RANDOM, TWO_CONVOLUTIONS, build_backbone, check_architecture
 from colotride.backbones.weights import digest_of, is_file
 from colotride.errors import ModelError
-from colotride.folding import FoldedNetwork, fold_batchnorm
+from colotride.folding import FoldedNetwork, fold, fold_batchnorm
 from colotride.settings import Settings
 
 __all__ = ["TWO_CONVOLUTIONS", "EmbeddingModel", "ModelSettings", "UnitEmbeddings", "build_model"]
@@ -131,6 +131,10 @@ class EmbeddingModel(nn.Module):
         if folded is not None:
             folded.refresh()
         return lambda images: self._embed(network_call, images)
+
+    def inference_path(self) -> str:
+        """In words, which path `inference_forward` takes: how many BatchNorms are folded, or why none is."""
+        return fold(self.backbone)[1]
 
     def _embed(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         self.passes += len(images)

@@ -57,6 +57,42 @@ def test_folded_networks_give_the_same_embeddings(architecture, folded):
         torch.testing.assert_close(network(images), model.backbone(images), rtol=1e-3, atol=1e-4)
 
 
+TIMM = {
+    "tf_efficientnet_lite0": ("folded", 65),
+    "test_efficientnet": ("folded", 65),
+    "test_resnet": ("folded", 48),
+    "regnetx_002": ("folded", 64),
+    "mobilenetv3_small_050": ("folded", 64),
+    "test_convnext": ("plain: it has no BatchNorm", 64),
+    "test_vit": ("plain: it has no BatchNorm", 64),
+}
+"""Which path each network takes, and the side of the images: odd where padding depends on it."""
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_networks_of_timm_give_the_same_embeddings_and_the_same_gradients(name):
+    pytest.importorskip("timm")
+    path, size = TIMM[name]
+    settings = ModelSettings(architecture=f"timm:{name}", embedding_dim=8, weights="none")
+    model = build_model(settings, channels=3, image_size=size, seed=0).double().eval()
+    random = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2, generator=random)
+            module.running_var.uniform_(0.5, 2, generator=random)
+    assert model.inference_path().startswith(path)
+    images = random_images(2, (3, size, size)).double()
+    found = []
+    for embed in (model, model.inference_forward()):
+        leaf = images.clone().requires_grad_(True)
+        embeddings = embed(leaf)
+        found.append((embeddings.detach(), torch.autograd.grad(embeddings[:, 0].sum(), leaf)[0]))
+    (plain, plain_gradient), (fast, fast_gradient) = found
+    torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-10)
+    assert plain_gradient.abs().max() > 0
+    torch.testing.assert_close(fast_gradient, plain_gradient, rtol=1e-6, atol=1e-8 * float(plain_gradient.abs().max()))
+
+
 def test_tracing_puts_the_modes_back():
     model = model_with_statistics()
     before = [module.training for module in model.backbone.modules()]

@@ -103,7 +103,7 @@ def step(command: Benchmark, device: torch.device) -> tuple[RenderableType, list
     tables: dict[str, Table] = {}
     for row in rows:
         groups.setdefault(row.case, []).append((row.step, row.textbook))
-        table = tables.setdefault(row.case, _step_table(row.case))
+        table = tables.setdefault(row.case, _step_table(f"{row.case} ({row.path})"))
         numbers = (
             f"{row.seconds:.3f}",
             f"{row.images_per_second:.1f}",

@@ -75,6 +75,8 @@ class StepRow:
     """How many times faster than the textbook's structure."""
     limit: float
     """Seconds of the unavoidable passes over our seconds: 1 is the limit."""
+    path: str
+    """Which path the network takes inside a perturbation: BatchNorm folded, or plain and why."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ def measure_steps(
         on_run: called with the name of what is about to run.
     """
     one = step_benchmark(case, device, precision=precision, compile=compile)
+    path = one.model.inference_path()
     works: dict[str, Callable[[], None]] = {}
     for kind in UNITS:
         works[f"ours {kind}"], works[f"textbook {kind}"] = one.ours(kind), one.textbook(kind)
@@ -198,12 +201,12 @@ def measure_steps(
     for kind in UNITS:
         unavoidable = [_least(kind, case.steps, seen)]
         ours, textbook = [seen[f"ours {kind}"]], [seen[f"textbook {kind}"]]
-        rows.append(_row(case, kind, ours, textbook, unavoidable, _flops(one, [kind]), peak))
+        rows.append(_row(case, kind, ours, textbook, unavoidable, _flops(one, [kind]), peak, path))
     both: tuple[Kind, Kind] = ("CAP", "ANP")
     ours = [seen[f"ours {kind}"] for kind in both]
     textbook = [seen[f"textbook {kind}"] for kind in both]
     unavoidable = [_least(kind, case.steps, seen) for kind in both]
-    rows.append(_row(case, CYCLE, ours, textbook, unavoidable, _flops(one, both), peak))
+    rows.append(_row(case, CYCLE, ours, textbook, unavoidable, _flops(one, both), peak, path))
     return rows
 
 
@@ -236,6 +239,7 @@ def _row(
     least: list[Measured],
     flops: int,
     peak: float,
+    path: str,
 ) -> StepRow:
     whole = _sum(ours)
     images = 3 * case.triplets * len(ours)
@@ -249,6 +253,7 @@ def _row(
         of_peak=flops / whole.best / peak,
         textbook=ratio(_sum(textbook), whole),
         limit=ratio(_sum(least), whole),
+        path=path,
     )
 
 

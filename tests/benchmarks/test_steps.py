@@ -52,6 +52,7 @@ def test_both_train_on_the_same_gradients(kind):
 def test_measuring_gives_a_row_for_every_step_and_for_the_cycle():
     seen = []
     rows = measure_steps(BenchmarkCase("two-convolutions", 8, 4, 2), 1, CPU, on_run=seen.append)
+    assert {row.path for row in rows} == {"plain: it has no BatchNorm"}
     assert [row.step for row in rows] == [*UNITS, CYCLE]
     by_step = {row.step: row for row in rows}
     assert by_step[CYCLE].seconds == pytest.approx(by_step["CAP"].seconds + by_step["ANP"].seconds)
