@@ -74,8 +74,12 @@ def one_line(path: Path | None = None) -> Iterator[None]:
         raise found from None
 
 
-def check_writable(folder: Path) -> None:
-    """Make a folder, and write and remove a small file in it, before hours of work that end there.
+def check_writable(folder: Path, size: int = 4096) -> None:
+    """Make a folder, and write and remove a file in it, before hours of work that end there.
+
+    Args:
+        folder: to write in.
+        size: bytes of the file.
 
     Raises:
         StorageError: it cannot be written.
@@ -83,8 +87,9 @@ def check_writable(folder: Path) -> None:
     with one_line(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with one_line(folder), tempfile.TemporaryFile(dir=folder) as file:
-        file.write(b"\0" * 4096)
+        file.write(b"\0")
         file.flush()
+        os.posix_fallocate(file.fileno(), 0, size)
         os.fsync(file.fileno())
 
 

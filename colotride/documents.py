@@ -61,10 +61,14 @@ def _check_depth(text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > LARGEST_DEPTH:
-                raise ValueError(f"more than {LARGEST_DEPTH} levels at line {event.start_mark.line + 1}")
+                raise ValueError(f"more than {LARGEST_DEPTH} levels{_line(event)}")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
 
 def _reason(problem: BaseException) -> str:
     return "it is nested too deeply" if isinstance(problem, RecursionError) else " ".join(str(problem).split())
+
+
+def _line(event: yaml.Event) -> str:
+    return "" if event.start_mark is None else f" in line {event.start_mark.line + 1}"

@@ -63,10 +63,15 @@ def _locked(path: Path, what: str, seconds: float) -> int:
             raise StorageError(
                 f"{what} is in use by another process ({owner}); wait until it ends, or stop it"
             ) from None
-        if _same(handle, path):
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
-            return handle
+        try:
+            if _same(handle, path):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+                return handle
+        except OSError:
+            path.unlink(missing_ok=True)
+            os.close(handle)
+            raise
         os.close(handle)
 
 

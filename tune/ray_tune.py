@@ -1,5 +1,7 @@
 """Ray Tune, which runs the trials: it asks the study what to run, reports to it, and stops the trials that it names."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,6 +69,7 @@ def run_trials(
             verbose=0,
         ),
     )
+    ctrl_c = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
     except Exception as error:
@@ -77,6 +80,10 @@ def run_trials(
             raise
         # Ray puts an exception of its own around what a callback or the study raises.
         raise StorageError(str(found)) from error
+    finally:
+        # Tune's own handler would swallow the first Ctrl-C of what follows.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, ctrl_c)
 
 
 class StudySearcher(Searcher):

@@ -127,7 +127,11 @@ def termination_as_interrupt() -> Iterator[list[int]]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        signal.raise_signal(signal.SIGINT)
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler):
+            # A shell ignores Ctrl-C for what it runs in the background.
+            raise KeyboardInterrupt
+        handler(signal.SIGINT, frame)
 
     if threading.current_thread() is not threading.main_thread():
         yield received

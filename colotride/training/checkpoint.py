@@ -77,7 +77,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int = 2) -> Path
         # What torch and safetensors raise names no cause: the disk itself is asked.
         if isinstance(error, OSError) and (found := storage_error(error, folder)) is not None:
             raise found from error
-        check_writable(folder)
+        weights = sum(value.nbytes for value in checkpoint.weights.values())
+        check_writable(folder, size=4 * weights + (1 << 20))
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"checkpoint in {folder} could not be written ({reason}); free some space and resume"

@@ -3,7 +3,7 @@ import shutil
 import pytest
 import torch
 
-from colotride.errors import CheckpointError
+from colotride.errors import CheckpointError, StorageError
 from colotride.training.checkpoint import STATE, WEIGHTS, Checkpoint, checkpoints_in, load_newest, save_checkpoint
 
 
@@ -67,5 +67,5 @@ def test_a_write_that_was_cut_off_leaves_nothing_that_counts(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(CheckpointError, match="could not be written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         save_checkpoint(at_step(1), tmp_path / "file")

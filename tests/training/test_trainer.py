@@ -9,7 +9,7 @@ import torch
 from colotride.config import RunConfig
 from colotride.data.base import InMemoryImages
 from colotride.defenses import DEFENSES
-from colotride.errors import CheckpointError, ConfigurationError
+from colotride.errors import CheckpointError, ConfigurationError, StorageError
 from colotride.models import build_model
 from colotride.presets import preset, with_defense
 from colotride.training.checkpoint import checkpoints_in
@@ -129,7 +129,7 @@ def test_a_full_disk_at_a_checkpoint_is_one_line_and_costs_nothing(tmp_path, roo
     whole, expected = train(config)
     done = []
     train(config, tmp_path, on_epoch=done.append, should_stop=lambda: len(done) == 1)
-    with no_room_for_more_than(room), pytest.raises(CheckpointError, match="could not be written"):
+    with no_room_for_more_than(room), pytest.raises(StorageError, match="cannot be written"):
         train(config, tmp_path)
     resumed, outcome = train(config, tmp_path)
     assert torch.equal(weights(whole), weights(resumed))
