@@ -1,0 +1,70 @@
+"""Commands that write one file or begin a search: a bad place is one line, and with room the same command goes on."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from colotride.cli import main
+from tests.faults.surroundings import TINY, call, contents, full_disk, no_file_longer_than, refused
+
+EMBED = ("embed", "pictures", "--model", "run", "--out", "made/embeddings.parquet")
+QUERY = ("query", "pictures/0.png", "--model", "run", "--gallery", "pictures", "--index", "made/photos.index")
+COMMANDS = {"embed": EMBED, "query": QUERY}
+OUTPUT = {"embed": "made/embeddings.parquet", "query": "made/photos.index"}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with a trained run and pictures."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.raises(SystemExit) as ended:
+        main.run("train", ["--directory", str(folder / "run"), "--epochs", "1", "--no-track", *TINY])
+    assert ended.value.code == 0
+    (folder / "pictures").mkdir()
+    for number in range(3):
+        Image.new("L", (40, 40), 60 * number).save(folder / f"pictures/{number}.png")
+    return folder
+
+
+@pytest.fixture
+def place(prepared, tmp_path, monkeypatch):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_disk_that_takes_nothing_is_one_line_and_the_same_command_goes_on(command, reason, place, capsys):
+    before = contents(place)
+    with full_disk(reason):
+        refused(call(capsys, *COMMANDS[command]), "made", os.strerror(reason))
+    assert contents(place) == before
+    assert call(capsys, *COMMANDS[command]).code == 0
+    assert Path(OUTPUT[command]).stat().st_size > 100
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_older_output_survives_a_disk_that_fills_while_it_is_replaced(command, place, capsys):
+    assert call(capsys, *COMMANDS[command]).code == 0
+    before = contents(place)
+    with no_file_longer_than(len(before[OUTPUT[command]]) - 1):
+        refused(call(capsys, *COMMANDS[command]), "made")
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("way", ["a file for its folder", "a folder for the file"])
+def test_what_is_in_the_way_is_named_and_stays(way, command, place, capsys):
+    if way == "a file for its folder":
+        Path("made").write_text("mine")
+    else:
+        Path(OUTPUT[command]).mkdir(parents=True)
+        (Path(OUTPUT[command]) / "kept").write_text("mine")
+    before = contents(place)
+    refused(call(capsys, *COMMANDS[command]), "made")
+    assert contents(place) == before
