@@ -46,6 +46,7 @@ def download(
             if reason is None:
                 return False
             raise DataError(f"{target.absolute()} is there, but not all of {name} ({reason}); move it away first")
+        root.mkdir(parents=True, exist_ok=True)
         # Two processes would unpack into the same folder.
         with owned(root, f"the download of {name} to", lock=root / f".{name}.lock"):
             _fetch_and_unpack(name, root, on_progress, mirror, keep)
