@@ -20,8 +20,9 @@ from colotride.data.images import as_image_set
 from colotride.data.splits import load_splits, load_test
 from colotride.devices import device_of
 from colotride.embedder import Embedder
-from colotride.errors import ConfigurationError
+from colotride.errors import ConfigurationError, ModelError
 from colotride.evaluation.evaluator import evaluate_attacks, evaluate_clean
+from colotride.evaluation.probe import probe
 from colotride.evaluation.results import Evaluation
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.evaluation.strength import check_strength, check_surrogate, measure_strength
@@ -193,11 +194,14 @@ def evaluate(
         raise ConfigurationError(f"queries = {wanted} is more than the {len(gallery)} images of {gallery.name}")
     where = _device_of_module(network) if device == "auto" and isinstance(model, nn.Module) else device_of(device)
     network = network.to(where)
+    image_size = size or _side(gallery)
+    if isinstance(model, nn.Module):
+        probe(network, gallery, image_size=image_size, device=where)
     clean = evaluate_clean(
         network,
         gallery,
         evaluation_settings,
-        image_size=size or _side(gallery),
+        image_size=image_size,
         seed=seed,
         device=where,
         progress=on_progress,
@@ -219,6 +223,7 @@ def load(
     stored_size: int | None = None,
     channels: int = 3,
     device: str = "auto",
+    trust: bool = False,
 ) -> Embedder:
     """Load a trained model with its preprocessing, ready to embed pictures.
 
@@ -230,15 +235,20 @@ def load(
             to 8/7 of `image_size`, as 256 for 224.
         channels: of an external model's images; a run knows its own.
         device: "auto", "cpu", "cuda:1", ...
+        trust: whether an exported program may run code while it is loaded, because you trust whoever made it.
 
     Raises:
         CheckpointError: the directory holds no run.
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or would run code without being trusted.
     """
     where = device_of(device)
+    if str(path).startswith(("models:/", "runs:/")) or (Path(path) / "MLmodel").is_file():
+        raise ModelError(
+            f"model {path} is one of MLflow's, which do not tell how their pictures are prepared; give a run's directory"
+        )
     if not Path(path).is_dir():
         size = image_size or 224
-        network = load_external_model(str(path))
+        network = load_external_model(str(path), trust=trust)
         stored = stored_size or round(size * 8 / 7)
         return Embedder(network, image_size=size, stored_size=stored, channels=channels, device=where)
     config, model = load_run(Path(path))

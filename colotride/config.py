@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from colotride.data.settings import DataSettings
@@ -63,7 +63,7 @@ class RunConfig(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     validation: ValidationSettings = ValidationSettings()
     health: HealthSettings = HealthSettings()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """The one seed from which all randomness of the run flows."""
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
@@ -136,7 +136,11 @@ def _line(error: ErrorDetails) -> str:
         return f"unknown key {path}" + (f" (did you mean {near[0]}?)" if near else "")
     if error["type"] == "missing":
         return f"{path} is missing"
-    return f"{path} = {error['input']!r}: {error['msg']}"
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if isinstance(error["input"], dict | BaseModel):
+        # A whole section whose values contradict each other; the message names them.
+        return f"{path}: {message}" if path else message
+    return f"{path} = {error['input']!r}: {message}"
 
 
 def _names(section: type[Settings]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from colotride.errors import ColoTrideError, ConfigurationError
+from colotride.io import read_file
 
 LARGEST_DEPTH = 64
 """Sections within sections that a document may have."""
@@ -45,7 +46,7 @@ def read_json(path: Path, what: str, error: type[ColoTrideError] = Configuration
 
 def _text(path: Path, what: str, error: type[ColoTrideError], form: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_file(path).decode()
     except (OSError, UnicodeDecodeError) as problem:
         raise error(f"{what} {path} cannot be read ({problem}); give the path of a {form} file") from None
 

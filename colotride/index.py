@@ -15,7 +15,7 @@ from torch import Tensor
 from colotride.data.files import SUFFIXES
 from colotride.embedder import Embedder, Picture
 from colotride.errors import DataError, ModelError
-from colotride.io import write_atomically
+from colotride.io import read_file, write_atomically
 
 FORMAT = "colotride index 1"
 
@@ -119,7 +119,7 @@ class Index:
             ModelError: it was built with another model.
         """
         try:
-            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as content:
+            with np.load(io.BytesIO(read_file(Path(path), most=None)), allow_pickle=False) as content:
                 about = json.loads(str(content["about"]))
                 index = faiss.deserialize_index(content["index"])
             digest, paths, skipped = about["model"], about["paths"], about["skipped"]

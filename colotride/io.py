@@ -1,4 +1,4 @@
-"""Writes that leave either the old file or the new one, never half of it."""
+"""Reads of regular files only, and writes that leave either the old file or the new one, never half of it."""
 
 import io
 import os
@@ -10,6 +10,28 @@ from colotride.disk import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+LARGEST_TEXT = 1 << 28
+"""Bytes of the largest configuration, table or record that is read; a larger one is something else."""
+
+
+def read_file(path: Path, *, most: int | None = LARGEST_TEXT) -> bytes:
+    """The content of a regular file. Anything else could block, as a named pipe does, or never end.
+
+    Args:
+        path: of the file, or of a link to it.
+        most: bytes that it may have; None for any number.
+
+    Raises:
+        OSError: it is not there, is not a regular file, is too large or cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is not a regular file")
+    size = path.stat().st_size
+    if most is not None and size > most:
+        raise OSError(f"{path} has {size:,} bytes, which is more than {most:,}")
+    return path.read_bytes()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -153,6 +153,8 @@ class UnitEmbeddings(nn.Module):
                 f"the model returned {found} for {len(images)} images; it must return one embedding per image, "
                 "[images, dimensions]"
             )
+        if embeddings.is_complex():
+            raise ModelError("the model returned complex embeddings; it must return real numbers")
         return functional.normalize(embeddings.to(images.dtype), dim=1)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from colotride.errors import ConfigurationError
+from colotride.names import check_name
 
 T = TypeVar("T")
 Member = TypeVar("Member")
@@ -37,8 +38,12 @@ class Registry(Generic[T]):
         """Add a member.
 
         Raises:
-            ConfigurationError: another member has this name already.
+            ConfigurationError: another member has this name already, or it cannot be a name.
         """
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ConfigurationError(f"name {name!r} of a {self._kind} {error}") from None
         former = self._members.get(name)
         if former is not None and _origin(former) != _origin(member):
             raise ConfigurationError(

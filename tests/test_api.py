@@ -41,6 +41,7 @@ def test_importing_the_package_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_training_and_evaluating_import_no_extra(tmp_path):
     code = f"""
 import sys, colotride as ct

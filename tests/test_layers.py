@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     [
         "errors",
+        "names",
         "settings",
         "disk",
         "documents",
@@ -22,13 +23,14 @@ FLOORS = [
         "registry",
         "remote",
         "markdown",
+        "terminal",
         "devices",
     ],
     ["geometry", "distributed.shards"],
     ["losses", "mining", "folding", "models", "pgd", "training.optimizer"],
     ["data", "defenses", "training.health", "training.records", "training.checkpoint", "training.remote_copy"],
     ["evaluation"],
-    ["external_models", "embedder", "index", "testing"],
+    ["exported_programs", "external_models", "embedder", "index", "testing"],
     ["config", "presets", "training.run_directory", "training.runs"],
     ["training"],
     ["api"],

@@ -169,6 +169,7 @@ def test_an_attack_that_reports_anothers_number_is_refused(plugin):
         make_plan(toy_gallery(), EvaluationSettings(extra_attacks=(f"{plugin}-pole",)), image_size=2, seed=0)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_knows_the_plugins_of_a_configuration(plugin, tmp_path):
     load_plugin(plugin)
     values = {"plugins": [plugin], "training.miner": f"{plugin}-farthest"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from colotride.config import RunConfig, load_config, questionable_settings, save_config
 from colotride.data.splits import load_splits
@@ -21,6 +22,7 @@ from colotride.io import write_atomically
 from colotride.locking import owned
 from colotride.models import build_model
 from colotride.presets import preset, with_data_root, with_defense
+from colotride.terminal import Terminal
 from colotride.tracking.addresses import check_tracking_uri
 from colotride.tracking.export import Tracker, default_uri
 from colotride.training.remote_copy import RemoteCopy
@@ -172,7 +174,7 @@ def search(
         verdict=verdict,
         **choices,
     )
-    return execute(plan, folder, Console(stderr=True, quiet=quiet))
+    return execute(plan, folder, Terminal(stderr=True, quiet=quiet))
 
 
 def execute(plan: SearchPlan, folder: Path, console: Console) -> SearchResult:
@@ -280,9 +282,10 @@ def prepare(plan: SearchPlan, console: Console) -> tuple[TrialResources, int]:
     if plan.device != "auto":
         device_of(plan.device)
     for line in questionable_settings(plan.base):
-        console.print(f"[yellow]warning:[/yellow] {line}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("warning:", "yellow"), f" {line}"), soft_wrap=True)
+    at_once = capacity(resources, machines())
     start_ray()
-    return resources, capacity(resources, machines())
+    return resources, at_once
 
 
 def save_trials(records: Sequence[TrialRecord], path: Path) -> None:

@@ -45,7 +45,7 @@ class SearchPlan(Settings):
     """Scores to be maximised; several give a Pareto front."""
     sampler: Sampler = "tpe"
     stopping: Stopping = "asha"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the sampler; every trial has the base's own seed."""
     max_cost: float | None = Field(default=None, gt=0)
     """Millions of image passes after which a trial ends; None for as many as its epochs take."""
@@ -57,10 +57,10 @@ class SearchPlan(Settings):
     """How many of the best configurations are retrained, besides the default."""
     verdict_seeds: int = Field(default=3, ge=1)
     """Seeds per configuration of the final evaluation."""
-    concurrent: int | None = None
-    cpus_per_trial: int = 1
-    gpus_per_trial: float = 0.0
-    workers_per_trial: int = 1
+    concurrent: int | None = Field(default=None, ge=1)
+    cpus_per_trial: int = Field(default=1, ge=1)
+    gpus_per_trial: float = Field(default=0.0, ge=0)
+    workers_per_trial: int = Field(default=1, ge=1)
     device: str = "auto"
     storage: str | None = None
     """URI below which second copies of the trials' checkpoints are kept."""

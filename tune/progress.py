@@ -68,8 +68,6 @@ class SearchProgress:
                 f"[{self._ended()}/{self._plan.trials}] trial {record.number} {record.status} at epoch {record.epoch}  "
                 f"{scores}  {values_text(record.values)}",
                 soft_wrap=True,
-                highlight=False,
-                markup=False,
             )
 
     def _render(self) -> RenderableType:

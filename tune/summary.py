@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from colotride.evaluation.table import table_of
 from colotride.tracking.export import DEFAULT_URI, absolute
@@ -27,7 +28,6 @@ def show_resumption(console: Console, folder: Path) -> None:
     """Show how to continue an interrupted search."""
     console.print(
         f"Nothing is lost. Continue with:\n  colotride search --results {folder.parent} --resume {folder.name}",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -41,7 +41,7 @@ def show_summary(console: Console, result: SearchResult) -> None:
     if len(plan.objectives) > 1:
         title = f"Pareto front of {' and '.join(plan.objectives)}"
         console.print(trial_table(result.front, plan.space, objective, title=title))
-    console.print(f"\n[bold]Best configuration[/bold] (trial {best.number}):")
+    console.print(Text.assemble("\n", ("Best configuration", "bold"), f" (trial {best.number}):"))
     for name, value in best.values.items():
         default = value_text(result.trials[0].values.get(name))
         console.print(f"  {name.replace('_', ' '):<26}{value_text(value):>9}   (default {default})")
@@ -50,9 +50,7 @@ def show_summary(console: Console, result: SearchResult) -> None:
     console.print(f"\nResults     {folder}  ({files})", soft_wrap=True)
     console.print(f"Train it    colotride train --config {folder / 'best.yaml'}", soft_wrap=True)
     if result.model is not None:
-        console.print(
-            f"Use it      models:/{result.model}@{CHAMPION}, the best model of this name in MLflow", highlight=False
-        )
+        console.print(f"Use it      models:/{result.model}@{CHAMPION}, the best model of this name in MLflow")
     local = result.tracking_uri == absolute(DEFAULT_URI)
     opened = "make ui" if local else f"mlflow ui --backend-store-uri {result.tracking_uri}"
     console.print(f"Compare     {opened}, then {result.mlflow_page}", soft_wrap=True)
@@ -89,6 +87,6 @@ def _show_verdict(console: Console, plan: SearchPlan, finalists: Sequence[Finali
     rows = _rows(plan, finalists)
     console.print(verdict_table(rows, title="Verdict over all seeds"))
     for line in difference_lines(rows):
-        console.print(line, highlight=False)
+        console.print(line)
     if len(finalists) == 1:
         console.print("The default configuration is the best one that was found.")

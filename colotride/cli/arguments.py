@@ -18,12 +18,16 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from colotride.errors import ConfigurationError
+from colotride.markdown import printable
 
 WIDTH, COLUMN = 100, 29
 """Characters of a line of help, and where its explanations begin."""
 
 SETTINGS = "--run."
 """Begins the options that set one value of the run's configuration: --run.pgd.steps 8."""
+
+LONGEST_PART = 255
+"""Bytes of the name of a file or folder."""
 
 METAVARS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
 
@@ -81,6 +85,8 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Command:
         ConfigurationError: an unknown option, or values that are not of their type or out of range, in one line.
     """
     words: list[str] = list(arguments)
+    for word in words:
+        _check_word(word)
     settings: dict[str, tuple[str, ...]] = {}
     if "--help" in words or "-h" in words:
         print(parser_of(command, rare=False).format_help().rstrip())
@@ -205,6 +211,16 @@ def _name(field: str, option: Option) -> str:
     if option.positional:
         return (option.metavar or field).upper()
     return option.name or "--" + field.replace("_", "-")
+
+
+def _check_word(word: str) -> None:
+    """Refuse what can be neither a path nor a name, whatever it is given for."""
+    try:
+        longest = max(len(part.encode()) for part in word.split("/"))
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{printable(word)} is not UTF-8 text; rename what it names") from None
+    if longest > LONGEST_PART:
+        raise ConfigurationError(f"{word[:100]}... is too long: no file or folder has a name of {longest} bytes")
 
 
 def _joined(words: Sequence[str]) -> list[str]:

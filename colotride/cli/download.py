@@ -18,11 +18,12 @@ from colotride.data.cache import CachedImages
 from colotride.data.download import download
 from colotride.data.splits import local_root, prepare_dataset
 from colotride.presets import preset
+from colotride.terminal import Terminal
 
 
 def main(command: Download) -> int:
     """Fetch, unpack and decode; the exit code is 0 when the data set is there."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     size = {} if command.stored_size is None else {"data.stored_size": command.stored_size}
     if command.stored_size is not None and command.stored_size >= 1:
         size["data.image_size"] = command.stored_size
@@ -53,7 +54,7 @@ def _fetch(dataset: DownloadableName, root: Path, command: Download, console: Co
 
 
 def _tell(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True)
+    console.print(line, soft_wrap=True)
 
 
 def _progress(console: Console) -> Progress:

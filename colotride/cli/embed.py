@@ -23,6 +23,7 @@ from colotride.errors import ConfigurationError, DataError
 from colotride.index import embed_decodable, pictures_in
 from colotride.io import write_atomically
 from colotride.registry import load_plugin
+from colotride.terminal import Terminal
 
 BATCH = 64
 """Pictures per pass through the network."""
@@ -41,15 +42,15 @@ def main(options: Embed) -> int:
         load_plugin(module)
     check_file(options.out)
     paths = pictures_in(options.folder)
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     skipped: list[tuple[str, str]] = []
-    found = _embedded(load(options.model, device=options.device), paths, skipped, console)
+    found = _embedded(load(options.model, device=options.device, trust=options.trust), paths, skipped, console)
     if not found:
         raise DataError(f"none of the {len(paths)} pictures can be embedded; the first: {skipped[0][1]}")
     embeddings = torch.stack([embedding for _, embedding in found])
     write_atomically(options.out, _content(options.out, [path for path, _ in found], embeddings))
     for _, reason in skipped:
-        console.print(f"skipped: {reason}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"skipped: {reason}", soft_wrap=True)
     if options.as_json:
         about = {"out": str(options.out), "pictures": len(found), "dimensions": embeddings.shape[1]}
         print(json.dumps(about | {"skipped": dict(skipped)}))

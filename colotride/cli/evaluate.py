@@ -9,6 +9,7 @@ Examples:
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from colotride.cli.options.evaluate import Evaluate
@@ -38,6 +40,7 @@ from colotride.errors import ColoTrideError, ConfigurationError
 from colotride.evaluation import leaderboard
 from colotride.evaluation.evaluator import CleanEvaluation, evaluate_attacks, evaluate_clean
 from colotride.evaluation.examples import retrieval_examples
+from colotride.evaluation.probe import probe
 from colotride.evaluation.report import write_report
 from colotride.evaluation.results import Evaluation, save_evaluation
 from colotride.evaluation.sanity import Check, sanity_checks, sanity_context
@@ -47,9 +50,11 @@ from colotride.evaluation.table import measurement_table, table_of
 from colotride.external_models import ExternalModel, load_external_model
 from colotride.locking import owned
 from colotride.models import ModelSettings, build_model
+from colotride.names import LONGEST
 from colotride.presets import preset, with_data_root
 from colotride.registry import DATASETS, load_plugin
 from colotride.reproduction.paper import paper_rows
+from colotride.terminal import Terminal
 from colotride.training.runs import load_run
 
 URI = re.compile(r"^(models|runs|mlflow-artifacts|s3|gs|dbfs|file):/")
@@ -66,12 +71,13 @@ class Subject:
     """Data and evaluation settings."""
     name: str
     plugins: tuple[str, ...] = ()
+    trust: bool = False
 
     def load(self) -> tuple[nn.Module, ImageSet]:
         """The model, on the CPU, and the images; called again by every worker."""
         for module in self.plugins:
             load_plugin(module)
-        return load_model(self.spec), load_test(self.config.data)
+        return load_model(self.spec, trust=self.trust), load_test(self.config.data)
 
 
 def main(command: Evaluate) -> int:
@@ -88,13 +94,18 @@ def main(command: Evaluate) -> int:
 
 
 def _evaluated(command: Evaluate, subject: Subject, output: Path) -> int:
+    executor = evaluation_executor(subject.load, command.workers, gpus=command.gpus_per_worker)
     device = device_of("cpu" if command.workers > 1 and not command.gpus_per_worker else command.device)
     model, images = subject.load()
     if command.queries is not None and command.queries > len(images):
         raise ConfigurationError(f"--queries {command.queries} is more than the {len(images)} images of {images.name}")
     model.to(device)
     settings = subject.config.evaluation
-    console = Console(stderr=True)
+    surrogate = None if command.surrogate is None else load_model(command.surrogate, trust=command.trust).to(device)
+    for external in (model, surrogate):
+        if isinstance(external, ExternalModel):
+            probe(external, images, image_size=subject.config.data.image_size, device=device)
+    console = Terminal(stderr=True)
     with _progress(console) as report:
         clean = evaluate_clean(
             model,
@@ -106,10 +117,8 @@ def _evaluated(command: Evaluate, subject: Subject, output: Path) -> int:
             progress=report,
         )
         strength = _strength(command, len(clean.plan.queries), len(images))
-        surrogate = None if command.surrogate is None else load_model(command.surrogate).to(device)
         if surrogate is not None:
             check_surrogate(surrogate, images, clean.plan)
-        executor = evaluation_executor(subject.load, command.workers, gpus=command.gpus_per_worker)
         partial_results = output / "partial"
         try:
             result = evaluate_attacks(
@@ -157,7 +166,6 @@ def _evaluated(command: Evaluate, subject: Subject, output: Path) -> int:
     console.print(
         f"written: {written}, attacked.parquet, benign.parquet, classes.parquet, report.html",
         soft_wrap=True,
-        markup=False,
     )
     # Last, so that nothing that MLflow's journal suffers can cost the evaluation.
     if command.track and subject.run and (record := existing_record(subject.run, console)):
@@ -177,9 +185,9 @@ def subject_of(command: Evaluate) -> Subject:
     is_run = path.is_dir() and not (path / "MLmodel").is_file()
     if is_run:
         config = load_run(path)[0]
-        if command.dataset and command.dataset != config.data.name:
+        if command.dataset is not None and command.dataset != config.data.name:
             config = config.model_copy(update={"data": preset(command.dataset).data})
-    elif command.dataset:
+    elif command.dataset is not None:
         config = preset(command.dataset)
     else:
         raise ConfigurationError(
@@ -190,7 +198,7 @@ def subject_of(command: Evaluate) -> Subject:
     data: dict[str, Any] = {"root": absolute_root(config.data.root)}
     if command.image_size is not None:
         stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else command.image_size
-        data |= {"image_size": command.image_size, "stored_size": max(stored, command.image_size)}
+        data |= {"image_size": command.image_size, "stored_size": stored}
     asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "norm", "step_size")}
     asked |= {"batch_size": command.batch_size, "extra_attacks": command.extra_attacks}
     given = {name: value for name, value in asked.items() if value not in (None, ())}
@@ -206,16 +214,19 @@ def subject_of(command: Evaluate) -> Subject:
     config = config.with_values({f"data.{name}": value for name, value in data.items()})
     config = config.model_copy(update={"evaluation": settings})
     name = config.defense.name if is_run else command.model
-    return Subject(
-        str(path.absolute()) if path.exists() else command.model, path if is_run else None, config, name, command.plugin
-    )
+    spec = str(path.absolute()) if path.exists() else command.model
+    return Subject(spec, path if is_run else None, config, name, command.plugin, command.trust)
 
 
-def load_model(spec: str) -> nn.Module:
+def load_model(spec: str, *, trust: bool = False) -> nn.Module:
     """Load a model of any kind, on the CPU.
 
+    Args:
+        spec: as `--model` is given.
+        trust: whether it may run code while it is loaded.
+
     Raises:
-        ModelError, CheckpointError: it cannot be loaded.
+        ModelError, CheckpointError: it cannot be loaded, or would run code without being trusted.
     """
     path = Path(spec)
     if URI.match(spec) or (path / "MLmodel").is_file():
@@ -223,8 +234,8 @@ def load_model(spec: str) -> nn.Module:
         from colotride.tracking.export import default_uri
         from colotride.tracking.model_registry import load_registered
 
-        return ExternalModel(load_registered(spec, default_uri()), spec)
-    return load_run(path)[1] if path.is_dir() else load_external_model(spec)
+        return ExternalModel(load_registered(spec, default_uri(), trust=trust), spec)
+    return load_run(path)[1] if path.is_dir() else load_external_model(spec, trust=trust)
 
 
 def _sanity(
@@ -271,7 +282,7 @@ class _Report:
 @contextmanager
 def _progress(console: Console) -> Iterator[_Report]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield _Report(progress)
 
 
@@ -279,7 +290,7 @@ def _print(command: Evaluate, result: Evaluation, checks: Sequence[Check], title
     if command.as_json:
         print(json.dumps(result.to_dict() | {"sanity": [dataclasses.asdict(check) for check in checks]}))
         return
-    console = Console()
+    console = Terminal()
     console.print(table_of({title: result}, title=dataset))
     for one in result.measurements:
         console.print(measurement_table(one))
@@ -288,14 +299,14 @@ def _print(command: Evaluate, result: Evaluation, checks: Sequence[Check], title
     table = Table("check", "verdict", "figures", title="Can the attacks be trusted?")
     for check in checks:
         figures = ", ".join(f"{name} {value:.3g}" for name, value in check.figures.items())
-        table.add_row(check.name, "passed" if check.passed else "[bold red]FAILED[/]", figures)
+        table.add_row(check.name, "passed" if check.passed else Text("FAILED", style="bold red"), figures)
     console.print(table)
     for check in checks:
         if not check.passed:
-            console.print(
-                f'[bold red]GRADIENT MASKING SUSPECTED: "{check.name}" fails, {check.meaning}', soft_wrap=True
-            )
+            line = f'GRADIENT MASKING SUSPECTED: "{check.name}" fails, {check.meaning}'
+            console.print(line, style="bold red", soft_wrap=True)
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    return slug if len(slug) <= LONGEST else f"{slug[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -14,6 +14,7 @@ from typing import NoReturn
 from colotride.cli.arguments import Options, parse
 from colotride.disk import storage_error
 from colotride.errors import ColoTrideError
+from colotride.markdown import printable
 
 COMMANDS = {
     "train": "train one model: COLO-TRIDE or a baseline",
@@ -83,7 +84,7 @@ def _code_of(name: str, words: Sequence[str]) -> int:
     except BrokenPipeError:
         code = EXIT_BROKEN_PIPE
     except ColoTrideError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         code = EXIT_BAD_INPUT
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

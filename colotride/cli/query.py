@@ -15,7 +15,9 @@ from colotride.disk import check_file
 from colotride.embedder import Embedder
 from colotride.errors import ConfigurationError
 from colotride.index import Index
+from colotride.markdown import printable
 from colotride.registry import load_plugin
+from colotride.terminal import Terminal
 
 
 def main(options: Query) -> int:
@@ -30,14 +32,14 @@ def main(options: Query) -> int:
         load_plugin(module)
     if options.gallery is not None and options.index is not None:
         check_file(options.index)
-    console = Console(stderr=True)
-    index = _index(load(options.model, device=options.device), options, console)
+    console = Terminal(stderr=True)
+    index = _index(load(options.model, device=options.device, trust=options.trust), options, console)
     found = index.query(options.picture, k=options.results)
     if options.as_json:
         print(json.dumps([{"path": path, "distance": distance} for path, distance in found]))
     else:
         for path, distance in found:
-            print(f"{distance:.4f}  {path}")
+            print(f"{distance:.4f}  {printable(path)}")
     return 0
 
 
@@ -52,7 +54,7 @@ def _index(net: Embedder, options: Query, console: Console) -> Index:
             on_progress=lambda done, total: status.update(f"indexing: {done} of {total} pictures"),
         )
     for _, reason in index.skipped:
-        console.print(f"skipped: {reason}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"skipped: {reason}", soft_wrap=True)
     if options.index is not None:
         index.save(options.index)
     return index

@@ -46,8 +46,6 @@ def _installed(console: Console) -> bool:
     if not found:
         console.print(
             "Not recorded in MLflow: it is not installed; pip install 'colotride[tracking]'",
-            highlight=False,
-            markup=False,
             soft_wrap=True,
         )
     return found

@@ -30,6 +30,7 @@ from colotride.reproduction.appendix_a import draw_ratios, shifts_at
 from colotride.reproduction.experiments import Row, rows_of
 from colotride.reproduction.figures import PANELS, draw_curves
 from colotride.reproduction.results import LAST_EPOCH, SeedResult, comma_separated, markdown, short_table, summarise
+from colotride.terminal import Terminal
 from colotride.tracking.addresses import check_tracking_uri
 from colotride.tracking.export import Tracker, default_uri
 from colotride.tracking.names import CONFIG_FILE, dataset_of, epoch_metrics, run_parameters, run_tags, test_metrics
@@ -59,9 +60,9 @@ def main(command: Reproduce) -> int:
     jobs = plan_jobs(command, rows)
     load_splits(jobs[0].config.data)
     resources = _resources(command)
-    start_ray()
     capacity(resources, machines(), "run")
-    console = Console(stderr=True)
+    start_ray()
+    console = Terminal(stderr=True)
     folder = command.results / command.dataset
     with owned(folder, "reproduction"):
         check_writable(folder)
@@ -84,8 +85,8 @@ def _reproduced(command: Reproduce, jobs: Sequence[Job], folder: Path, console: 
         tracker.artifact(command.what, file)
     tracker.end(command.what)
     tracker.close()
-    Console().print(short_table(summarise(results, command.what, command.dataset)))
-    console.print(f"written: {', '.join(str(file) for file in files)}")
+    Terminal().print(short_table(summarise(results, command.what, command.dataset)))
+    console.print(f"written: {', '.join(str(file) for file in files)}", soft_wrap=True)
     return 0
 
 
@@ -147,7 +148,7 @@ def run_jobs(
     ended: dict[Path, FinalRun] = {}
     for folder, one in train_and_evaluate_each(configs, _resources(command), command.concurrent):
         ended[folder] = one
-        console.print(_line(len(ended), len(jobs), _result(by_folder[folder], one)), highlight=False, soft_wrap=True)
+        console.print(_line(len(ended), len(jobs), _result(by_folder[folder], one)), soft_wrap=True)
         _record(by_folder[folder], one, command, tracker)
     histories = {job.row.label: list[list[EpochRecord]]() for job in jobs}
     for folder, job in by_folder.items():

@@ -5,13 +5,12 @@ import shlex
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from colotride.cli.configuration import run_config
 from colotride.cli.options.search import Search
 from colotride.data.settings import absolute_root
 from colotride.errors import SearchError
 from colotride.presets import with_data_root
+from colotride.terminal import Terminal
 from colotride.tune.api import execute, taken
 from colotride.tune.plan import FILE, SearchPlan, changed, load_plan, new_plan
 from colotride.tune.summary import as_json, show_interrupted, show_resumption, show_summary
@@ -29,7 +28,7 @@ RESUMABLE = (
 def main(options: Search) -> int:
     """Search as the options say; 130 when it was interrupted."""
     plan, folder = _begun(options) if options.resume is None else _resumed(options)
-    console = Console(stderr=options.as_json)
+    console = Terminal(stderr=options.as_json)
     try:
         result = execute(plan, folder, console)
     except KeyboardInterrupt:

@@ -24,6 +24,7 @@ from colotride.cli.options.train import Train
 from colotride.cli.records import begin_record
 from colotride.distributed.launch import prepare_training
 from colotride.locking import owned
+from colotride.terminal import Terminal
 from colotride.training.checkpoint import CHECKPOINTS, checkpoints_in
 from colotride.training.records import EpochRecord
 from colotride.training.run_directory import CheckpointPolicy
@@ -41,9 +42,9 @@ def main(command: Train) -> int:
         f"{config.data.name}-{config.defense.name}-%Y%m%d-%H%M%S"
     )
     checkpoint_policy = CheckpointPolicy(command.checkpoint_minutes, command.keep_checkpoints, command.storage)
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if checkpoints_in(directory / CHECKPOINTS):
-        console.print(f"Resuming {directory}")
+        console.print(f"Resuming {directory}", soft_wrap=True)
     # Two processes in one folder would mix their checkpoints, and double what MLflow records.
     with owned(directory, "run"):
         train = prepare_training(
@@ -63,18 +64,20 @@ def main(command: Train) -> int:
                 progress.update(task, completed=done, total=total, description=label)
 
             def on_epoch(done: EpochRecord) -> None:
-                console.print(epoch_line(done), highlight=False)
+                console.print(epoch_line(done))
                 if record:
                     record.epoch(done)
 
             outcome = train(on_epoch=on_epoch, on_step=on_step, should_stop=stopped)
         if record:
             record.end(outcome)
-    console.print(f"{outcome.status}{': ' + outcome.reason if outcome.reason else ''} — {directory}")
+    console.print(f"{outcome.status}{': ' + outcome.reason if outcome.reason else ''} — {directory}", soft_wrap=True)
     if outcome.status == "interrupted":
-        console.print(f"Continue with: colotride train --config {directory}/config.yaml --directory {directory}")
+        console.print(
+            f"Continue with: colotride train --config {directory}/config.yaml --directory {directory}", soft_wrap=True
+        )
         return 130
-    console.print(f"Evaluate with: colotride evaluate --model {directory}")
+    console.print(f"Evaluate with: colotride evaluate --model {directory}", soft_wrap=True)
     return 0 if outcome.status == "finished" else 1
 
 
@@ -111,6 +114,7 @@ def _progress(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from colotride.data.augmentation import evaluation_view
 from colotride.errors import DataError
+from colotride.markdown import printable
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
 """Suffixes by which image files are recognised, in lower case."""
@@ -80,6 +81,10 @@ def decode(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
     Raises:
         DataError: the file cannot be decoded, is not a regular file, or has more than 8 bits per channel.
     """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"image {printable(os.fspath(path))} has a name that is not UTF-8 text; rename it") from None
     try:
         # Opening a named pipe would wait for a writer forever.
         if os.path.exists(path) and not os.path.isfile(path):

@@ -60,7 +60,7 @@ def manifest(root: Path, stored_size: int) -> Source:
 
 def _read(path: Path) -> pa.Table:
     try:
-        table = csv.read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
+        table = csv.read_csv(path) if path.suffix.lower() == ".csv" else parquet.ParquetFile(path).read()
         names = table.column_names
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"manifest {path} cannot be read ({' '.join(str(error).split())}); {LAYOUT}") from None
@@ -94,7 +94,7 @@ def _check_column(path: Path, name: str, column: pa.ChunkedArray) -> None:
 def _part(table: Path, side: str, rows: list[tuple[Path, int]], names: dict[int, str], stored_size: int) -> ImageSet:
     if not rows:
         raise DataError(f"manifest {table} lists no image of split {side}; {LAYOUT}")
-    absent = next((path for path, _ in rows if not path.is_file()), None)
+    absent = next((path for path, _ in rows if not os.path.isfile(path)), None)
     if absent is not None:
         raise DataError(
             f"manifest {table} lists {absent}, which is not a file that is there; correct or remove the row"

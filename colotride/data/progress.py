@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from colotride.terminal import Terminal
 
 DELAY = 1.0
 """Seconds of work before a progress bar appears."""
@@ -13,7 +14,7 @@ DELAY = 1.0
 
 def notify(line: str) -> None:
     """Print one line on standard error."""
-    Console(stderr=True).print(line, highlight=False, soft_wrap=True, markup=False)
+    Terminal(stderr=True).print(line, soft_wrap=True)
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callab
     Yields:
         A function that takes the number of units done since its last call.
     """
-    console, start = Console(stderr=True), time.monotonic()
+    console, start = Terminal(stderr=True), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
     task, shown = bar.add_task(what, total=total, completed=done), False

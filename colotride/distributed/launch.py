@@ -62,8 +62,8 @@ def prepare_training(
     from colotride.distributed.ray_cluster import start_ray
     from colotride.distributed.ray_train import train_on_workers
 
-    start_ray()
     workers.check()
+    start_ray()
     # Begins the directory, or refuses that of another run before any worker starts.
     RunDirectory(directory, config, policy).open()
     return partial(train_on_workers, config, workers, directory, checkpoint_policy=policy, max_failures=max_failures)

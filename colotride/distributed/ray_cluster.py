@@ -1,5 +1,6 @@
 """Ray, started quietly, and evaluations spread over its GPUs and nodes."""
 
+import contextlib
 import json
 import logging
 import os
@@ -26,12 +27,24 @@ Load = Callable[[], tuple[nn.Module, ImageSet]]
 LAUNCHED = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves the cluster's description on its head, as JSON; jobs that are submitted run there."""
 
+NO_METRICS = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
+"""Keeps Ray from opening ports for metrics; nothing is opened at -1."""
+
+TOKEN = Path("~/.ray/auth_token")
+"""Where Ray keeps the token of this user."""
+
 HEAD = "node:__internal_head__"
 """Ray's name for what the head alone offers."""
 
 
 def start_ray() -> None:
-    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine, silently and without a dashboard."""
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine, silently and without a dashboard.
+
+    What Ray starts here listens on all of the machine's addresses, and asks for a token that only this user can read.
+
+    Raises:
+        ConfigurationError: this Ray asks for no token by itself.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -42,20 +55,48 @@ def start_ray() -> None:
     logging.getLogger("optuna").setLevel(logging.ERROR)
     if ray.is_initialized():
         return
-    # By itself Ray would also join whatever cluster was started last on this machine.
-    here = {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": False}
     # Ray would end the process on SIGTERM in the middle of what it does.
     former = signal.getsignal(signal.SIGTERM)
-    ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **({} if os.environ.get("RAY_ADDRESS") else here))
-    if callable(former) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, former)
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.CRITICAL, log_to_driver=False)
+        _restore(former)
+        return
+    for name, value in NO_METRICS.items():
+        os.environ.setdefault(name, value)
+    # By itself Ray would also join whatever cluster was started last on this machine.
+    ray.init(
+        address="local",
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        logging_level=logging.CRITICAL,
+        log_to_driver=False,
+    )
+    _restore(former)
+    # Ray sets the mode itself; where somebody has set another one, that was a choice.
+    if "RAY_AUTH_MODE" not in os.environ:
+        ray.shutdown()
+        raise ConfigurationError(
+            f"Ray {ray.__version__} would take commands from anybody; set RAY_AUTH_MODE=token in the environment"
+        )
+    # Ray writes it for everybody to read.
+    with contextlib.suppress(OSError):
+        TOKEN.expanduser().chmod(0o600)
+
+
+def _restore(handler: Any) -> None:
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def machines() -> list[Mapping[str, float]]:
-    """What each machine offers, by Ray's names (CPU, GPU): this one before Ray is started, else those of the cluster.
+    """What each machine offers, by Ray's names (CPU, GPU): this one before Ray is started on it, else the cluster's.
+
+    It starts Ray only to ask a cluster, so that what this machine cannot hold is refused at once.
 
     A cluster whose machines are started on demand counts as it is when it has grown to its full size.
     """
+    if os.environ.get("RAY_ADDRESS"):
+        start_ray()
     if not ray.is_initialized():
         return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
     there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -96,12 +137,12 @@ def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunCh
     Raises:
         ConfigurationError: the machines can never hold that many.
     """
+    _check(machines(), workers, gpus, cpus)
 
     def run(plan: EvaluationPlan, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Values]]:
         if not chunks:
             return
         start_ray()
-        _check(ray.cluster_resources(), workers, gpus, cpus)
         shared = ray.put(_moved(plan, torch.device("cpu")))
         idle = [
             ray.remote(num_cpus=cpus, num_gpus=gpus)(_EvaluationActor).remote(load, shared, gpus > 0, cpus)
@@ -125,9 +166,9 @@ def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunCh
     return run
 
 
-def _check(held: dict[str, float], workers: int, gpus: float, cpus: int) -> None:
+def _check(offered: Sequence[Mapping[str, float]], workers: int, gpus: float, cpus: int) -> None:
     for name, wanted in (("CPU", workers * cpus), ("GPU", workers * gpus)):
-        there = held.get(name, 0.0)
+        there = sum(machine.get(name, 0.0) for machine in offered)
         if wanted > there:
             raise ConfigurationError(
                 f"--workers {workers} needs {wanted:g} {name}s, the machines have {there:g}; "

@@ -143,10 +143,14 @@ def checked(embeddings: object, expected: int, device: torch.device) -> Float[Te
     """Pass embeddings on, as float32 or float64, or say what is wrong with them.
 
     Raises:
-        ModelError: no tensor, another device, not one row per image, NaN or infinite values, lengths other than 1.
+        ModelError: no tensor of floating-point numbers, another device, not one row per image, NaN or infinite values, lengths other than 1.
     """
     if not isinstance(embeddings, Tensor):
         raise ModelError(f"the model returned {type(embeddings).__name__}; it must return one tensor of embeddings")
+    if not embeddings.is_floating_point():
+        raise ModelError(
+            f"the model returned embeddings of type {embeddings.dtype}; it must return floating-point numbers"
+        )
     if embeddings.device.type != device.type:
         raise ModelError(
             f"the model returned embeddings on {embeddings.device} for images on {device}; "

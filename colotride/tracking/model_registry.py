@@ -3,9 +3,11 @@
 import contextlib
 import logging
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import mlflow.pytorch
@@ -19,6 +21,7 @@ from torch import nn
 from colotride.data.augmentation import evaluation_view
 from colotride.data.splits import load_splits
 from colotride.errors import ModelError
+from colotride.external_models import untrusted
 from colotride.registry import modules_of_working_directory
 from colotride.tracking.names import CONFIG_FILE, metric_name
 from colotride.training.runs import load_run
@@ -26,6 +29,12 @@ from colotride.training.runs import load_run
 EXAMPLES = 2
 """Images of the input example."""
 
+
+OF_STORE = re.compile(r"(models|runs):/(?!/)")
+"""Begins the addresses of models in the store that is in use; any other address names its own place."""
+
+HOSTED = ("databricks", "databricks-uc", "uc")
+"""Stores without an address."""
 
 CHAMPION = "champion"
 """Alias of the version with the highest ARS on the test side: `models:/NAME@champion`."""
@@ -105,21 +114,38 @@ def _champion_ars(client: MlflowClient, name: str) -> float:
         return -math.inf
 
 
-def load_registered(uri: str, tracking_uri: str) -> nn.Module:
+def load_registered(uri: str, tracking_uri: str, *, trust: bool = False) -> nn.Module:
     """The PyTorch model behind an MLflow URI, on the CPU.
+
+    Models in MLflow are pickles. Those of a store on this machine are loaded as they are; any other one has to be
+    trusted.
 
     Args:
         uri: `models:/name/version`, `runs:/id/path`, or another place that MLflow reads models from.
         tracking_uri: of the store.
+        trust: whether a model from elsewhere may run code while it is loaded.
 
     Raises:
-        ModelError: MLflow finds no such model, or cannot load it as a PyTorch one.
+        ModelError: MLflow finds no such model, cannot load it as a PyTorch one, or it is not trusted.
     """
+    if not trust and not (OF_STORE.match(uri) and is_on_this_machine(tracking_uri)):
+        raise untrusted(uri, "is a pickle that does not come from an MLflow store on this machine")
     mlflow.set_tracking_uri(tracking_uri)
     try:
-        with modules_of_working_directory():
+        with modules_of_working_directory(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             model: nn.Module = mlflow.pytorch.load_model(uri, map_location="cpu")
-    except (MlflowException, OSError, ImportError, RuntimeError) as error:
+    except Exception as error:
+        # A pickle may raise anything, and so may MLflow's many kinds of stores.
         reason = " ".join(str(error).split())
         raise ModelError(f"model {uri} cannot be loaded from MLflow ({reason}); see it with make ui") from None
     return model
+
+
+def is_on_this_machine(tracking_uri: str) -> bool:
+    """Whether a store is a file, or a server that listens on the loopback address."""
+    address = urlsplit(tracking_uri)
+    if address.scheme in ("http", "https"):
+        return address.hostname in ("localhost", "127.0.0.1", "::1")
+    # MLflow takes the one word without a scheme for Databricks' servers, any other for a folder.
+    return address.scheme in ("", "file", "sqlite") and not address.netloc and tracking_uri not in HOSTED

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.status import Status
 from rich.table import Table
 
@@ -29,6 +29,7 @@ from colotride.disk import check_writable
 from colotride.evaluation.settings import Protocol
 from colotride.io import write_atomically
 from colotride.models import TWO_CONVOLUTIONS
+from colotride.terminal import Terminal
 from scripts.benchmarks.chart import draw_ratios
 from scripts.benchmarks.evaluation import measure_galleries, measure_whole
 from scripts.benchmarks.profile import ProfileRow, profile_of
@@ -61,8 +62,8 @@ def main(command: Benchmark) -> int:
     if command.as_json:
         print(json.dumps(result))
     else:
-        Console().print(table)
-        Console(stderr=True).print(f"written to {path}")
+        Terminal().print(table)
+        Terminal(stderr=True).print(f"written to {path}", soft_wrap=True)
     return 0
 
 
@@ -89,7 +90,7 @@ def cases(command: Benchmark, device: torch.device) -> list[BenchmarkCase]:
 def step(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
     """Every kind of training step on every network."""
     rows: list[StepRow] = []
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     for case in cases(command, device):
         with console.status(case.name) as status:
             rows += measure_steps(
@@ -131,7 +132,7 @@ def _step_table(case: str) -> Table:
 def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
     """Galleries of several sizes, and whole evaluations on the smallest."""
     smallest = min(command.galleries)
-    with Console(stderr=True).status("evaluation") as status:
+    with Terminal(stderr=True).status("evaluation") as status:
         wholes = [
             measure_whole(
                 smallest,
@@ -169,7 +170,7 @@ def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
     from scripts.benchmarks.loading import measure_loading
     from scripts.benchmarks.scaling import BATCHES, make_images, measure_scaling, plain_seconds
 
-    with Console(stderr=True).status("scaling") as status, tempfile.TemporaryDirectory() as folder:
+    with Terminal(stderr=True).status("scaling") as status, tempfile.TemporaryDirectory() as folder:
         on_run = partial(_show, status, "scaling")
         loading = measure_loading(Path(folder) / "photographs", LOADED_IMAGES, on_run=on_run)
         root = Path(folder) / "noise"
@@ -211,7 +212,7 @@ def search(command: Benchmark, device: torch.device) -> tuple[RenderableType, li
 
     base = preset("digits").with_values({"training.epochs": SEARCH_EPOCHS, "validation.first_share": 0.5})
     start_ray()
-    with Console(stderr=True).status("search") as status:
+    with Terminal(stderr=True).status("search") as status:
         courses = compare(
             base,
             trials=command.trials,

@@ -36,6 +36,7 @@ def test_the_textbook_gives_the_same_images(case, kind):
     assert ((ours - theirs).abs() > 1e-6).float().mean() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(UNITS))
 def test_both_train_on_the_same_gradients(kind):
     one = step_benchmark(CASES[1], CPU, precision="float32", compile=False)

@@ -8,6 +8,8 @@ from colotride.tune.report import write_report
 from tests.browser.chromium import open_file
 from tests.tune.searches import SPACE, plan_of, search
 
+pytestmark = pytest.mark.slow
+
 CHARTS = ("history", "curves", "front", "importance", "slices", "contour", "parallel", "epochs")
 
 MEASURED = """<script>

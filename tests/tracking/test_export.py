@@ -21,7 +21,7 @@ from colotride.data.splits import load_splits
 from colotride.errors import ConfigurationError
 from colotride.presets import preset
 from colotride.tracking.export import Tracker
-from colotride.tracking.model_registry import load_registered
+from colotride.tracking.model_registry import is_on_this_machine, load_registered
 from colotride.tracking.names import EXPERIMENT, flat_settings, metric_name, run_parameters
 from colotride.tracking.runs import RunRecord
 from colotride.training.records import EpochRecord, Outcome
@@ -137,6 +137,7 @@ def test_a_store_out_of_reach_is_said_once_stops_nothing_and_gets_everything_lat
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_store_deleted_in_the_middle_gets_everything_again(uri, tmp_path):
     said = []
     tracker = Tracker(uri, tmp_path / "run", warn=said.append)
@@ -362,6 +363,28 @@ def test_a_registered_model_brings_its_signature_example_configuration_and_score
     tracker.register("winner", folder, "colotride-digits", {"ARS": 31.0})
     assert tracker.close(60.0) == 0
     assert client.get_model_version_by_alias("colotride-digits", "champion").version == version.version
+
+
+@pytest.mark.parametrize(
+    ("store", "here"),
+    [
+        ("sqlite:///mlflow.db", True),
+        ("mlruns", True),
+        ("file:///srv/mlruns", True),
+        ("http://127.0.0.1:5000", True),
+        ("http://localhost", True),
+        ("http://[::1]:5000", True),
+        ("http://127.0.0.1.example.org", False),
+        ("http://127.0.0.1@example.org", False),
+        ("https://mlflow.example.org", False),
+        ("file://host/mlruns", False),
+        ("postgresql://db/mlflow", False),
+        ("databricks", False),
+        ("databricks://profile", False),
+    ],
+)
+def test_pickles_are_loaded_unasked_only_from_a_store_on_this_machine(store, here):
+    assert is_on_this_machine(store) == here
 
 
 def test_the_machine_is_watched_under_mlflows_names(uri, tmp_path):

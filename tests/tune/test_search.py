@@ -270,3 +270,26 @@ def test_random_weights_with_the_settings_of_fine_tuning_are_warned_about():
                            "--run.training.learning-rate", "1e-3"))  # fmt: skip
     assert questionable_settings(run_config(meant)) == [], "the remedies exist"
     assert questionable_settings(preset("cub")) == questionable_settings(preset("digits")) == []
+
+
+@pytest.mark.slow
+def test_a_search_that_is_terminated_ends_as_with_ctrl_c_and_leaves_no_process(tmp_path):
+    first = started(tmp_path, *SEARCH, "--run.training.epochs", "40")
+    until(tmp_path, lambda trials: any(trial.user_attrs.get("epoch") == 1 for trial in trials), first)
+    second = run("search", "--resume", "first", cwd=tmp_path)
+    assert f"in use by another process (process {first.pid} " in refused(second)
+    first.send_signal(signal.SIGTERM)
+    told, complained = first.communicate(timeout=120)
+    assert first.returncode == 143
+    assert "colotride search --results runs/search --resume first" in told
+    assert "Traceback" not in complained
+    deadline = time.monotonic() + 30
+    while session(first.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not session(first.pid)
+
+
+def session(leader):
+    """The processes of a session."""
+    listed = subprocess.run(["ps", "-eo", "pid=,sid="], capture_output=True, text=True, check=True).stdout
+    return [pid for pid, group in map(str.split, listed.splitlines()) if int(group) == leader]

@@ -219,7 +219,7 @@ def test_several_objectives_are_told_together(tmp_path):
     assert [trial.number for trial in study.best_trials] == [0, 1]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow), "nsga2", "random"])
 def test_every_sampler_draws_the_same_from_the_same_seed(tmp_path, sampler):
     courses = []
     for name in ("one", "two", "three"):

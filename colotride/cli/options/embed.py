@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from colotride.cli.arguments import Option, Options
-from colotride.cli.options.shared import OUTPUT, WHAT, Device, Json, ModelSpec, Plugins
+from colotride.cli.options.shared import OUTPUT, WHAT, Device, EmbedderSpec, Json, Plugins, Trust
 
 
 class Embed(Options):
@@ -15,7 +15,8 @@ class Embed(Options):
 
     folder: Annotated[Path, Option(WHAT, "FOLDER", positional=True)]
     """Folder of pictures, searched with its subfolders."""
-    model: ModelSpec
+    model: EmbedderSpec
+    trust: Trust = False
     plugin: Plugins = ()
     device: Device = "auto"
     out: Annotated[Path, Option(OUTPUT, "FILE")] = Path("embeddings.parquet")

@@ -21,8 +21,10 @@ from colotride.cli.options.shared import (
     Plugins,
     Seed,
     Track,
+    Trust,
 )
 from colotride.evaluation.strength_settings import BlackBoxAttack, Radius, Sigma, StrengthSettings
+from colotride.names import Label
 from colotride.settings import Fraction
 
 _STRENGTH = StrengthSettings()
@@ -38,7 +40,8 @@ class Evaluate(Options):
     )
 
     model: ModelSpec
-    name: Annotated[str | None, Option(WHAT, rare=True)] = None
+    trust: Trust = False
+    name: Annotated[Label | None, Option(WHAT, rare=True)] = None
     """What to call the model in the report and on the leaderboard (default: as given)."""
     plugin: Plugins = ()
     dataset: Annotated[str | None, Option(WHAT)] = Field(default=None, description=f"{NAMES} (default: the run's)")

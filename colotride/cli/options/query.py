@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from colotride.cli.arguments import Option, Options
-from colotride.cli.options.shared import OUTPUT, WHAT, Count, Device, Json, ModelSpec, Plugins
+from colotride.cli.options.shared import OUTPUT, WHAT, Count, Device, EmbedderSpec, Json, Plugins, Trust
 
 
 class Query(Options):
@@ -18,7 +18,8 @@ class Query(Options):
 
     picture: Annotated[Path, Option(WHAT, "PICTURE", positional=True)]
     """The picture to search with."""
-    model: ModelSpec
+    model: EmbedderSpec
+    trust: Trust = False
     plugin: Plugins = ()
     gallery: Annotated[Path | None, Option(WHAT, "FOLDER")] = None
     """Folder of pictures to search, with its subfolders."""

@@ -19,6 +19,7 @@ from colotride.cli.options.shared import (
     Storage,
     TrackingURI,
 )
+from colotride.names import Name
 
 METHOD = "search"
 """Heading of the help."""
@@ -64,7 +65,7 @@ class Search(RunOptions):
     """How many of the best configurations the verdict judges."""
     verdict_seeds: Annotated[Count, Option(METHOD, rare=True)] = 3
     """Seeds per configuration of the verdict."""
-    resume: Annotated[str | None, Option(METHOD, "NAME")] = None
+    resume: Annotated[Name | None, Option(METHOD, "NAME")] = None
     """Continue an interrupted search. Every choice of its first call stays, unless it is given again."""
     device: Device = "auto"
     concurrent: Annotated[Count | None, Option(MACHINE)] = None
@@ -75,7 +76,7 @@ class Search(RunOptions):
     """GPUs of one trial; 0.25 packs four onto one GPU. Or of each of its workers."""
     workers_per_trial: Annotated[Count, Option(MACHINE, rare=True)] = 1
     """Train each trial with this many of Ray's workers."""
-    name: Annotated[str | None, Option(OUTPUT)] = None
+    name: Annotated[Name | None, Option(OUTPUT)] = None
     """Name of the search, and of its folder (default: <data set>-<date>)."""
     results: Annotated[Path, Option(OUTPUT, "DIR")] = Path("runs/search")
     """Folder above the search's own."""

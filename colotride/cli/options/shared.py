@@ -114,6 +114,22 @@ ModelSpec = Annotated[
         "torch.nn.Module; .pt is TorchScript, .pt2 an exported program; URIs are models:/... or runs:/..."
     ),
 ]
+EmbedderSpec = Annotated[
+    str,
+    Option(WHAT, "MODEL"),
+    Field(
+        description="A run's folder, a .pt or .pt2 file, or module:function. The function returns a torch.nn.Module; "
+        ".pt is TorchScript, .pt2 an exported program."
+    ),
+]
+Trust = Annotated[
+    bool,
+    Option(WHAT, rare=True),
+    Field(
+        description="Load a model that can run any code of whoever made it: a pickle, as in MLflow, or a .pt2 file that "
+        "is more than operators and weights."
+    ),
+]
 
 
 class RunOptions(SettingsOptions):
