@@ -182,16 +182,26 @@ class CallbackRelay(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """See `ray.tune.Callback`; a trial that the disk has stopped has not ended, and the search stops with it."""
         error = trial.get_error()
-        cause = getattr(error, "cause", error)
-        if isinstance(cause, StorageError):
-            raise StorageError(f"{cause}; the search goes on with --resume")
+        _stop_for_the_disk(error)
         trace = str(error or "").strip().splitlines()
         number = trial.config["number"]
         self._study.settle(number, error=trace[-1] if trace else "see error.txt in the trial's folder")
         self._end(number)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """See `ray.tune.Callback`; another try would meet the same disk."""
+        _stop_for_the_disk(trial.get_error())
 
     def _end(self, number: int) -> None:
         record = self._study.record(number)
         if record.status != "running":
             for callback in self._callbacks:
                 callback.ended(record)
+
+
+def _stop_for_the_disk(error: BaseException | None) -> None:
+    # Ray keeps the text of what a trial raised.
+    for line in str(error or "").splitlines():
+        kind, _, message = line.partition(": ")
+        if kind.endswith(f"errors.{StorageError.__name__}") and message:
+            raise StorageError(f"{message}; the search goes on with --resume")
