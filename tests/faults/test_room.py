@@ -1,6 +1,8 @@
 """Commands that write one file or begin a search: a bad place is one line, and with room the same command goes on."""
 
+import contextlib
 import errno
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +11,10 @@ import pytest
 from PIL import Image
 
 from colotride.cli import main
+from colotride.locking import owned
+from colotride.tune.plan import save_plan
 from tests.faults.surroundings import TINY, call, contents, full_disk, no_file_longer_than, refused
+from tests.tune.searches import small_plan
 
 EMBED = ("embed", "pictures", "--model", "run", "--out", "made/embeddings.parquet")
 QUERY = ("query", "pictures/0.png", "--model", "run", "--gallery", "pictures", "--index", "made/photos.index")
@@ -68,3 +73,59 @@ def test_what_is_in_the_way_is_named_and_stays(way, command, place, capsys):
     before = contents(place)
     refused(call(capsys, *COMMANDS[command]), "made")
     assert contents(place) == before
+
+
+# One owner, also where a folder is shared.
+
+
+def _own(folder, lock, ready, leave):
+    with owned(folder, "search", lock=lock):
+        ready.set()
+        leave.wait(60)
+
+
+@contextlib.contextmanager
+def another_owner(folder, lock=None):
+    """A living process that owns a folder."""
+    context = multiprocessing.get_context("fork")
+    ready, leave = context.Event(), context.Event()
+    process = context.Process(target=_own, args=(folder, lock, ready, leave), daemon=True)
+    process.start()
+    assert ready.wait(30)
+    try:
+        yield process.pid
+    finally:
+        leave.set()
+        process.join(30)
+
+
+def test_a_search_that_runs_elsewhere_is_refused_before_ray_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("made/first")
+    folder.mkdir(parents=True)
+    save_plan(small_plan(), folder)
+    started = []
+    monkeypatch.setattr("colotride.tune.api.start_ray", lambda: started.append(True))
+    with another_owner(folder) as pid:
+        before = contents(tmp_path)
+        refused(call(capsys, "search", "--results", "made", "--resume", "first"), folder, f"process {pid}")
+        assert contents(tmp_path) == before
+    assert not started
+
+
+def test_a_reproduction_into_a_folder_that_is_in_use_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("colotride.cli.reproduce.start_ray", lambda: None)
+    with another_owner(tmp_path / "made/digits") as pid:
+        before = contents(tmp_path)
+        words = ("reproduce", "table4", "--dataset", "digits", "--results", "made")
+        refused(call(capsys, *words), "made/digits", f"process {pid}")
+        assert contents(tmp_path) == before
+
+
+def test_a_data_set_that_is_being_downloaded_is_refused(tmp_path, capsys):
+    with another_owner(tmp_path, tmp_path / ".cub.lock") as pid:
+        before = contents(tmp_path)
+        words = ("download", "cub", "--data-root", tmp_path, "--mirror", "http://127.0.0.1:9")
+        refused(call(capsys, *words), tmp_path, f"process {pid}")
+        assert contents(tmp_path) == before
