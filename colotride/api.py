@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from colotride import presets
+from colotride.backbones import record_size
 from colotride.config import RunConfig, load_config
 from colotride.data.base import ImageSet
 from colotride.data.images import as_image_set
@@ -27,12 +28,12 @@ from colotride.evaluation.results import Evaluation
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.evaluation.strength import check_strength, check_surrogate, measure_strength
 from colotride.evaluation.strength_settings import StrengthSettings
-from colotride.external_models import load_external_model
+from colotride.external_models import is_name, load_external_model
 from colotride.index import Index
 from colotride.locking import owned
 from colotride.models import EmbeddingModel, UnitEmbeddings
 from colotride.pgd import Budget, perturb
-from colotride.presets import preset, with_data_root, with_defense, with_reading
+from colotride.presets import preset, with_data_root, with_defense, with_reading, with_recipe
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.runs import load_run
@@ -59,6 +60,7 @@ class Run:
 def train(
     start: str | PathLike[str] | RunConfig,
     *,
+    recipe: str | None = None,
     defense: str | None = None,
     directory: str | PathLike[str] | None = None,
     epochs: int | None = None,
@@ -73,6 +75,7 @@ def train(
 
     Args:
         start: name of a data set (its preset: "digits", "cub", ...), path of a configuration in YAML, or a `RunConfig`.
+        recipe: settings for a task: "real-photos" fine-tunes a small ImageNet network (see `presets.RECIPES`).
         defense: another defense than the configuration's, as its authors use it ("natural", "act", ...).
         directory: where the run is kept; None makes `runs/DATASET-DEFENSE-DATE`.
         epochs: another length of the run.
@@ -90,6 +93,8 @@ def train(
         DataError, ModelError: the data set or the model cannot be loaded.
     """
     config = _configured(start)
+    if recipe is not None:
+        config = with_recipe(config, recipe)
     if defense is not None and defense != config.defense.name:
         config = with_defense(config, defense)
     config = with_data_root(config, None if data_root is None else str(data_root))
@@ -228,9 +233,10 @@ def load(
     """Load a trained model with its preprocessing, ready to embed pictures.
 
     Args:
-        path: directory of a run; or a TorchScript file, an exported program (.pt2) or `package.module:function`, whose
-            preprocessing is given here.
-        image_size: side in pixels that the network sees; a run knows its own, others default to 224.
+        path: directory of a run; a network by name with its own weights (`timm:NAME`, `open_clip:NAME`, "resnet18"); or
+            a TorchScript file, an exported program (.pt2) or `package.module:function`, whose preprocessing is given
+            here.
+        image_size: side in pixels that the network sees; runs and networks by name know theirs, others default to 224.
         stored_size: side to which pictures are resized before the central crop; a run knows its own, others default
             to 8/7 of `image_size`, as 256 for 224.
         channels: of an external model's images; a run knows its own.
@@ -247,8 +253,8 @@ def load(
             f"model {path} is one of MLflow's, which do not tell how their pictures are prepared; give a run's directory"
         )
     if not Path(path).is_dir():
-        size = image_size or 224
-        network = load_external_model(str(path), trust=trust)
+        size = image_size or (record_size(str(path)) if is_name(str(path)) else 224)
+        network = load_external_model(str(path), image_size=size, trust=trust)
         stored = stored_size or round(size * 8 / 7)
         return Embedder(network, image_size=size, stored_size=stored, channels=channels, device=where)
     config, model = load_run(Path(path))
@@ -256,7 +262,7 @@ def load(
         model,
         image_size=image_size or config.data.image_size,
         stored_size=stored_size or config.data.stored_size,
-        channels=next(one for one in model.modules() if isinstance(one, nn.Conv2d)).in_channels,
+        channels=model.channels,
         device=where,
     )
 

@@ -1,6 +1,5 @@
-"""Models from outside ColoTride: TorchScript, torch.export, or a function that returns a module."""
+"""Models from outside ColoTride: by name, TorchScript, torch.export, or a function that returns a module."""
 
-import importlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -11,14 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from colotride.backbones import PRETRAINED, build_backbone, functions, record_size, torchvision_models
 from colotride.errors import ModelError
 from colotride.exported_programs import what_is_not_plain
-from colotride.registry import modules_of_working_directory
+from colotride.models import EmbeddingModel
 
 HALF_ROUNDING = 0.01
 """How far from 1 rounding to half precision leaves a length."""
 
-FORMS = "a run's folder, an MLflow URI (models:/..., runs:/...), a .pt or .pt2 file, or package.module:function"
+FORMS = (
+    "a run's folder, timm:NAME, open_clip:NAME, resnet18, an MLflow URI (models:/..., runs:/...), a .pt or .pt2 file, "
+    "or package.module:function"
+)
 
 
 class ExternalModel(nn.Module):
@@ -75,24 +78,40 @@ def untrusted(spec: str, reason: str) -> ModelError:
     )
 
 
-def load_external_model(spec: str, *, trust: bool = False) -> ExternalModel:
-    """Load a model from a file or a function, on the CPU.
+def load_external_model(
+    spec: str, *, weights: str = PRETRAINED, image_size: int | None = None, trust: bool = False
+) -> nn.Module:
+    """Load a model by name, from a file or from a function, on the CPU.
 
     Args:
-        spec: path of a TorchScript file (`torch.jit.save`) or of an exported program (`torch.export.save`, .pt2), or
+        spec: `timm:NAME`, `open_clip:NAME` or a torchvision classifier, whose features are the embedding; path of a
+            TorchScript file (`torch.jit.save`) or of an exported program (`torch.export.save`, .pt2); or
             `package.module:function`, looked for in the working directory too; the function takes no arguments.
+        weights: of a model by name: `pretrained`, `none`, a file, or a tag of open_clip's.
+        image_size: side in pixels that a model by name will see; None for that of its own record.
         trust: whether an exported program may run code while it is loaded; see `exported_programs`.
 
     Raises:
         ModelError: none of these, it cannot be loaded, or it would run code without being trusted.
     """
     path = Path(spec)
+    if is_name(spec):
+        size = image_size or record_size(spec)
+        built = build_backbone(spec, weights, embedding_dim=None, channels=3, image_size=size)
+        return EmbeddingModel(built.network, built.mean, built.std, freeze_batchnorm=True).eval()
     if path.is_file():
         return ExternalModel(_exported(path, trust) if path.suffix == ".pt2" else _script(path), spec)
     module, colon, function = spec.partition(":")
     if not colon or not function.isidentifier() or "/" in module:
         raise ModelError(f"model {spec} is not there; give {FORMS}")
-    return ExternalModel(_called(module, function, spec), spec)
+    return ExternalModel(functions.call(spec), spec)
+
+
+def is_name(spec: str) -> bool:
+    """Whether a model is one that a library knows by name, with a record of its images, rather than a file."""
+    if spec.startswith(("timm:", "open_clip:")):
+        return True
+    return not Path(spec).exists() and spec.isidentifier() and spec in torchvision_models.names()
 
 
 def _script(path: Path) -> nn.Module:
@@ -133,16 +152,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _called(module: str, function: str, spec: str) -> nn.Module:
-    try:
-        with modules_of_working_directory():
-            made = getattr(importlib.import_module(module), function)()
-    except Exception as error:
-        # The user's code may raise anything, and its own message helps most.
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise ModelError(f"model {spec} cannot be made ({type(error).__name__}: {reason}); give {FORMS}") from error
-    if not isinstance(made, nn.Module):
-        raise ModelError(f"model {spec} is a {type(made).__name__}; the function must return a torch.nn.Module")
-    return made

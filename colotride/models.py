@@ -3,32 +3,40 @@
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from colotride.backbones import PRETRAINED, RANDOM, TWO_CONVOLUTIONS, build_backbone, check_architecture
+from colotride.backbones.weights import digest_of, is_file
 from colotride.errors import ModelError
 from colotride.folding import FoldedNetwork, fold_batchnorm
 from colotride.settings import Settings
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-TWO_CONVOLUTIONS = "two-convolutions"
+__all__ = ["TWO_CONVOLUTIONS", "EmbeddingModel", "ModelSettings", "UnitEmbeddings", "build_model"]
+
+IMAGENET = "imagenet"
+"""Another word for `PRETRAINED`."""
 
 
 class ModelSettings(Settings):
     """Which network, and how it starts."""
 
-    architecture: str = "resnet18"
-    """`two-convolutions` (Madry et al., for small images) or any torchvision classifier by name (resnet18, ...)."""
-    embedding_dim: int = Field(default=512, ge=2)
-    """Dimensions of the embedding."""
-    weights: Literal["imagenet", "none"] = "imagenet"
-    """Start from torchvision's ImageNet weights (downloaded when they are not cached) or from random ones."""
+    architecture: Annotated[str, AfterValidator(check_architecture)] = "resnet18"
+    """`resnet18` or another torchvision classifier, `timm:NAME`, `open_clip:NAME` (also `open_clip:hf-hub:...`), your
+    own `package.module:function`, or `two-convolutions` (Madry et al., for small images)."""
+    embedding_dim: int | None = Field(default=512, ge=2)
+    """Dimensions of the embedding; null embeds by the network's own features, without a new layer."""
+    weights: str = IMAGENET
+    """`imagenet` or `pretrained` (the weights that belong to the name, downloaded when they are not cached), `none`
+    (random), a file (.safetensors, or .pth with tensors only), or a tag of open_clip's."""
+    weights_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the file of weights; found by itself when the file is first named."""
     freeze_batchnorm: bool = True
     """Keep BatchNorm's statistics as they are while training (RobRank's `freeze_bn`)."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -37,23 +45,29 @@ class ModelSettings(Settings):
     compile: bool = False
     """Compile the passes inside a perturbation with torch.compile (with CUDA graphs on a GPU)."""
 
-    @field_validator("architecture")
+    @model_validator(mode="before")
     @classmethod
-    def _known(cls, value: str) -> str:
-        # torchvision takes as long to import as torch, and neither of these two names needs to be looked up.
-        known = (TWO_CONVOLUTIONS, cls.model_fields["architecture"].default)
-        if value not in known and value not in classifiers():
-            raise ValueError(
-                f"{value!r} is neither {TWO_CONVOLUTIONS!r} nor a torchvision classifier such as 'resnet18'"
-            )
-        return value
+    def _weights_by_digest(cls, values: Any) -> Any:
+        """Name the file of weights by its absolute path and its content, which alone decides the numbers."""
+        weights = values.get("weights") if isinstance(values, dict) else None
+        if not isinstance(weights, str | Path) or not is_file(str(weights)):
+            return values
+        path = Path(weights).expanduser().absolute()
+        digest = values.get("weights_sha256")
+        try:
+            return values | {"weights": str(path), "weights_sha256": digest or digest_of(path)}
+        except ModelError as error:
+            raise ValueError(str(error)) from None
 
+    @model_validator(mode="after")
+    def _digest_of_a_file(self) -> "ModelSettings":
+        if self.weights_sha256 is not None and not is_file(self.weights):
+            raise ValueError("weights_sha256 belongs to a file of weights, and weights names none; set it to null")
+        return self
 
-def classifiers() -> list[str]:
-    """Names of torchvision's image classifiers."""
-    import torchvision
-
-    return torchvision.models.list_models(module=torchvision.models)
+    def untrained(self) -> "ModelSettings":
+        """The same network without its start weights, for a checkpoint that overwrites all of them."""
+        return self.model_copy(update={"weights": RANDOM, "weights_sha256": None})
 
 
 def differs_in_training(model: nn.Module) -> bool:
@@ -84,8 +98,11 @@ class EmbeddingModel(nn.Module):
         freeze_batchnorm: bool,
         precision: Literal["float32", "bfloat16"] = "float32",
         compile: bool = False,
+        channels: int | None = None,
     ) -> None:
         super().__init__()
+        self.channels = channels or len(mean)
+        """Of the images that the backbone takes."""
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.freeze_batchnorm, self.precision, self._compile = freeze_batchnorm, precision, compile
         self.passes = 0
@@ -158,54 +175,9 @@ class UnitEmbeddings(nn.Module):
         return functional.normalize(embeddings.to(images.dtype), dim=1)
 
 
-def two_convolutions(channels: int, image_size: int, embedding_dim: int) -> nn.Sequential:
-    """The two-convolution net of Madry et al.: 5x5x32, pool, 5x5x64, pool, 1024, embedding.
-
-    Args:
-        channels: of the images.
-        image_size: side of the images in pixels, at least 4.
-        embedding_dim: width of the last layer.
-
-    Raises:
-        ModelError: the images are too small to be pooled twice.
-    """
-    if image_size < 4:
-        raise ModelError(f"{TWO_CONVOLUTIONS} pools twice: images of {image_size} px are too small, use 4 px or more")
-    return nn.Sequential(
-        nn.Conv2d(channels, 32, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(64 * (image_size // 4) ** 2, 1024),
-        nn.ReLU(),
-        nn.Linear(1024, embedding_dim),
-    )
-
-
-def replace_last_layer(backbone: nn.Module, embedding_dim: int) -> None:
-    """Put an embedding layer in the place of a classifier's last layer (linear, or 1x1 convolution in SqueezeNet).
-
-    Raises:
-        ModelError: the network has neither kind of layer.
-    """
-    layers = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    if not layers:
-        raise ModelError(f"{type(backbone).__name__} has no layer to become the embedding; choose another architecture")
-    parent_name, _, name = layers[-1].rpartition(".")
-    last = backbone.get_submodule(layers[-1])
-    embedding: nn.Module
-    if isinstance(last, nn.Linear):
-        embedding = nn.Linear(last.in_features, embedding_dim)
-    else:
-        assert isinstance(last, nn.Conv2d)
-        embedding = nn.Conv2d(last.in_channels, embedding_dim, 1)
-    setattr(backbone.get_submodule(parent_name), name, embedding)
-
-
-def build_model(settings: ModelSettings, *, channels: int, image_size: int, seed: int) -> EmbeddingModel:
+def build_model(
+    settings: ModelSettings, *, channels: int, image_size: int, seed: int, backbone: nn.Module | None = None
+) -> EmbeddingModel:
     """Build the network with reproducible random weights.
 
     Args:
@@ -213,40 +185,29 @@ def build_model(settings: ModelSettings, *, channels: int, image_size: int, seed
         channels: of the images, 1 or 3.
         image_size: side of the images in pixels.
         seed: of the layers that start from random weights; torch's global generator is left unchanged.
+        backbone: the network itself, where the architecture only names one that was given as an object.
 
     Raises:
-        ModelError: the architecture cannot be built, or its ImageNet weights can be neither found nor downloaded.
+        ModelError: the architecture cannot be built, or its weights can be neither found nor downloaded, or belong to
+            another network.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if settings.architecture == TWO_CONVOLUTIONS:
-            backbone: nn.Module = two_convolutions(channels, image_size, settings.embedding_dim)
-            mean, std = [0.0], [1.0]
-        else:
-            backbone = _torchvision_backbone(settings.architecture, settings.weights)
-            replace_last_layer(backbone, settings.embedding_dim)
-            mean, std = list(IMAGENET_MEAN), list(IMAGENET_STD)
+        built = build_backbone(
+            settings.architecture,
+            PRETRAINED if settings.weights == IMAGENET else settings.weights,
+            embedding_dim=settings.embedding_dim,
+            channels=channels,
+            image_size=image_size,
+            sha256=settings.weights_sha256,
+            module=backbone,
+        )
     return EmbeddingModel(
-        backbone,
-        mean,
-        std,
+        built.network,
+        built.mean,
+        built.std,
         freeze_batchnorm=settings.freeze_batchnorm,
         precision=settings.precision,
         compile=settings.compile,
+        channels=channels if settings.architecture == TWO_CONVOLUTIONS else None,
     )
-
-
-def _torchvision_backbone(architecture: str, weights: str) -> nn.Module:
-    import torchvision
-
-    pretrained = "DEFAULT" if weights == "imagenet" else None
-    # The two Inception nets would otherwise return their auxiliary classifiers' outputs too while training.
-    inception = architecture in {"googlenet", "inception_v3"}
-    extra = {"aux_logits": False, "init_weights": pretrained is None} if inception else {}
-    try:
-        return torchvision.models.get_model(architecture, weights=pretrained, **extra)
-    except OSError as error:
-        raise ModelError(
-            f"ImageNet weights of {architecture} are neither in {torch.hub.get_dir()}/checkpoints nor downloadable "
-            f"({error}); put the file there, or start from random weights with --run.model.weights none"
-        ) from error

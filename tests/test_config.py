@@ -3,7 +3,7 @@ import yaml
 
 from colotride.config import RunConfig, load_config, save_config
 from colotride.errors import ConfigurationError
-from colotride.presets import READINGS, preset, with_defense, with_reading
+from colotride.presets import READINGS, preset, with_defense, with_reading, with_recipe
 
 NAMES = ["digits", "fashion-mnist", "cub", "cars", "sop"]
 
@@ -137,3 +137,14 @@ def test_the_released_reading_is_one_switch_over_settings_of_their_own():
         with_reading(paper, "mine")
     with pytest.raises(ConfigurationError, match="readings belong to colo-tride, but the run's defense is natural"):
         with_reading(with_defense(paper, "natural"), "released")
+
+
+def test_a_recipe_is_settings_beside_those_of_the_data_set(tmp_path):
+    pytest.importorskip("timm")
+    run = with_recipe(preset("folder").with_values({"data.root": tmp_path}), "real-photos")
+    assert (run.model.architecture, run.data.image_size, run.data.root) == ("timm:tf_efficientnet_lite0", 64, tmp_path)
+    assert (run.data.pairs_per_batch, run.training.learning_rate, run.model.freeze_batchnorm) == (28, 1e-4, True)
+    assert (run.pgd.epsilon, run.pgd.step_size, run.pgd.steps) == (8 / 255, 1 / 255, 16)
+    assert run.evaluation.protocol == "strict"
+    with pytest.raises(ConfigurationError, match="no recipe 'mine'; there are real-photos"):
+        with_recipe(run, "mine")

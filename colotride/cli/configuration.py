@@ -12,7 +12,7 @@ from colotride.cli.arguments import SETTINGS, Options, explained, metavar_of, pa
 from colotride.cli.options.shared import RunOptions
 from colotride.config import RunConfig, load_config
 from colotride.errors import ConfigurationError
-from colotride.presets import preset, quick, with_data_root, with_defense, with_reading
+from colotride.presets import preset, quick, with_data_root, with_defense, with_reading, with_recipe
 from colotride.registry import load_plugin
 
 NOTHING = ("none", "null")
@@ -22,7 +22,7 @@ NOTHING = ("none", "null")
 def run_config(options: RunOptions) -> RunConfig:
     """The configuration that the options of a command describe.
 
-    `--config FILE`, or else the data set's preset; then the defense, a quick run's budget and where the data
+    `--config FILE`, or else the data set's preset; then the recipe, the defense, a quick run's budget and where the data
     lies; then every single setting.
 
     Raises:
@@ -33,6 +33,8 @@ def run_config(options: RunOptions) -> RunConfig:
     for module in options.plugin:
         load_plugin(module)
     config = load_config(options.config) if options.config else preset(options.dataset)
+    if options.recipe:
+        config = with_recipe(config, options.recipe)
     if options.defense and options.defense != config.defense.name:
         config = with_defense(config, options.defense)
     config = with_data_root(config, options.data_root or os.environ.get("COLOTRIDE_DATA") or None)

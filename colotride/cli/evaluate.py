@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from colotride.backbones import PRETRAINED, record_size
 from colotride.cli.options.evaluate import Evaluate
 from colotride.cli.records import existing_record
 from colotride.config import RunConfig
@@ -47,7 +48,7 @@ from colotride.evaluation.sanity import Check, sanity_checks, sanity_context
 from colotride.evaluation.strength import check_strength, check_surrogate, measure_strength
 from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.evaluation.table import measurement_table, table_of
-from colotride.external_models import ExternalModel, load_external_model
+from colotride.external_models import ExternalModel, is_name, load_external_model
 from colotride.locking import owned
 from colotride.models import ModelSettings, build_model
 from colotride.names import LONGEST
@@ -72,12 +73,15 @@ class Subject:
     name: str
     plugins: tuple[str, ...] = ()
     trust: bool = False
+    weights: str = PRETRAINED
+    """Of a model by name."""
 
     def load(self) -> tuple[nn.Module, ImageSet]:
         """The model, on the CPU, and the images; called again by every worker."""
         for module in self.plugins:
             load_plugin(module)
-        return load_model(self.spec, trust=self.trust), load_test(self.config.data)
+        model = load_model(self.spec, self.weights, self.config.data.image_size, trust=self.trust)
+        return model, load_test(self.config.data)
 
 
 def main(command: Evaluate) -> int:
@@ -101,7 +105,10 @@ def _evaluated(command: Evaluate, subject: Subject, output: Path) -> int:
         raise ConfigurationError(f"--queries {command.queries} is more than the {len(images)} images of {images.name}")
     model.to(device)
     settings = subject.config.evaluation
-    surrogate = None if command.surrogate is None else load_model(command.surrogate, trust=command.trust).to(device)
+    surrogate = None
+    if command.surrogate is not None:
+        size = subject.config.data.image_size
+        surrogate = load_model(command.surrogate, image_size=size, trust=command.trust).to(device)
     for external in (model, surrogate):
         if isinstance(external, ExternalModel):
             probe(external, images, image_size=subject.config.data.image_size, device=device)
@@ -196,9 +203,13 @@ def subject_of(command: Evaluate) -> Subject:
         )
     config = with_data_root(config, command.data_root)
     data: dict[str, Any] = {"root": absolute_root(config.data.root)}
-    if command.image_size is not None:
-        stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else command.image_size
-        data |= {"image_size": command.image_size, "stored_size": stored}
+    by_name = not is_run and is_name(command.model)
+    if command.weights is not None and not by_name:
+        raise ConfigurationError(f"--weights belongs to a model by name such as timm:NAME, and {command.model} is none")
+    image_size = command.image_size or (record_size(command.model) if by_name else None)
+    if image_size is not None:
+        stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else image_size
+        data |= {"image_size": image_size, "stored_size": stored}
     asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "norm", "step_size")}
     asked |= {"batch_size": command.batch_size, "extra_attacks": command.extra_attacks}
     given = {name: value for name, value in asked.items() if value not in (None, ())}
@@ -214,15 +225,26 @@ def subject_of(command: Evaluate) -> Subject:
     config = config.with_values({f"data.{name}": value for name, value in data.items()})
     config = config.model_copy(update={"evaluation": settings})
     name = config.defense.name if is_run else command.model
-    spec = str(path.absolute()) if path.exists() else command.model
-    return Subject(spec, path if is_run else None, config, name, command.plugin, command.trust)
+    return Subject(
+        str(path.absolute()) if path.exists() else command.model,
+        path if is_run else None,
+        config,
+        name,
+        command.plugin,
+        command.trust,
+        command.weights or PRETRAINED,
+    )
 
 
-def load_model(spec: str, *, trust: bool = False) -> nn.Module:
+def load_model(
+    spec: str, weights: str = PRETRAINED, image_size: int | None = None, *, trust: bool = False
+) -> nn.Module:
     """Load a model of any kind, on the CPU.
 
     Args:
         spec: as `--model` is given.
+        weights: of a model by name.
+        image_size: side in pixels that a model by name will see.
         trust: whether it may run code while it is loaded.
 
     Raises:
@@ -235,7 +257,9 @@ def load_model(spec: str, *, trust: bool = False) -> nn.Module:
         from colotride.tracking.model_registry import load_registered
 
         return ExternalModel(load_registered(spec, default_uri(), trust=trust), spec)
-    return load_run(path)[1] if path.is_dir() else load_external_model(spec, trust=trust)
+    if path.is_dir():
+        return load_run(path)[1]
+    return load_external_model(spec, weights=weights, image_size=image_size, trust=trust)
 
 
 def _sanity(

@@ -97,8 +97,12 @@ class RunDirectory:
 
 
 def config_digest(config: RunConfig) -> str:
-    """Digest of what decides a run's numbers: the configuration, except the folder in which the data lies."""
-    text = config.model_dump_json(exclude={"data": {"root"}})
+    """Digest of what decides a run's numbers: the configuration, except where data and weights lie.
+
+    A file of weights is known by its own digest.
+    """
+    named_by_content = {"weights"} if config.model.weights_sha256 is not None else set[str]()
+    text = config.model_dump_json(exclude={"data": {"root"}, "model": named_by_content})
     return hashlib.sha256(text.encode()).hexdigest()
 
 

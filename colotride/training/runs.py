@@ -32,12 +32,11 @@ def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
         logging.getLogger("colotride").warning(
             "warning: %s is not what these weights were trained with: it was edited, or made by another version", path
         )
-    two_convolutions = config.model.architecture == TWO_CONVOLUTIONS
-    first = checkpoint.weights.get("backbone.0.weight")
-    channels = first.shape[1] if two_convolutions and first is not None and first.ndim == 4 else 3
+    first = checkpoint.weights.get("backbone.0.weight" if config.model.architecture == TWO_CONVOLUTIONS else "mean")
+    channels = first.shape[1] if first is not None and first.ndim == 4 else 3
     # Every weight is overwritten: starting from downloaded ones would need the network for nothing. Results that are
     # compared are made in float32, whatever a run was trained in.
-    settings = config.model.model_copy(update={"weights": "none", "precision": "float32", "compile": False})
+    settings = config.model.untrained().model_copy(update={"precision": "float32", "compile": False})
     model = build_model(settings, channels=channels, image_size=config.data.image_size, seed=config.seed)
     try:
         with torch.no_grad():

@@ -90,7 +90,7 @@ class Trainer:
         )
         checkpoint = group.broadcast(None if self._directory is None else self._directory.open())
         # A checkpoint overwrites every weight: starting from downloaded ones would need the network for nothing.
-        start = config.model if checkpoint is None else config.model.model_copy(update={"weights": "none"})
+        start = config.model if checkpoint is None else config.model.untrained()
         self.model = build_model(
             start,
             channels=train.pixels(torch.zeros(1, dtype=torch.int64)).shape[1],

@@ -94,6 +94,10 @@ def test_a_plugin_is_imported_first_and_kept_in_the_configuration(tmp_path, monk
         (["--defense", "magic"], ["magic", "natural"]),
         (["--config", "/nowhere.yaml"], ["/nowhere.yaml"]),
         (["--run.model.architecture", "resnet19"], ["resnet19", "resnet18"]),
+        (["--run.model.architecture", "timm:resnet19"], ["resnet19", "resnet18"]),
+        (["--run.model.architecture", "jax:resnet18:x"], ["no known form", "timm:NAME"]),
+        (["--run.model.weights", "/nowhere.safetensors"], ["/nowhere.safetensors cannot be read"]),
+        (["--recipe", "mine"], ["mine", "real-photos"]),
         (["--run.data.image-size", "900"], ["image_size 900 is larger"]),
     ],
 )

@@ -8,6 +8,10 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from colotride.cli.arguments import parse
+from colotride.cli.evaluate import subject_of
+from colotride.cli.options.evaluate import Evaluate
+from colotride.errors import ConfigurationError
 from colotride.evaluation.results import load_evaluation
 from tests.commands import refused, run
 from tests.layouts import picture
@@ -58,6 +62,26 @@ def scores(done):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     return told["benign"] | told["attacked"] | {"ERS": told["ERS"], "ARS": told["ARS"]}
+
+
+def subject(*arguments):
+    return subject_of(parse(Evaluate, ("--dataset", "folder", "--data-root", "photographs", *arguments)))
+
+
+def test_a_network_of_timm_is_evaluated_by_name(place, monkeypatch):
+    """At the size of its own record unless another one is asked for; its weights may lie in a file."""
+    timm = pytest.importorskip("timm")
+    monkeypatch.chdir(place)
+    plain = timm.create_model("test_resnet")
+    torch.save(plain.state_dict(), "weights.pth")
+    one = subject("--model", "timm:test_resnet", "--weights", "weights.pth")
+    model, images = one.load()
+    assert one.config.data.image_size == images.pixels(torch.arange(1)).shape[-1] == 160
+    assert subject("--model", "timm:test_resnet", "--image-size", "32").config.data.image_size == 32
+    assert torch.equal(model.backbone.state_dict()["conv1.0.weight"], plain.state_dict()["conv1.0.weight"])
+    assert model(torch.rand(2, 3, 160, 160)).shape == (2, plain.num_features)
+    with pytest.raises(ConfigurationError, match="mine:net is none"):
+        subject("--model", "mine:net", "--weights", "x.pth")
 
 
 @pytest.mark.slow

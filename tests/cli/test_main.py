@@ -69,7 +69,7 @@ def test_help_all_shows_the_rare_options_and_every_setting_with_its_value(capsys
     text = " ".join(capsys.readouterr().out.split())
     assert "--verdict-seeds N" in text
     assert "--run.collapseness.attention-factor X lambda of Eq. 6-7" in text
-    assert "--run.model.embedding-dim N Dimensions of the embedding (default: 512)" in text
+    assert "--run.model.embedding-dim N Dimensions of the embedding; null embeds" in text
     assert "--run.pgd.epsilon" in text
     assert "--verdict-seeds" not in parser_of(Search, rare=False).format_help()
 

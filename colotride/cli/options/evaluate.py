@@ -41,13 +41,15 @@ class Evaluate(Options):
 
     model: ModelSpec
     trust: Trust = False
+    weights: Annotated[str | None, Option(WHAT, "FILE", rare=True)] = None
+    """Of a model by name: pretrained, none, a file (.safetensors, .pth), or a tag of open_clip's (default: pretrained)."""
     name: Annotated[Label | None, Option(WHAT, rare=True)] = None
     """What to call the model in the report and on the leaderboard (default: as given)."""
     plugin: Plugins = ()
     dataset: Annotated[str | None, Option(WHAT)] = Field(default=None, description=f"{NAMES} (default: the run's)")
     data_root: DataRoot = None
     image_size: Annotated[Count | None, Option(WHAT)] = None
-    """Side in pixels that the model sees (default: the run's)."""
+    """Side in pixels that the model sees (default: the run's, or the model's own)."""
     queries: Annotated[Count | None, Option(BUDGET)] = None
     """Test images that are attacked (default: the run's setting, or all)."""
     steps: Annotated[Count | None, Option(BUDGET)] = None

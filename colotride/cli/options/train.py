@@ -35,6 +35,7 @@ class Train(RunOptions):
     examples: ClassVar = (
         "--dataset digits --directory runs/first",
         "--dataset cub --data-root ~/data --run.pgd.epsilon 4/255",
+        "--dataset folder --data-root photos --recipe real-photos",
         "--dataset sop --workers 2:8 --gpu --storage s3://bucket/runs/sop-1",
     )
 
