@@ -129,3 +129,15 @@ def test_a_data_set_that_is_being_downloaded_is_refused(tmp_path, capsys):
         words = ("download", "cub", "--data-root", tmp_path, "--mirror", "http://127.0.0.1:9")
         refused(call(capsys, *words), tmp_path, f"process {pid}")
         assert contents(tmp_path) == before
+
+
+def test_ray_that_does_not_start_is_one_line_and_nothing_stays(tmp_path, monkeypatch, capsys):
+    def init(**_):
+        raise Exception("The current node timed out during startup.\nSee the logs.")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    refused(call(capsys, "search", "--name", "first", "--results", "made"), "Ray cannot be started", "timed out")
+    assert not list(tmp_path.iterdir())
