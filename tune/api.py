@@ -190,10 +190,10 @@ def execute(plan: SearchPlan, folder: Path, console: Console) -> SearchResult:
         DataError, ModelError: the images or the weights that the trials start from are missing.
         StorageError: another process runs this search, or its folder cannot be written.
     """
-    resources, at_once = prepare(plan, console)
+    # Owned before Ray starts: a second search of this name is refused at once.
     with owned(folder, "search"):
         try:
-            return _executed(plan, folder, console, resources, at_once)
+            return _executed(plan, folder, console, *prepare(plan, console))
         except ColoTrideError:
             raise
         except Exception:

@@ -1,6 +1,7 @@
 """What a search ends with: tables for people, JSON for programs, and how to continue."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,11 @@ def show_interrupted(console: Console, result: SearchResult) -> None:
     """Show the trials so far, and how to continue."""
     plan, folder = result.plan, result.directory
     console.print(trial_table(result.trials, plan.space, plan.objectives[0], title="Interrupted; trials so far"))
+    show_resumption(console, folder)
+
+
+def show_resumption(console: Console, folder: Path) -> None:
+    """Show how to continue an interrupted search."""
     console.print(
         f"Nothing is lost. Continue with:\n  colotride search --results {folder.parent} --resume {folder.name}",
         soft_wrap=True,

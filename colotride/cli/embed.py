@@ -17,6 +17,7 @@ from torch import Tensor
 
 from colotride.api import load
 from colotride.cli.options.embed import Embed
+from colotride.disk import check_file
 from colotride.embedder import Embedder
 from colotride.errors import ConfigurationError, DataError
 from colotride.index import embed_decodable, pictures_in
@@ -39,6 +40,7 @@ def main(options: Embed) -> int:
         raise ConfigurationError(f"--out {options.out} is neither a .parquet nor a .npy file")
     for module in options.plugin:
         load_plugin(module)
+    check_file(options.out)
     paths = pictures_in(options.folder)
     console = Terminal(stderr=True)
     skipped: list[tuple[str, str]] = []

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from colotride.api import load
 from colotride.cli.options.query import Query
+from colotride.disk import check_file
 from colotride.embedder import Embedder
 from colotride.errors import ConfigurationError
 from colotride.index import Index
@@ -29,6 +30,8 @@ def main(options: Query) -> int:
         raise ConfigurationError("nothing to search: give --gallery FOLDER, or the --index of an earlier search")
     for module in options.plugin:
         load_plugin(module)
+    if options.gallery is not None and options.index is not None:
+        check_file(options.index)
     console = Terminal(stderr=True)
     index = _index(load(options.model, device=options.device, trust=options.trust), options, console)
     found = index.query(options.picture, k=options.results)

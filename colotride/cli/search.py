@@ -12,8 +12,8 @@ from colotride.errors import SearchError
 from colotride.presets import with_data_root
 from colotride.terminal import Terminal
 from colotride.tune.api import execute, taken
-from colotride.tune.plan import SearchPlan, changed, load_plan, new_plan
-from colotride.tune.summary import as_json, show_interrupted, show_summary
+from colotride.tune.plan import FILE, SearchPlan, changed, load_plan, new_plan
+from colotride.tune.summary import as_json, show_interrupted, show_resumption, show_summary
 
 INTERRUPTED = 130
 """Exit code of a command that was interrupted, as shells have it."""
@@ -29,7 +29,13 @@ def main(options: Search) -> int:
     """Search as the options say; 130 when it was interrupted."""
     plan, folder = _begun(options) if options.resume is None else _resumed(options)
     console = Terminal(stderr=options.as_json)
-    result = execute(plan, folder, console)
+    try:
+        result = execute(plan, folder, console)
+    except KeyboardInterrupt:
+        # Before its first trial; it has begun as soon as its plan is written.
+        if (folder / FILE).is_file():
+            show_resumption(console, folder)
+        raise
     if not result.complete:
         show_interrupted(console, result)
         return INTERRUPTED

@@ -9,7 +9,8 @@ from pathlib import Path
 from colotride.data.archives import ARCHIVES, DatasetArchives, DownloadableName
 from colotride.data.transfer import fetch
 from colotride.data.unpacking import unpack
-from colotride.errors import DataError
+from colotride.errors import DataError, StorageError
+from colotride.locking import owned
 from colotride.registry import DATASETS
 
 OnProgress = Callable[[str, int, int | None], None]
@@ -36,9 +37,9 @@ def download(
 
     Raises:
         DataError: the folder holds something else, an archive cannot be fetched or is unsafe, or the disk is full.
+        StorageError: another process downloads the set to this folder.
     """
-    archives_of_set = ARCHIVES[name]
-    target = root / archives_of_set.folder
+    target = root / ARCHIVES[name].folder
     try:
         if target.is_dir() and any(target.iterdir()):
             reason = _defect(name, root)
@@ -46,24 +47,35 @@ def download(
                 return False
             raise DataError(f"{target.absolute()} is there, but not all of {name} ({reason}); move it away first")
         root.mkdir(parents=True, exist_ok=True)
-        for archive in archives_of_set.archives:
-            url = f"{mirror.rstrip('/')}/{archive.name}" if mirror else archive.url
-            fetch(
-                url,
-                root / archive.name,
-                md5=archive.md5,
-                size=archive.size,
-                on_bytes=partial(on_progress, f"fetching {archive.name}"),
-            )
-        _unpack_all(name, archives_of_set, root, on_progress)
-        if not keep:
-            for archive in archives_of_set.archives:
-                (root / archive.name).unlink()
+        # Two processes would unpack into the same folder.
+        with owned(root, f"the download of {name} to", lock=root / f".{name}.lock"):
+            _fetch_and_unpack(name, root, on_progress, mirror, keep)
+    except StorageError:
+        raise
     except OSError as error:
         raise DataError(
             f"{name} cannot be written to {root.absolute()} ({error}); see to that folder, or choose --data-root"
         ) from None
     return True
+
+
+def _fetch_and_unpack(
+    name: DownloadableName, root: Path, on_progress: OnProgress, mirror: str | None, keep: bool
+) -> None:
+    archives_of_set = ARCHIVES[name]
+    for archive in archives_of_set.archives:
+        url = f"{mirror.rstrip('/')}/{archive.name}" if mirror else archive.url
+        fetch(
+            url,
+            root / archive.name,
+            md5=archive.md5,
+            size=archive.size,
+            on_bytes=partial(on_progress, f"fetching {archive.name}"),
+        )
+    _unpack_all(name, archives_of_set, root, on_progress)
+    if not keep:
+        for archive in archives_of_set.archives:
+            (root / archive.name).unlink()
 
 
 def _unpack_all(name: DownloadableName, archives_of_set: DatasetArchives, root: Path, on_progress: OnProgress) -> None:

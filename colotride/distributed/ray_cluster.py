@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from colotride.data.base import ImageSet
-from colotride.errors import ConfigurationError
+from colotride.errors import ConfigurationError, WorkerError
 from colotride.evaluation.chunks import Chunk, EvaluationPlan, RunChunks, Values, run_chunk
 from colotride.evaluation.gallery import Gallery
 
@@ -44,6 +44,7 @@ def start_ray() -> None:
 
     Raises:
         ConfigurationError: this Ray asks for no token by itself.
+        WorkerError: Ray does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -73,6 +74,13 @@ def start_ray() -> None:
             logging_level=logging.CRITICAL,
             log_to_driver=False,
         )
+    except Exception as error:
+        # On a machine that is too busy, or whose /tmp is full, Ray raises what has no type of its own.
+        reason = " ".join(str(error).split())[:200]
+        raise WorkerError(
+            f"Ray cannot be started on this machine ({reason}); see that it is not too busy and that /tmp has room, "
+            "then give the same command again"
+        ) from error
     finally:
         for name in added:
             del os.environ[name]

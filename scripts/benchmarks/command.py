@@ -25,6 +25,7 @@ from rich.table import Table
 
 from colotride.cli.options.benchmark import Benchmark
 from colotride.devices import device_of
+from colotride.disk import check_writable
 from colotride.evaluation.settings import Protocol
 from colotride.io import write_atomically
 from colotride.models import TWO_CONVOLUTIONS
@@ -53,6 +54,7 @@ def main(command: Benchmark) -> int:
     if command.threads is not None:
         torch.set_num_threads(command.threads)
     device = device_of(command.device)
+    check_writable(command.output)
     table, rows = works[command.what](command, device)
     result = {"what": command.what, "machine": machine(device), "rows": rows}
     path = command.output / f"{command.what}.json"

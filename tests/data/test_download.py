@@ -294,7 +294,7 @@ def test_an_interrupted_unpacking_leaves_no_set_and_the_next_call_finishes_it(tm
 
     with serving(files) as server, pytest.raises(KeyboardInterrupt):
         download("cub", root, stop_in_the_middle, mirror=server.address)
-    assert stopped == [[".cub.unpacking", "CUB_200_2011.tgz"]]
+    assert stopped == [[".cub.lock", ".cub.unpacking", "CUB_200_2011.tgz"]]
     assert names_in(root) == ["CUB_200_2011.tgz"]
     # What a killed process leaves: half of the files in the temporary folder.
     (root / ".cub.unpacking" / "CUB_200_2011" / "images").mkdir(parents=True)

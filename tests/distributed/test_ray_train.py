@@ -181,7 +181,7 @@ def test_the_driver_killed_and_started_again_ends_with_the_same_weights(one_mach
 
 def test_a_machine_that_goes_away_costs_no_epoch(tmp_path, monkeypatch):
     # How long Ray waits for two workers where there is room for one only.
-    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
     ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
