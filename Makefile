@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 5000
+# Hundreds of processes import the package; without its bytecode each would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
 # Whole files of tests side by side: many share what they started. Tests of Ray and MLflow mostly wait for processes to
 # come up, so that three runs of tests keep two cores busy.
 SIDE_BY_SIDE ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
