@@ -90,7 +90,7 @@ def test_a_download_that_was_stopped_goes_on_when_the_command_is_given_again(tmp
         while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=200)
         assert (process.returncode, said) == (130, "interrupted\n")
         kept = part.stat().st_size
         done = run(*asked, cwd=tmp_path)

@@ -84,7 +84,7 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--storage", "nowhere://x"], "cannot be opened"),
+        (["--storage", "nowhere://x"], "--storage nowhere://x: should be s3://BUCKET/PATH"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_and_leaves_nothing(tmp_path, monkeypatch, arguments, line):

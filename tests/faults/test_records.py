@@ -50,8 +50,10 @@ def test_a_run_whose_configuration_is_damaged_is_refused(command, content, train
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, "run")
     (tmp_path / "run/config.yaml").write_bytes(NO_DOCUMENT[content])
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/a.png").touch()
     before = contents(tmp_path)
-    rest = {"evaluate": (), "embed": (tmp_path, "--out", "out.npy")}[command]
+    rest = {"evaluate": (), "embed": ("pictures", "--out", "out.npy")}[command]
     refused(call(capsys, command, "--model", "run", *rest), "config.yaml")
     assert contents(tmp_path) == before
 

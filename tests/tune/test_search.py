@@ -200,10 +200,13 @@ def test_a_search_for_two_objectives_runs_on_a_small_folder_in_cubs_layout(tmp_p
 def test_what_cannot_be_searched_is_refused_before_anything_starts(tmp_path, monkeypatch, arguments, complaint):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/search/taken").mkdir(parents=True)
+    (tmp_path / "runs/search/taken/search.json").touch()
     with pytest.raises(ColoTrideError, match=complaint) as error:
         execute("search", arguments)
     assert "\n" not in str(error.value)
-    assert sorted(tmp_path.rglob("*")) == [tmp_path / path for path in ("runs", "runs/search", "runs/search/taken")]
+    assert sorted(tmp_path.rglob("*")) == [
+        tmp_path / path for path in ("runs", "runs/search", "runs/search/taken", "runs/search/taken/search.json")
+    ]
 
 
 def test_a_data_set_that_is_not_there_is_one_line_and_exit_2(tmp_path):
