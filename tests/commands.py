@@ -10,6 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
+LIMIT = 900
+"""Seconds that a command may take, on a machine that does much else."""
+
 WARM = multiprocessing.get_context("forkserver")
 """A process of its own for every command, forked from one that has imported what takes seconds to import."""
 WARM.set_forkserver_preload(
@@ -35,10 +38,10 @@ def run(script: str, *arguments: str, cwd: Path, **changes: str) -> subprocess.C
         told = [Path(folder) / name for name in ("stdout", "stderr")]
         process = WARM.Process(target=_execute, args=(script, arguments, cwd, environment(**changes), told))
         process.start()
-        process.join(300)
+        process.join(LIMIT)
         if process.exitcode is None:
             process.kill()
-            raise subprocess.TimeoutExpired([script, *arguments], 300)
+            raise subprocess.TimeoutExpired([script, *arguments], LIMIT)
         return subprocess.CompletedProcess([script, *arguments], process.exitcode, *(path.read_text() for path in told))
 
 

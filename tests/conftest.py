@@ -1,3 +1,4 @@
+import os
 import sys
 from collections import Counter
 
@@ -8,6 +9,9 @@ import torch
 from colotride.registry import ATTACKS, DATASETS, DEFENSES, LOSSES, MINERS
 
 REGISTRIES = (ATTACKS, DATASETS, DEFENSES, LOSSES, MINERS)
+
+# Ray's workers would give way to every other process, the other tests among them, until what waits for them gives up.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 WHOLE_RUNS = frozenset({"training", "tune", "tracking", "reproduction", "cli", "docs", "benchmarks", "scripts"})
 """Directories of tests that run the same mathematics over and over; its shapes and types are checked in the others."""
