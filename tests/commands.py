@@ -27,8 +27,13 @@ WARM.set_forkserver_preload(
 )
 
 
+LEFT_OUT = ("MLFLOW_TRACKING_URI", "COLOTRIDE_DATA", "RAY_AUTH_MODE")
+"""What a test or Ray sets for its own process. Ray reads the last of these on import, which a forked command has behind
+it: it would send no token to a Ray that asks for one."""
+
+
 def environment(**changes: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "COLOTRIDE_DATA")}
+    kept = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
     return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | changes
 
 

@@ -9,6 +9,7 @@ to the end. Here a trial is COMPLETE only when it is; a stopped one is PRUNED at
 infeasible, and a trial that raised is FAIL.
 """
 
+import copy
 import dataclasses
 import warnings
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from colotride.disk import one_line
@@ -151,19 +152,32 @@ class SearchStudy:
         known = self._records[record.number]
         if record.epoch <= known.epoch:
             if record.status == "running":
-                return record.number in self._stopped and record.epoch == known.epoch
+                return record.epoch == known.epoch and self._decide(known)
             record = known.with_end(record.status, record.reason)
-        single = len(self.plan.objectives) == 1
-        if single and record.status not in LOST and record.epoch > known.epoch:
+        if len(self.plan.objectives) == 1 and record.status not in LOST and record.epoch > known.epoch:
             value = record.scores[self.plan.objectives[0]]
             self._storage.set_trial_intermediate_value(self._id(record.number), record.epoch, value)
         self._write(record)
+        return self._decide(record)
+
+    def _decide(self, record: TrialRecord) -> bool:
+        """Whether a trial should stop after its newest epoch.
+
+        It may be asked again: the driver may be killed before the pruner has answered, and before a trial that should
+        stop has ended. ASHA answers once for every rung and notes that it did; a note that came before the answer would
+        lose it.
+        """
+        single = len(self.plan.objectives) == 1
         if record.status != "running" or not single or record.epoch > LAST_STOP * self.plan.epochs:
             return False
-        if self.study.pruner.prune(self.study, self._frozen(record.number)):
-            # A pruner decides once: the driver may be killed before the trial has ended.
-            self._storage.set_trial_user_attr(self._id(record.number), STOP, True)
+        identity, notes = self._id(record.number), _PrunerNotes(self._storage)
+        study = copy.copy(self.study)
+        study._storage = notes
+        if study.pruner.prune(study, self._frozen(record.number)):
+            self._storage.set_trial_user_attr(identity, STOP, True)
             self._stopped.add(record.number)
+        for name, value in notes.attributes.items():
+            self._storage.set_trial_system_attr(identity, name, value)
         return record.number in self._stopped
 
     def settle(self, number: int, error: str | None = None) -> None:
@@ -239,13 +253,17 @@ class SearchStudy:
             live = optuna.Trial(self.study, self._id(trial.number + 1))
             return self._begun(live, self.plan.space.suggest(live))
         epochs = [EpochRecord(**value) for name, value in trial.user_attrs.items() if name.startswith(EPOCH)]
-        return TrialRecord(
+        record = TrialRecord(
             number=trial.number + 1,
             values=dict(trial.params),
             config=self.plan.space.configure(self.plan.base, trial.params),
             history=tuple(sorted(epochs, key=lambda one: one.epoch)),
             **end,
         )
+        if trial.user_attrs["epoch"] != record.epoch:
+            # The driver was killed while it wrote the last one.
+            self._write(record)
+        return record
 
     def _seed_sampler(self, number: int) -> None:
         seed = derive_seed(self.plan.seed, "sampler", number) % 2**32
@@ -264,6 +282,20 @@ class SearchStudy:
         return self._storage.get_trial_id_from_study_id_trial_number(
             self._storage.get_study_id_from_name(STUDY), number - 1
         )
+
+
+class _PrunerNotes:
+    """A storage that keeps what a pruner notes of a trial, to be written after its answer."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+        self.attributes: dict[str, Any] = {}
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.attributes[key] = value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
 
 
 def build_sampler(name: Sampler, seed: int) -> BaseSampler:

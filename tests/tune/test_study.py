@@ -1,6 +1,7 @@
 """The study of a search: a real Optuna study on disk, told the truth."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from colotride.tune.journal import CheckedJournal
 from colotride.tune.study import JOURNAL, STUDY, SearchStudy
 from tests.commands import ROOT, environment
 from tests.tune.searches import reported, small_plan
@@ -87,6 +89,56 @@ def test_a_decision_to_stop_outlives_the_driver(tmp_path, stopping):
     assert retold == told, "the trial goes on from its checkpoint and tells of its epochs again"
     again.settle(7)
     assert again.record(7).status == "stopped"
+
+
+class Killed(BaseException):
+    """Takes the place of SIGKILL: nothing is written after it."""
+
+
+@pytest.mark.parametrize("stopping", ["asha", "median"])
+def test_a_driver_that_is_killed_at_any_write_of_a_decision_decides_alike_after_it(tmp_path, stopping, monkeypatch):
+    def told(study):
+        return [study.report(reported(study.record(7), at, 1.0)) for at in range(1, study.plan.grace + 1)]
+
+    study = SearchStudy(tmp_path / "undisturbed", small_plan(trials=8, stopping=stopping))
+    for number in range(1, 7):
+        study.draw()
+        for at in range(1, 13):
+            study.report(reported(study.record(number), at, 50.0 + at, "running" if at < 12 else "finished"))
+        study.settle(number)
+    study.draw()
+    shutil.copytree(tmp_path / "undisturbed", tmp_path / "before")
+    expected, left = told(study), -1
+    assert expected[-1]
+    append, kills = CheckedJournal.append_logs, 0
+
+    def killed_after(some):
+        def append_logs(journal, logs):
+            nonlocal some
+            if some == 0:
+                raise Killed
+            some -= 1
+            append(journal, logs)
+
+        return append_logs
+
+    while kills > left:
+        left = kills
+        folder = shutil.copytree(tmp_path / "before", tmp_path / f"killed{kills}")
+        study = SearchStudy(folder, study.plan)
+        monkeypatch.setattr(CheckedJournal, "append_logs", killed_after(kills))
+        try:
+            told(study)
+        except Killed:
+            kills += 1
+        monkeypatch.setattr(CheckedJournal, "append_logs", append)
+        again = SearchStudy(folder, study.plan)
+        assert told(again)[-1]
+        assert again.record(7).epoch == study.plan.grace
+        trial = study_on_disk(folder).trials[6]
+        known = study_on_disk(tmp_path / "undisturbed").trials[6]
+        assert (trial.user_attrs, trial.system_attrs) == (known.user_attrs, known.system_attrs)
+    assert kills > 4
 
 
 @pytest.mark.parametrize("stopping", ["asha", "median"])
