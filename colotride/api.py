@@ -13,9 +13,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from colotride import presets
 from colotride.backbones import record_size
-from colotride.config import RunConfig, load_config
+from colotride.config import RunConfig
 from colotride.data.base import ImageSet
 from colotride.data.images import as_image_set
 from colotride.data.splits import load_splits, load_test
@@ -33,7 +32,7 @@ from colotride.index import Index
 from colotride.locking import owned
 from colotride.models import EmbeddingModel, UnitEmbeddings
 from colotride.pgd import Budget, perturb
-from colotride.presets import preset, with_data_root, with_defense, with_reading, with_recipe
+from colotride.presets import configuration_of, with_presets
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.runs import load_run
@@ -75,12 +74,12 @@ def train(
 
     Args:
         start: name of a data set (its preset: "digits", "cub", ...), path of a configuration in YAML, or a `RunConfig`.
-        recipe: settings for a task: "real-photos" fine-tunes a small ImageNet network (see `presets.RECIPES`).
+        recipe: settings for a task: "real-photos" fine-tunes a small ImageNet network (see `colotride.presets.RECIPES`).
         defense: another defense than the configuration's, as its authors use it ("natural", "act", ...).
         directory: where the run is kept; None makes `runs/DATASET-DEFENSE-DATE`.
         epochs: another length of the run.
         reading: COLO-TRIDE as the "paper" describes it (the default) or as the "released" code trains.
-        quick: scale the run down to minutes, for a first look; see `presets.quick`.
+        quick: scale the run down to minutes, for a first look; see `colotride.presets.quick`.
         overrides: other values by dotted path, such as {"pgd.steps": 8}.
         data_root: folder that holds the data sets.
         device: "auto" (a GPU where there is one), "cpu", "cuda:1", "mps", ...
@@ -92,16 +91,14 @@ def train(
         StorageError: another process trains in the directory, or it cannot be written.
         DataError, ModelError: the data set or the model cannot be loaded.
     """
-    config = _configured(start)
-    if recipe is not None:
-        config = with_recipe(config, recipe)
-    if defense is not None and defense != config.defense.name:
-        config = with_defense(config, defense)
-    config = with_data_root(config, None if data_root is None else str(data_root))
-    if reading is not None:
-        config = with_reading(config, reading)
-    if quick:
-        config = presets.quick(config)
+    config = with_presets(
+        configuration_of(start),
+        recipe=recipe,
+        defense=defense,
+        data_root=None if data_root is None else str(data_root),
+        reading=reading,
+        few_minutes=quick,
+    )
     changes = {**({} if epochs is None else {"training.epochs": epochs}), **(overrides or {})}
     config = config.with_values(changes)
     folder = Path(directory) if directory is not None else default_directory(config)
@@ -279,13 +276,6 @@ def search(*arguments: Any, **options: Any) -> Any:
             f"a search needs {' and '.join(missing)}, which is not installed: pip install 'colotride[tune]'"
         )
     return importlib.import_module("colotride.tune.api").search(*arguments, **options)
-
-
-def _configured(start: str | PathLike[str] | RunConfig) -> RunConfig:
-    if isinstance(start, RunConfig):
-        return start
-    path = Path(start)
-    return load_config(path) if path.suffix in (".yaml", ".yml") else preset(str(start))
 
 
 def _run_of(run: Run | str | PathLike[str]) -> tuple[RunConfig, nn.Module]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from colotride.config import RunConfig
+from colotride.config import RunConfig, load_config
 from colotride.data.settings import DataSettings
 from colotride.defenses import CollapsenessSettings
 from colotride.errors import ConfigurationError
@@ -90,6 +91,53 @@ def _cars() -> RunConfig:
 
 def _sop() -> RunConfig:
     return _photographs("sop", attention_factor=2.0)
+
+
+def configuration_of(start: str | PathLike[str] | RunConfig) -> RunConfig:
+    """The configuration that somebody named: as it is, in a file, or a data set's preset.
+
+    Args:
+        start: a `RunConfig`, the path of a configuration (.yaml or .yml), or the name of a data set.
+
+    Raises:
+        ConfigurationError: no such data set, or an unusable file.
+    """
+    if isinstance(start, RunConfig):
+        return start
+    path = Path(start)
+    return load_config(path) if path.suffix in (".yaml", ".yml") else preset(str(start))
+
+
+def with_presets(
+    config: RunConfig,
+    *,
+    recipe: str | None = None,
+    defense: str | None = None,
+    data_root: str | Path | None = None,
+    reading: str | None = None,
+    few_minutes: bool = False,
+) -> RunConfig:
+    """The same run with what a user chose, each over the one before: None changes nothing.
+
+    Args:
+        config: the run.
+        recipe: see `with_recipe`.
+        defense: see `with_defense`; the one that the run has already keeps its settings.
+        data_root: see `with_data_root`.
+        reading: see `with_reading`.
+        few_minutes: see `quick`.
+
+    Raises:
+        ConfigurationError: an unknown name, or a reading of another defense.
+    """
+    if recipe is not None:
+        config = with_recipe(config, recipe)
+    if defense is not None and defense != config.defense.name:
+        config = with_defense(config, defense)
+    config = with_data_root(config, data_root)
+    if reading is not None:
+        config = with_reading(config, reading)
+    return quick(config) if few_minutes else config
 
 
 def with_data_root(config: RunConfig, root: str | Path | None) -> RunConfig:

@@ -118,6 +118,8 @@ class DatasetReader:
     """Settings by dotted path, on top of those for photographs."""
     bundled: bool = False
     """Whether the images come with an installed package, so that the data root does not matter."""
+    fixed_size: bool = False
+    """Whether the images have a size of their own, instead of being resized to the stored size."""
 
 
 DEFENSES: Registry[Any] = Registry("defense", "colotride.defenses")
@@ -201,7 +203,11 @@ def register_loss(name: str) -> Callable[[Member], Member]:
 
 
 def register_dataset(
-    name: str, *, recommended: Mapping[str, Any] | None = None, bundled: bool = False
+    name: str,
+    *,
+    recommended: Mapping[str, Any] | None = None,
+    bundled: bool = False,
+    fixed_size: bool = False,
 ) -> Callable[[Member], Member]:
     """Register a function that reads a data set: it takes the data root and the stored size, and returns a `Source`.
 
@@ -210,13 +216,14 @@ def register_dataset(
         recommended: settings by dotted path ("data.stored_size") with which one trains on it, on top of those for
             photographs.
         bundled: whether the images come with an installed package, so that the data root does not matter.
+        fixed_size: whether the images have a size of their own, instead of being resized to `data.stored_size`.
 
     Raises:
         ConfigurationError: the name is taken.
     """
 
     def register(member: Member) -> Member:
-        DATASETS.register(name, DatasetReader(member, recommended or {}, bundled))  # type: ignore[arg-type]
+        DATASETS.register(name, DatasetReader(member, recommended or {}, bundled, fixed_size))  # type: ignore[arg-type]
         return member
 
     return register

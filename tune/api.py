@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from colotride.config import RunConfig, load_config, questionable_settings, save_config
+from colotride.config import RunConfig, questionable_settings, save_config
 from colotride.data.splits import load_splits
 from colotride.devices import device_of
 from colotride.disk import check_writable
@@ -21,7 +21,7 @@ from colotride.errors import ColoTrideError, SearchError, StorageError
 from colotride.io import write_atomically
 from colotride.locking import owned
 from colotride.models import build_model
-from colotride.presets import preset, with_data_root, with_defense
+from colotride.presets import configuration_of, with_presets
 from colotride.terminal import Terminal
 from colotride.tracking.addresses import check_tracking_uri
 from colotride.tracking.export import Tracker, default_uri
@@ -118,8 +118,11 @@ def search(
     dataset: str | Path | RunConfig = "digits",
     trials: int = 16,
     *,
+    recipe: str | None = None,
     defense: str | None = None,
     directory: str | Path | None = None,
+    reading: str | None = None,
+    quick: bool = False,
     overrides: Mapping[str, Any] | None = None,
     data_root: str | Path | None = None,
     groups: Sequence[str] = (),
@@ -135,8 +138,11 @@ def search(
     Args:
         dataset: a data set whose preset the trials vary, the path of a YAML configuration, or a `RunConfig`.
         trials: configurations to try, the default included.
+        recipe: settings for a task, such as "real-photos"; see `colotride.presets.RECIPES`.
         defense: replaces the configuration's by another one with its defaults.
         directory: of the search; None for `runs/search/DATASET-DATE`.
+        reading: COLO-TRIDE as the "paper" describes it (the default) or as the "released" code trains.
+        quick: scale each trial down to minutes, for a first look; see `colotride.presets.quick`.
         overrides: settings of the run by dotted path, such as {"training.epochs": 4}.
         data_root: folder that holds the data sets.
         groups: optional groups of parameters to search too: margins, learning-rate, weighting, readings, phases,
@@ -153,14 +159,14 @@ def search(
         SearchError: a choice that makes no sense, a directory that is taken, or no trial that finished.
         ConfigurationError, DataError, ModelError: the run cannot be trained.
     """
-    if isinstance(dataset, RunConfig):
-        run = dataset
-    else:
-        is_file = isinstance(dataset, Path) or dataset.endswith((".yaml", ".yml"))
-        run = load_config(Path(dataset)) if is_file else preset(str(dataset))
-    if defense is not None:
-        run = with_defense(run, defense)
-    run = with_data_root(run.with_values(overrides or {}), data_root)
+    run = with_presets(
+        configuration_of(dataset),
+        recipe=recipe,
+        defense=defense,
+        data_root=data_root,
+        reading=reading,
+        few_minutes=quick,
+    ).with_values(overrides or {})
     folder = Path(directory) if directory is not None else RESULTS / time.strftime(f"{run.data.name}-%Y%m%d-%H%M%S")
     if taken(folder):
         raise SearchError(f"{folder} exists already; choose another directory")

@@ -12,7 +12,7 @@ from colotride.cli.arguments import SETTINGS, Options, explained, metavar_of, pa
 from colotride.cli.options.shared import RunOptions
 from colotride.config import RunConfig, load_config
 from colotride.errors import ConfigurationError
-from colotride.presets import preset, quick, with_data_root, with_defense, with_reading, with_recipe
+from colotride.presets import preset, with_presets
 from colotride.registry import load_plugin
 
 NOTHING = ("none", "null")
@@ -33,15 +33,14 @@ def run_config(options: RunOptions) -> RunConfig:
     for module in options.plugin:
         load_plugin(module)
     config = load_config(options.config) if options.config else preset(options.dataset)
-    if options.recipe:
-        config = with_recipe(config, options.recipe)
-    if options.defense and options.defense != config.defense.name:
-        config = with_defense(config, options.defense)
-    config = with_data_root(config, options.data_root or os.environ.get("COLOTRIDE_DATA") or None)
-    if options.reading:
-        config = with_reading(config, options.reading)
-    if options.quick:
-        config = quick(config)
+    config = with_presets(
+        config,
+        recipe=options.recipe,
+        defense=options.defense,
+        data_root=options.data_root or os.environ.get("COLOTRIDE_DATA") or None,
+        reading=options.reading,
+        few_minutes=options.quick,
+    )
     if options.plugin:
         config = config.with_values({"plugins": tuple(dict.fromkeys((*config.plugins, *options.plugin)))})
     return with_settings(config, options.settings)

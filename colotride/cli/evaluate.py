@@ -208,7 +208,7 @@ def subject_of(command: Evaluate) -> Subject:
         raise ConfigurationError(f"--weights belongs to a model by name such as timm:NAME, and {command.model} is none")
     image_size = command.image_size or (record_size(command.model) if by_name else None)
     if image_size is not None:
-        stored = config.data.stored_size if config.data.name in ("digits", "fashion-mnist") else image_size
+        stored = config.data.stored_size if DATASETS[config.data.name].fixed_size else image_size
         data |= {"image_size": image_size, "stored_size": stored}
     asked = {name: getattr(command, name) for name in ("queries", "steps", "protocol", "epsilon", "norm", "step_size")}
     asked |= {"batch_size": command.batch_size, "extra_attacks": command.extra_attacks}

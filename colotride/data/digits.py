@@ -13,7 +13,7 @@ TRAIN_CLASSES = range(6)
 TEST_CLASSES = range(6, 10)
 
 
-@register_dataset("digits", bundled=True)
+@register_dataset("digits", bundled=True, fixed_size=True)
 def digits(root: Path, stored_size: int) -> Source:
     """The digits as a zero-shot set: 0-5 train (1,083 images), 6-9 test (714 images), 8 x 8 pixels, one channel."""
     return Source(

@@ -17,7 +17,7 @@ NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "
 REMEDY = "fetch it with colotride download fashion-mnist"
 
 
-@register_dataset("fashion-mnist")
+@register_dataset("fashion-mnist", fixed_size=True)
 def fashion_mnist(root: Path, stored_size: int) -> Source:
     """Fashion-MNIST in torchvision's layout, ROOT/FashionMNIST/raw/*-ubyte, gzipped or not.
 

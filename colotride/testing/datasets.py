@@ -46,6 +46,11 @@ class DatasetContract:
             assert pixels.shape[2:] == (self.stored_size, self.stored_size)
             assert torch.equal(pixels[1], pixels[2])
 
+    def test_images_follow_the_stored_size_unless_they_have_a_size_of_their_own(self) -> None:
+        """As the registration says, so that whoever asks for another size gets it or is refused."""
+        other = DATASETS[self.name].read(self.root, self.stored_size + 1).test().pixels(torch.tensor([0]))
+        assert (other.shape[-1] == self.stored_size) == DATASETS[self.name].fixed_size
+
     def test_both_sides_can_form_triplets_and_find_matches(self) -> None:
         """Two classes or more, and two images or more of each."""
         for side in self.sides():
