@@ -33,6 +33,9 @@ NO_METRICS = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-
 TOKEN = Path("~/.ray/auth_token")
 """Where Ray keeps the token of this user."""
 
+ATTEMPTS = 2
+"""How often Ray is started: it gives up after 30 seconds, which a busy machine may take longer for once."""
+
 HEAD = "node:__internal_head__"
 """Ray's name for what the head alone offers."""
 
@@ -66,21 +69,7 @@ def start_ray() -> None:
     added = {name: value for name, value in NO_METRICS.items() if name not in os.environ}
     os.environ.update(added)
     try:
-        # By itself Ray would also join whatever cluster was started last on this machine.
-        ray.init(
-            address="local",
-            num_cpus=os.cpu_count(),
-            include_dashboard=False,
-            logging_level=logging.CRITICAL,
-            log_to_driver=False,
-        )
-    except Exception as error:
-        # On a machine that is too busy, or whose /tmp is full, Ray raises what has no type of its own.
-        reason = " ".join(str(error).split())[:200]
-        raise WorkerError(
-            f"Ray cannot be started on this machine ({reason}); see that it is not too busy and that /tmp has room, "
-            "then give the same command again"
-        ) from error
+        _start_here()
     finally:
         for name in added:
             del os.environ[name]
@@ -94,6 +83,29 @@ def start_ray() -> None:
     # Ray writes it for everybody to read.
     with contextlib.suppress(OSError):
         TOKEN.expanduser().chmod(0o600)
+
+
+def _start_here() -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            # By itself Ray would also join whatever cluster was started last on this machine.
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                include_dashboard=False,
+                logging_level=logging.CRITICAL,
+                log_to_driver=False,
+            )
+            return
+        except Exception as error:
+            # On a machine that is too busy, or whose /tmp is full, Ray raises what has no type of its own.
+            if attempt == ATTEMPTS:
+                reason = " ".join(str(error).split())[:200]
+                raise WorkerError(
+                    f"Ray cannot be started on this machine ({reason}); see that it is not too busy and that /tmp has "
+                    "room, then give the same command again"
+                ) from error
+            ray.shutdown()
 
 
 def _restore(handler: Any) -> None:

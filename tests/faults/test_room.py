@@ -132,7 +132,10 @@ def test_a_data_set_that_is_being_downloaded_is_refused(tmp_path, capsys):
 
 
 def test_ray_that_does_not_start_is_one_line_and_nothing_stays(tmp_path, monkeypatch, capsys):
+    attempts = []
+
     def init(**_):
+        attempts.append(1)
         raise Exception("The current node timed out during startup.\nSee the logs.")
 
     monkeypatch.chdir(tmp_path)
@@ -140,4 +143,5 @@ def test_ray_that_does_not_start_is_one_line_and_nothing_stays(tmp_path, monkeyp
     monkeypatch.setattr("ray.init", init)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     refused(call(capsys, "search", "--name", "first", "--results", "made"), "Ray cannot be started", "timed out")
+    assert len(attempts) == 2, "a busy machine may be too slow once"
     assert not list(tmp_path.iterdir())
