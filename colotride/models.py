@@ -15,6 +15,7 @@ from torch.nn import functional
 from colotride.backbones import PRETRAINED, RANDOM, TWO_CONVOLUTIONS, build_backbone, check_architecture
 from colotride.backbones.weights import digest_of, is_file
 from colotride.errors import ModelError
+from colotride.fine_tuning import add_low_rank, train_last_blocks
 from colotride.folding import FoldedNetwork, fold, fold_batchnorm
 from colotride.settings import Settings
 
@@ -37,6 +38,12 @@ class ModelSettings(Settings):
     (random), a file (.safetensors, or .pth with tensors only), or a tag of open_clip's."""
     weights_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """SHA-256 of the file of weights; found by itself when the file is first named."""
+    trainable_blocks: int | None = Field(default=None, ge=0)
+    """Train only the network's last blocks and what follows them: 0 trains the embedding layer alone, null
+    everything."""
+    lora_rank: int | None = Field(default=None, ge=1)
+    """Train the embedding layer, and beside each linear layer of the blocks a product of two matrices of this width
+    (LoRA, with peft), instead of the blocks' own weights."""
     freeze_batchnorm: bool = True
     """Keep BatchNorm's statistics as they are while training (RobRank's `freeze_bn`)."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -145,12 +152,13 @@ class EmbeddingModel(nn.Module):
         return functional.normalize(embeddings.to(pixels.dtype), dim=1)
 
     def train(self, mode: bool = True) -> "EmbeddingModel":
-        """Switch to training mode; frozen BatchNorm layers stay in evaluation mode."""
+        """Switch to training mode; BatchNorm layers that are frozen stay in evaluation mode."""
         super().train(mode)
-        if self.freeze_batchnorm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+                self.freeze_batchnorm or (module.affine and not module.weight.requires_grad)
+            ):
+                module.eval()
         return self
 
 
@@ -206,6 +214,10 @@ def build_model(
             sha256=settings.weights_sha256,
             module=backbone,
         )
+        if settings.lora_rank is not None:
+            add_low_rank(built.network, settings.lora_rank, settings.trainable_blocks)
+        elif settings.trainable_blocks is not None:
+            train_last_blocks(built.network, settings.trainable_blocks)
     return EmbeddingModel(
         built.network,
         built.mean,

@@ -27,7 +27,7 @@ FLOORS = [
         "devices",
     ],
     ["geometry", "distributed.shards"],
-    ["losses", "mining", "folding", "backbones", "models", "pgd", "training.optimizer"],
+    ["losses", "mining", "folding", "fine_tuning", "backbones", "models", "pgd", "training.optimizer"],
     ["data", "defenses", "training.health", "training.records", "training.checkpoint", "training.remote_copy"],
     ["evaluation"],
     ["exported_programs", "external_models", "embedder", "index", "testing"],

@@ -4,6 +4,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from colotride.fine_tuning import parameter_groups
 from colotride.geometry import Metric
 from colotride.losses import LossName
 from colotride.mining import MinerName
@@ -19,6 +20,8 @@ class TrainingSettings(Settings):
     """Adam's step size."""
     weight_decay: float = Field(default=4e-4, ge=0)
     """L2 penalty, added to the gradient."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor of the learning rate from each block to the one before it: below 1, the first layers learn slowest."""
     margin: float = Field(default=0.2, gt=0, le=2)
     """Margin of the triplet loss (Eq. 1) and, to start with, width of the semi-hard band."""
     miner: MinerName = "semi-hard"
@@ -30,7 +33,15 @@ class TrainingSettings(Settings):
 
 
 def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Adam over all weights of a model, updated in one pass over the memory."""
-    return torch.optim.Adam(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    """Adam over all weights of a model that are trained, updated in one pass over the memory.
+
+    With a layer decay below 1 each block has its own learning rate, the head's times the decay to the power of its
+    distance from the head; see `colotride.fine_tuning.parameter_groups`.
+    """
+    groups = [list(model.parameters())] if settings.layer_decay == 1 else parameter_groups(model)
+    trained = [
+        {"params": chosen, "lr": settings.learning_rate * settings.layer_decay**depth}
+        for depth, group in enumerate(reversed(groups))
+        if (chosen := [parameter for parameter in group if parameter.requires_grad])
+    ]
+    return torch.optim.Adam(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
