@@ -1,15 +1,17 @@
-"""A searchable index of pictures: an exact faiss index of their embeddings, and their paths."""
+"""A searchable index of pictures: a faiss index of their embeddings, and their paths."""
 
 import io
 import json
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import faiss
 import numpy as np
 import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from colotride.data.files import SUFFIXES
@@ -18,6 +20,15 @@ from colotride.errors import DataError, ModelError
 from colotride.io import read_file, write_atomically
 
 FORMAT = "colotride index 1"
+
+Kind = Literal["auto", "exact", "hnsw"]
+
+EXACT_UP_TO = 100_000
+"""Pictures up to which `auto` compares a query with every one of them."""
+
+NEIGHBOURS, BUILD_WIDTH, SEARCH_WIDTH = 32, 80, 128
+"""Edges of each picture in the graph of an HNSW index, and how many candidates are followed while it is built and
+searched."""
 
 
 class Index:
@@ -41,6 +52,7 @@ class Index:
         net: Embedder,
         pictures: Picture | Sequence[Picture],
         *,
+        kind: Kind = "auto",
         batch_size: int = 64,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> "Index":
@@ -49,6 +61,9 @@ class Index:
         Args:
             net: what `colotride.load` returned.
             pictures: a folder, searched with its subfolders for image files, or paths of image files.
+            kind: "exact" compares a query with every picture. "hnsw" follows a graph of neighbours (Malkov and
+                Yashunin, TPAMI 2020), which is many times faster for a large collection and may miss some of the
+                nearest; two builds by several threads may differ. "auto" is exact up to 100,000 pictures.
             batch_size: images per pass through the network.
             on_progress: called with the number of pictures that are done and their total.
 
@@ -69,10 +84,12 @@ class Index:
         if not embedded:
             reason = f"; the first: {skipped[0][1]}" if skipped else ""
             raise DataError(f"none of the {len(paths)} pictures can be indexed{reason}")
-        embeddings = torch.stack(embedded)
-        index = faiss.IndexFlatL2(embeddings.shape[1])
-        index.add(embeddings.numpy())
-        return cls(net, index, kept, skipped)
+        return cls(net, index_of(torch.stack(embedded), kind), kept, skipped)
+
+    @property
+    def kind(self) -> Kind:
+        """Of its searches: "exact" or "hnsw"."""
+        return "hnsw" if isinstance(self._index, faiss.IndexHNSW) else "exact"
 
     def query(self, picture: Picture | Tensor, k: int = 10) -> list[tuple[str, float]]:
         """The k nearest pictures, the nearest first.
@@ -95,9 +112,10 @@ class Index:
             if len(picture) != 1:
                 raise DataError(f"a query is one image, not {len(picture)}; ask for each of them")
         embedding = self._net.embed(picture)
-        squares, rows = self._index.search(embedding.numpy(), min(k, len(self)))
-        distances = np.sqrt(np.maximum(squares[0], 0))
-        return [(self.paths[row], float(distance)) for row, distance in zip(rows[0], distances, strict=True)]
+        distances, rows = nearest(self._index, embedding, min(k, len(self)))
+        return [
+            (self.paths[row], float(distance)) for row, distance in zip(rows[0], distances[0], strict=True) if row >= 0
+        ]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the index into one file, atomically, with the digest of its model."""
@@ -133,6 +151,26 @@ class Index:
                 "index again with Index.build"
             )
         return cls(net, index, paths, [(picture, reason) for picture, reason in skipped])
+
+
+def index_of(embeddings: Float[Tensor, "images dim"], kind: Kind = "auto") -> Any:
+    """A faiss index of embeddings; see `Index.build` for its kinds."""
+    if kind == "exact" or (kind == "auto" and len(embeddings) <= EXACT_UP_TO):
+        index: Any = faiss.IndexFlatL2(embeddings.shape[1])
+    else:
+        index = faiss.IndexHNSWFlat(embeddings.shape[1], NEIGHBOURS)
+        index.hnsw.efConstruction = BUILD_WIDTH
+    index.add(embeddings.numpy())
+    return index
+
+
+def nearest(index: Any, queries: Float[Tensor, "queries dim"], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Euclidean distances and rows of the k nearest embeddings of each query; row -1 where a graph finds fewer."""
+    graph = isinstance(index, faiss.IndexHNSW)
+    # faiss makes this class when it is imported, which its type stubs do not know.
+    width = faiss.SearchParametersHNSW(efSearch=max(k, SEARCH_WIDTH)) if graph else None  # type: ignore[attr-defined]
+    squares, rows = index.search(queries.numpy(), k, params=width)
+    return np.sqrt(np.maximum(squares, 0)), rows
 
 
 def pictures_in(pictures: Picture | Sequence[Picture]) -> list[str]:

@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "attack a model: benign metrics, ten attacks, ERS and ARS",
     "search": "search for a better configuration",
     "embed": "embed the pictures of a folder",
+    "index": "index the pictures of a folder, to search them",
     "query": "find the pictures that are most similar to one",
     "download": "fetch a public data set",
     "reproduce": "reproduce a table or a figure of the paper",
@@ -132,7 +133,7 @@ def termination_as_interrupt() -> Iterator[list[int]]:
         if not callable(handler):
             # A shell ignores Ctrl-C for what it runs in the background.
             raise KeyboardInterrupt
-        handler(signal.SIGINT, frame)
+        handler(number, frame)
 
     if threading.current_thread() is not threading.main_thread():
         yield received

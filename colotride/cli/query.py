@@ -10,6 +10,7 @@ import json
 from rich.console import Console
 
 from colotride.api import load
+from colotride.cli.index import build_index
 from colotride.cli.options.query import Query
 from colotride.disk import check_file
 from colotride.embedder import Embedder
@@ -47,14 +48,7 @@ def _index(net: Embedder, options: Query, console: Console) -> Index:
     if options.gallery is None:
         assert options.index is not None
         return Index.load(options.index, net)
-    with console.status("indexing") as status:
-        index = Index.build(
-            net,
-            options.gallery,
-            on_progress=lambda done, total: status.update(f"indexing: {done} of {total} pictures"),
-        )
-    for _, reason in index.skipped:
-        console.print(f"skipped: {reason}", soft_wrap=True)
+    index = build_index(net, options.gallery, console)
     if options.index is not None:
         index.save(options.index)
     return index

@@ -119,16 +119,18 @@ def _progress(console: Console) -> Progress:
 
 
 class StopOnSignals:
-    """SIGINT and SIGTERM ask the trainer to stop after the running batch; a second SIGINT ends the process at once."""
+    """Ctrl-C asks the trainer to stop after the running batch; a second one ends the process at once.
+
+    SIGTERM does what Ctrl-C does, see `colotride.cli.main`; a scheduler may send it more than once.
+    """
 
     def __enter__(self) -> Callable[[], bool]:
         self._asked = False
-        self._former = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._former = signal.signal(signal.SIGINT, self._ask)
         return lambda: self._asked
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, self._former)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:

@@ -7,6 +7,7 @@ Examples:
     colotride benchmark evaluation
     colotride benchmark scaling --workers 1 2
     colotride benchmark search --seeds 5
+    colotride benchmark index --galleries 1000000
 """
 
 import json
@@ -32,6 +33,7 @@ from colotride.models import TWO_CONVOLUTIONS
 from colotride.terminal import Terminal
 from scripts.benchmarks.chart import draw_ratios
 from scripts.benchmarks.evaluation import measure_galleries, measure_whole
+from scripts.benchmarks.index import measure_indexes
 from scripts.benchmarks.profile import ProfileRow, profile_of
 from scripts.benchmarks.step import BenchmarkCase, StepRow, measure_steps, step_benchmark
 
@@ -50,7 +52,14 @@ SCALING_PAIRS = 16
 
 def main(command: Benchmark) -> int:
     """Measure what the arguments ask for."""
-    works = {"step": step, "profile": profile, "evaluation": evaluation, "scaling": scaling, "search": search}
+    works = {
+        "step": step,
+        "profile": profile,
+        "evaluation": evaluation,
+        "scaling": scaling,
+        "search": search,
+        "index": index,
+    }
     if command.threads is not None:
         torch.set_num_threads(command.threads)
     device = device_of(command.device)
@@ -162,6 +171,19 @@ def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType
     ]
     said = "\n".join([*lines, f"Measured on {machine(device)}."])
     return Group(table, said), [*map(asdict, wholes), *map(asdict, rows)]
+
+
+def index(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """Both kinds of index, for collections of several sizes."""
+    with Terminal(stderr=True).status("index") as status:
+        rows = measure_indexes(command.galleries, partial(_show, status, "index"))
+    table = Table(title="Indexes of embeddings of 512 dimensions", caption="ten nearest of 200 queries, one at a time")
+    for heading in ("images", "kind", "build, s", "peak MiB", "query, ms", "recall@10"):
+        table.add_column(heading, justify="left" if heading == "kind" else "right")
+    for row in rows:
+        numbers = (f"{row.build_seconds:.1f}", f"{row.peak_mib:.0f}", f"{row.query_ms:.2f}", f"{row.recall:.1%}")
+        table.add_row(f"{row.images:,}", row.kind, *numbers)
+    return Group(table, f"Measured on {machine(device)}."), list(map(asdict, rows))
 
 
 def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:

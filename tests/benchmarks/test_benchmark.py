@@ -26,6 +26,16 @@ def test_profile_shares_add_up(tmp_path):
     assert rows[0]["share"] >= rows[1]["share"]
 
 
+def test_an_exact_index_misses_nothing_and_a_graph_little(tmp_path):
+    asked = ["index", "--galleries", "3000", "--output", ".", "--json"]
+    done = run("scripts/benchmark.py", *asked, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    exact, graph = json.loads(done.stdout)["rows"]
+    assert (exact["images"], exact["kind"], exact["recall"]) == (3000, "exact", 1)
+    assert (graph["images"], graph["kind"]) == (3000, "hnsw")
+    assert 0.5 < graph["recall"] <= 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [(["stpe"], "WHAT stpe"), (["step", "--rounds", "0"], "--rounds"), (["--device", "cuda:99"], "cuda:99")],

@@ -62,11 +62,27 @@ def test_a_picture_finds_itself_first_and_the_index_answers_as_the_gallery_does(
     assert capsys.readouterr().out.splitlines()[1].endswith(found[1]["path"])
 
 
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_an_index_made_before_answers_as_one_made_with_the_query(capsys, kind):
+    out = f"{kind}.index"
+    execute("index", ["photos", "--model", "run", "--device", "cpu", "--kind", kind, "--out", out, "--json"])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) | {"skipped": ()} == {"out": out, "pictures": 5, "kind": kind, "skipped": ()}
+    assert "broken.png cannot be decoded" in printed.err
+    asked = ["photos/part0/2.png", "--model", "run", "--device", "cpu", "--json"]
+    execute("query", [*asked, "--gallery", "photos"])
+    found = json.loads(capsys.readouterr().out)
+    execute("query", [*asked, "--index", out])
+    assert json.loads(capsys.readouterr().out) == [one | {"distance": pytest.approx(one["distance"])} for one in found]
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "line"),
     [
         ("embed", ["nowhere", "--model", "run"], "nowhere is not a folder"),
         ("embed", ["photos", "--model", "run", "--out", "e.csv"], "neither a .parquet nor a .npy"),
+        ("index", ["nowhere", "--model", "run"], "nowhere is not a folder"),
+        ("index", ["photos", "--model", "run", "--kind", "tree"], "--kind tree: should be 'auto', 'exact' or 'hnsw'"),
         ("query", ["photos/part1/3.png", "--model", "run"], "--gallery FOLDER"),
         ("query", ["photos/part1/3.png", "--model", "run", "--index", "run/config.yaml"], "cannot be read"),
         ("query", ["absent.png", "--model", "run", "--gallery", "photos"], "absent.png"),

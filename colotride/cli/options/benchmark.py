@@ -20,15 +20,15 @@ class Benchmark(Options):
     )
 
     what: Annotated[
-        Literal["step", "profile", "evaluation", "scaling", "search"], Option(WHAT, "WHAT", positional=True)
+        Literal["step", "profile", "evaluation", "scaling", "search", "index"], Option(WHAT, "WHAT", positional=True)
     ] = "step"
-    """step, profile, evaluation, scaling or search. Training steps against the textbook and against the limit; where a
+    """step, profile, evaluation, scaling, search or index. Training steps against the textbook and against the limit; where a
     step's time goes; an evaluation against a loop over queries and against its network passes alone; several workers
-    and loading; samplers against each other."""
+    and loading; samplers against each other; an index for queries."""
     image_sizes: Annotated[tuple[Count, ...], Option(WHAT, "N")] = (28, 64, 224)
     """Sides in pixels: 28 is the two-convolution net, others ResNet-18."""
     galleries: Annotated[tuple[Annotated[int, Field(ge=100)], ...], Option(WHAT, "N")] = (2000, 8000, 60000)
-    """Images in the galleries of evaluation. The smallest is compared with a loop, 60,000 takes minutes."""
+    """Images in the galleries of evaluation and index. The smallest is compared with a loop, 60,000 takes minutes."""
     queries: Annotated[Count, Option(BUDGET)] = 256
     """Attacked images of the whole evaluation."""
     triplets: Annotated[int, Field(ge=4), Option(BUDGET)] = 28
