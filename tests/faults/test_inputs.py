@@ -344,6 +344,8 @@ def test_numbers_out_of_range_name_their_option(capsys, words):
         ("query", "--model", "run", "--gallery", "photos"),
         ("query", "photos/class0/0.png", "--model", "run"),
         ("embed", "photos"),
+        ("index", "photos"),
+        ("index", "nowhere", "--model", "run"),
         ("download", "mnist"),
         ("reproduce", "table9", "--results", "reproduced"),
         ("benchmark", "nonsense"),
@@ -499,7 +501,8 @@ def test_what_is_no_model_is_refused_by_every_command(capsys, model):
     line = refusal(capsys, *words)
     assert re.search(MODEL_FILES[model], line)
     assert ("--trust" in line) == ("is a pickle" in line)
-    for command in (("embed", "photos", "--out", "e.npy"), ("query", "photos/class0/0.png", "--gallery", "photos")):
+    query = ("query", "photos/class0/0.png", "--gallery", "photos")
+    for command in (("embed", "photos", "--out", "e.npy"), ("index", "photos", "--out", "p.index"), query):
         refusal(capsys, *command, "--model", model)
 
 

@@ -18,8 +18,9 @@ from tests.tune.searches import small_plan
 
 EMBED = ("embed", "pictures", "--model", "run", "--out", "made/embeddings.parquet")
 QUERY = ("query", "pictures/0.png", "--model", "run", "--gallery", "pictures", "--index", "made/photos.index")
-COMMANDS = {"embed": EMBED, "query": QUERY}
-OUTPUT = {"embed": "made/embeddings.parquet", "query": "made/photos.index"}
+INDEX = ("index", "pictures", "--model", "run", "--out", "made/photos.index")
+COMMANDS = {"embed": EMBED, "index": INDEX, "query": QUERY}
+OUTPUT = {"embed": "made/embeddings.parquet", "index": "made/photos.index", "query": "made/photos.index"}
 
 
 @pytest.fixture(scope="module")
