@@ -16,7 +16,9 @@ from tests.layouts import picture
 from tests.servers import archives_of, serving
 
 LAUNCHER = """
-import runpy, sys
+import runpy, signal, sys
+# A shell lets what it runs in the background, such as these tests, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from colotride.data import archives, download, transfer
 from colotride.data.archives import Archive, DatasetArchives
 download.ARCHIVES = archives.ARCHIVES = {table!r}
@@ -89,8 +91,6 @@ def test_a_download_that_was_stopped_goes_on_when_the_command_is_given_again(tmp
         deadline = time.monotonic() + 60
         while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
             time.sleep(0.02)
-        # The process is closing the connection now; Python drops an interrupt that comes while it frees an object.
-        time.sleep(1)
         process.send_signal(signal.SIGINT)
         try:
             _, said = process.communicate(timeout=60)
