@@ -17,6 +17,9 @@ CLASSES = 1000
 SPREAD = 1.0
 """Length of the noise around a class's direction, whose length is 1."""
 
+DIRECTIONS = 32
+"""In which images of a class differ: learnt embeddings use few of their dimensions."""
+
 QUERIES, NEIGHBOURS = 200, 10
 KINDS: tuple[Kind, ...] = ("exact", "hnsw")
 
@@ -38,11 +41,14 @@ class IndexRow:
 
 def embeddings_of(images: int, seed: int = 0) -> Tensor:
     """Unit vectors [images, 512] around the directions of a thousand classes."""
-    random = torch.Generator().manual_seed(seed)
-    centres = functional.normalize(torch.randn(CLASSES, DIMENSIONS, generator=random), dim=1)
+    shared = torch.Generator().manual_seed(0)
+    centres = functional.normalize(torch.randn(CLASSES, DIMENSIONS, generator=shared), dim=1)
+    directions = torch.linalg.qr(torch.randn(DIMENSIONS, DIRECTIONS, generator=shared))[0].T
+    random = torch.Generator().manual_seed(seed + 1)
     found = torch.empty(images, DIMENSIONS)
     for part in found.split(50_000):
-        part.normal_(generator=random).mul_(SPREAD / DIMENSIONS**0.5)
+        noise = torch.randn(len(part), DIRECTIONS, generator=random)
+        torch.mm(noise, directions * (SPREAD / DIRECTIONS**0.5), out=part)
         part += centres[torch.randint(CLASSES, (len(part),), generator=random)]
         part /= part.norm(dim=1, keepdim=True)
     return found
