@@ -79,7 +79,7 @@ def train(
         directory: where the run is kept; None makes `runs/DATASET-DEFENSE-DATE`.
         epochs: another length of the run.
         reading: COLO-TRIDE as the "paper" describes it (the default) or as the "released" code trains.
-        quick: scale the run down to minutes, for a first look; see `colotride.presets.quick`.
+        quick: scale the run down to minutes, for a first look; see `colotride.presets.with_quick_budget`.
         overrides: other values by dotted path, such as {"pgd.steps": 8}.
         data_root: folder that holds the data sets.
         device: "auto" (a GPU where there is one), "cpu", "cuda:1", "mps", ...
@@ -97,7 +97,7 @@ def train(
         defense=defense,
         data_root=None if data_root is None else str(data_root),
         reading=reading,
-        few_minutes=quick,
+        quick=quick,
     )
     changes = {**({} if epochs is None else {"training.epochs": epochs}), **(overrides or {})}
     config = config.with_values(changes)

@@ -115,7 +115,7 @@ def with_presets(
     defense: str | None = None,
     data_root: str | Path | None = None,
     reading: str | None = None,
-    few_minutes: bool = False,
+    quick: bool = False,
 ) -> RunConfig:
     """The same run with what a user chose, each over the one before: None changes nothing.
 
@@ -125,7 +125,7 @@ def with_presets(
         defense: see `with_defense`; the one that the run has already keeps its settings.
         data_root: see `with_data_root`.
         reading: see `with_reading`.
-        few_minutes: see `quick`.
+        quick: see `with_quick_budget`.
 
     Raises:
         ConfigurationError: an unknown name, or a reading of another defense.
@@ -137,7 +137,7 @@ def with_presets(
     config = with_data_root(config, data_root)
     if reading is not None:
         config = with_reading(config, reading)
-    return quick(config) if few_minutes else config
+    return with_quick_budget(config) if quick else config
 
 
 def with_data_root(config: RunConfig, root: str | Path | None) -> RunConfig:
@@ -154,7 +154,7 @@ def with_defense(config: RunConfig, name: str) -> RunConfig:
     return config.with_values({"defense": {"name": name}, **DEFENSES[name].Settings.recommended})
 
 
-def quick(config: RunConfig) -> RunConfig:
+def with_quick_budget(config: RunConfig) -> RunConfig:
     """The same run scaled down to minutes on a CPU, for a first look; its scores mean nothing.
 
     At most three epochs of twenty batches of sixteen pairs, eight PGD steps at full strength from the first epoch on,

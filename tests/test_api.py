@@ -293,9 +293,9 @@ def test_a_quick_run_is_small_on_every_data_set():
     from colotride import presets
 
     for name in ("digits", "fashion-mnist", "cub", "cars", "sop", "folder"):
-        small = presets.quick(ct.preset(name))
+        small = presets.with_quick_budget(ct.preset(name))
         images = small.training.epochs * small.data.pairs_per_epoch * small.pgd.steps
         assert images <= 3 * 320 * 8, name
         assert small.data.image_size <= 64, name
         assert small.evaluation.queries * small.evaluation.steps <= 256, name
-        assert presets.quick(small) == small
+        assert presets.with_quick_budget(small) == small

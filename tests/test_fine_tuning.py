@@ -88,6 +88,17 @@ def test_each_block_learns_slower_than_the_next_by_the_layer_decay():
         assert max(steps) == pytest.approx(0.01 * 0.5**depth, rel=1e-3)
 
 
+def test_without_an_embedding_layer_the_last_block_learns_at_the_whole_rate_and_without_blocks_nothing_is_told_apart():
+    settings = TrainingSettings(learning_rate=0.01, layer_decay=0.5)
+    bare = nn.Sequential(*(nn.Sequential(nn.Linear(2, 2)) for _ in range(2)), nn.Linear(2, 2))
+    with pytest.raises(ModelError, match=r"training\.layer_decay 0\.5: the network has no blocks.*set it to 1"):
+        build_optimizer(bare, settings)
+    headless = torchvision.models.resnet18(weights=None)
+    headless.fc = nn.Identity()
+    rates = [group["lr"] for group in build_optimizer(headless, settings).param_groups]
+    assert rates == [0.01 * 0.5**depth for depth in range(9)], "eight blocks and the stem"
+
+
 def test_low_rank_additions_begin_at_zero_and_alone_move_with_the_embedding_layer():
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     plain, low = build(VIT).eval(), build(VIT, lora_rank=2).eval()

@@ -142,7 +142,7 @@ def search(
         defense: replaces the configuration's by another one with its defaults.
         directory: of the search; None for `runs/search/DATASET-DATE`.
         reading: COLO-TRIDE as the "paper" describes it (the default) or as the "released" code trains.
-        quick: scale each trial down to minutes, for a first look; see `colotride.presets.quick`.
+        quick: scale each trial down to minutes, for a first look; see `colotride.presets.with_quick_budget`.
         overrides: settings of the run by dotted path, such as {"training.epochs": 4}.
         data_root: folder that holds the data sets.
         groups: optional groups of parameters to search too: margins, learning-rate, weighting, readings, phases,
@@ -165,7 +165,7 @@ def search(
         defense=defense,
         data_root=data_root,
         reading=reading,
-        few_minutes=quick,
+        quick=quick,
     ).with_values(overrides or {})
     folder = Path(directory) if directory is not None else RESULTS / time.strftime(f"{run.data.name}-%Y%m%d-%H%M%S")
     if taken(folder):

@@ -39,7 +39,7 @@ def run_config(options: RunOptions) -> RunConfig:
         defense=options.defense,
         data_root=options.data_root or os.environ.get("COLOTRIDE_DATA") or None,
         reading=options.reading,
-        few_minutes=options.quick,
+        quick=options.quick,
     )
     if options.plugin:
         config = config.with_values({"plugins": tuple(dict.fromkeys((*config.plugins, *options.plugin)))})

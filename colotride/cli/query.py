@@ -48,7 +48,8 @@ def _index(net: Embedder, options: Query, console: Console) -> Index:
     if options.gallery is None:
         assert options.index is not None
         return Index.load(options.index, net)
-    index = build_index(net, options.gallery, console)
+    # A graph takes longer to build than one query takes without it.
+    index = build_index(net, options.gallery, console, "exact" if options.index is None else "auto")
     if options.index is not None:
         index.save(options.index)
     return index

@@ -4,6 +4,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from colotride.errors import ModelError
 from colotride.fine_tuning import parameter_groups
 from colotride.geometry import Metric
 from colotride.losses import LossName
@@ -35,10 +36,19 @@ class TrainingSettings(Settings):
 def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Adam over all weights of a model that are trained, updated in one pass over the memory.
 
-    With a layer decay below 1 each block has its own learning rate, the head's times the decay to the power of its
-    distance from the head; see `colotride.fine_tuning.parameter_groups`.
+    With a layer decay below 1 the last layers learn at the learning rate, and each block at the decay times the rate of
+    the one after it; see `colotride.fine_tuning.parameter_groups`.
+
+    Raises:
+        ModelError: a layer decay below 1 for a network without blocks.
     """
-    groups = [list(model.parameters())] if settings.layer_decay == 1 else parameter_groups(model)
+    groups = [list(model.parameters())]
+    if settings.layer_decay < 1:
+        groups = [group for group in parameter_groups(model) if group]
+        if len(groups) == 1:
+            raise ModelError(
+                f"training.layer_decay {settings.layer_decay:g}: the network has no blocks to tell apart; set it to 1"
+            )
     trained = [
         {"params": chosen, "lr": settings.learning_rate * settings.layer_decay**depth}
         for depth, group in enumerate(reversed(groups))

@@ -10,7 +10,7 @@ from colotride.cli.options.train import Train
 from colotride.config import save_config
 from colotride.devices import device_of
 from colotride.errors import ConfigurationError
-from colotride.presets import preset, quick, with_reading
+from colotride.presets import preset, with_quick_budget, with_reading
 from colotride.registry import DEFENSES
 
 
@@ -64,7 +64,7 @@ def test_the_environment_says_where_the_data_lies(monkeypatch, tmp_path):
 def test_quick_lowers_every_budget_and_settings_still_win():
     for name in ("digits", "cub", "sop"):
         run = configured("--dataset", name, "--quick")
-        assert run == quick(preset(name))
+        assert run == with_quick_budget(preset(name))
         assert run.training.epochs <= 3
         assert run.data.pairs_per_epoch <= 320
     assert configured("--quick", "--run.training.epochs", "4").training.epochs == 4

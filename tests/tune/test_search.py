@@ -22,7 +22,7 @@ from colotride.cli.options.search import Search
 from colotride.cli.search import _begun, _resumed
 from colotride.config import load_config, questionable_settings
 from colotride.errors import ColoTrideError, ModelError
-from colotride.presets import preset, quick, with_reading
+from colotride.presets import preset, with_quick_budget, with_reading
 from colotride.tune import api
 from colotride.tune.plan import new_plan, save_plan
 from tests.commands import ROOT, environment, refused, run
@@ -240,7 +240,7 @@ def test_a_search_in_python_reads_no_test_class_when_it_is_told_not_to(tmp_path)
         directory=tmp_path / "first", verdict=False, quiet=True, concurrent=1,
         tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
     )  # fmt: skip
-    base = quick(with_reading(preset("digits"), "released"))
+    base = with_quick_budget(with_reading(preset("digits"), "released"))
     run = found.plan.base
     assert (run.collapseness, run.defense, run.pgd) == (base.collapseness, base.defense, base.pgd)
     assert run.data.pairs_per_batch == base.data.pairs_per_batch < preset("digits").data.pairs_per_batch

@@ -54,15 +54,20 @@ def test_a_trial_that_reached_its_last_epoch_is_complete_with_its_last_value(stu
     assert (record.costs, record.seconds) == ([1.0, 3.0, 6.0], 6.0)
 
 
-@pytest.mark.parametrize("stopping", ["asha", "median"])
-def test_a_trial_that_is_stopped_is_pruned_at_its_epoch_and_wins_against_nobody(tmp_path, stopping):
-    study = SearchStudy(tmp_path, small_plan(trials=8, stopping=stopping))
+def seventh(study):
+    """Finish six trials that rise from 51 to 62, and begin the seventh."""
     for number in range(1, 7):
         study.draw()
         for at in range(1, 13):
             study.report(reported(study.record(number), at, 50.0 + at, "running" if at < 12 else "finished"))
         study.settle(number)
     study.draw()
+
+
+@pytest.mark.parametrize("stopping", ["asha", "median"])
+def test_a_trial_that_is_stopped_is_pruned_at_its_epoch_and_wins_against_nobody(tmp_path, stopping):
+    study = SearchStudy(tmp_path, small_plan(trials=8, stopping=stopping))
+    seventh(study)
     told = {at: study.report(reported(study.record(7), at, 1.0)) for at in range(1, study.plan.grace + 1)}
     assert [at for at, stop in told.items() if stop] == [study.plan.grace], "not before every trial has had its grace"
     study.settle(7)
@@ -76,12 +81,7 @@ def test_a_trial_that_is_stopped_is_pruned_at_its_epoch_and_wins_against_nobody(
 @pytest.mark.parametrize("stopping", ["asha", "median"])
 def test_a_decision_to_stop_outlives_the_driver(tmp_path, stopping):
     study = SearchStudy(tmp_path, small_plan(trials=8, stopping=stopping))
-    for number in range(1, 7):
-        study.draw()
-        for at in range(1, 13):
-            study.report(reported(study.record(number), at, 50.0 + at, "running" if at < 12 else "finished"))
-        study.settle(number)
-    study.draw()
+    seventh(study)
     told = [study.report(reported(study.record(7), at, 1.0)) for at in range(1, study.plan.grace + 1)]
     assert told[-1]
     again = SearchStudy(tmp_path, study.plan)
@@ -101,12 +101,7 @@ def test_a_driver_that_is_killed_at_any_write_of_a_decision_decides_alike_after_
         return [study.report(reported(study.record(7), at, 1.0)) for at in range(1, study.plan.grace + 1)]
 
     study = SearchStudy(tmp_path / "undisturbed", small_plan(trials=8, stopping=stopping))
-    for number in range(1, 7):
-        study.draw()
-        for at in range(1, 13):
-            study.report(reported(study.record(number), at, 50.0 + at, "running" if at < 12 else "finished"))
-        study.settle(number)
-    study.draw()
+    seventh(study)
     shutil.copytree(tmp_path / "undisturbed", tmp_path / "before")
     expected, left = told(study), -1
     assert expected[-1]

@@ -22,9 +22,9 @@ class Benchmark(Options):
     what: Annotated[
         Literal["step", "profile", "evaluation", "scaling", "search", "index"], Option(WHAT, "WHAT", positional=True)
     ] = "step"
-    """step, profile, evaluation, scaling, search or index. Training steps against the textbook and against the limit; where a
-    step's time goes; an evaluation against a loop over queries and against its network passes alone; several workers
-    and loading; samplers against each other; an index for queries."""
+    """step, profile, evaluation, scaling, search or index. Training steps against the textbook and against the limit;
+    where a step's time goes; an evaluation against a loop over queries and against its network passes alone; several
+    workers and loading; samplers against each other; both kinds of index."""
     image_sizes: Annotated[tuple[Count, ...], Option(WHAT, "N")] = (28, 64, 224)
     """Sides in pixels: 28 is the two-convolution net, others ResNet-18."""
     galleries: Annotated[tuple[Annotated[int, Field(ge=100)], ...], Option(WHAT, "N")] = (2000, 8000, 60000)

@@ -3,22 +3,16 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from colotride.cli.arguments import Option, Options
-from colotride.cli.options.shared import OUTPUT, WHAT, Device, EmbedderSpec, Json, Plugins, Trust
+from colotride.cli.arguments import Option
+from colotride.cli.options.shared import OUTPUT, FolderOptions, Json
 
 
-class Index(Options):
+class Index(FolderOptions):
     """Embed the pictures of a folder, and write an index that `colotride query` searches."""
 
     command: ClassVar = "index"
     examples: ClassVar = ("photos/ --model runs/first --out photos.index",)
 
-    folder: Annotated[Path, Option(WHAT, "FOLDER", positional=True)]
-    """Folder of pictures, searched with its subfolders."""
-    model: EmbedderSpec
-    trust: Trust = False
-    plugin: Plugins = ()
-    device: Device = "auto"
     kind: Annotated[Literal["auto", "exact", "hnsw"], Option(OUTPUT)] = "auto"
     """exact compares a query with every picture; hnsw follows a graph of neighbours, which is faster and may miss some;
     auto is exact up to 100,000 pictures."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from colotride.cli.arguments import Option, SettingsOptions
+from colotride.cli.arguments import Option, Options, SettingsOptions
 from colotride.settings import Fraction
 from colotride.tracking.addresses import TRACKING
 
@@ -151,3 +151,14 @@ class RunOptions(SettingsOptions):
     reading: Reading = None
     plugin: Plugins = ()
     quick: Quick = False
+
+
+class FolderOptions(Options):
+    """Base of commands that embed the pictures of a folder."""
+
+    folder: Annotated[Path, Option(WHAT, "FOLDER", positional=True)]
+    """Folder of pictures, searched with its subfolders."""
+    model: EmbedderSpec
+    trust: Trust = False
+    plugin: Plugins = ()
+    device: Device = "auto"
