@@ -27,8 +27,8 @@ search: $(READY) ## Search on the embedded digits: best configuration, table, ho
 test: $(READY) ## Run all tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-test-fast: $(READY) ## Run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
+test-fast: $(READY) ## Run the tests that need neither processes nor whole trainings: three minutes
+	$(BIN)/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(READY) ## Check style, formatting and types
 	$(BIN)/ruff check .

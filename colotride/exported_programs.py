@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import torch
-from torch.export.pt2_archive import PT2ArchiveReader
 
 _MEMBERS = re.compile(
     r"models/\w+\.json|data/sample_inputs/\w+\.pt|data/(weights|constants)/(\w+_config\.json|(weight|tensor)_\d+)"
@@ -56,6 +55,9 @@ def what_is_not_plain(file: IO[bytes]) -> str | None:
     Raises:
         RuntimeError, ValueError, KeyError, AssertionError: the file is no archive of an exported program.
     """
+    # It brings torch's compiler with it: seconds, which other models need not wait for.
+    from torch.export.pt2_archive import PT2ArchiveReader
+
     with zipfile.ZipFile(file) as content:
         # Older archives are read by another reader, which unpickles all of them.
         if any(name.startswith("serialized_") for name in content.namelist()):

@@ -63,6 +63,6 @@ def _no_module_is_left(tmp_path_factory):
     # A module that one test file wrote must not be taken for another one's of the same name.
     yield
     written = str(tmp_path_factory.getbasetemp())
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         if str(getattr(module, "__file__", None)).startswith(written):
             del sys.modules[name]

@@ -41,6 +41,11 @@ def test_importing_the_package_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_evaluating_does_not_wait_for_torchs_compiler():
+    code = "import sys, colotride.api, colotride.cli.evaluate; print('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
 @pytest.mark.slow
 def test_training_and_evaluating_import_no_extra(tmp_path):
     code = f"""
@@ -135,6 +140,7 @@ def test_images_are_perturbed_within_a_budget():
     assert (shift.flatten(1).amax(dim=1) > 7 / 255).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEFENSES)
 def test_every_defense_works_in_anybodys_loop(name):
     """A module that ends in no normalisation, plain SGD, shuffled labels: the loss falls, and repeats exactly."""

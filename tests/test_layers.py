@@ -86,6 +86,7 @@ def test_imports_point_downward(path):
         assert first not in TOOLS or first in allowed, f"{path} imports {name}"
 
 
+@pytest.mark.slow
 def test_the_core_runs_without_the_tools_around_it():
     code = (
         "import sys, colotride.api, colotride.testing.defenses, colotride.cli.configuration, "

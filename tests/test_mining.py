@@ -107,6 +107,7 @@ def test_softhard_never_takes_the_anchor_for_its_own_positive_and_reaches_every_
     assert set(chosen) == {1, 3, 4}
 
 
+@pytest.mark.slow
 def test_distance_weighted_mining_draws_by_the_inverse_density_of_distances():
     """Three negatives at known distances, in three dimensions, where the density is d: weights 1/d."""
     degrees = (35.0, 50.0, 80.0)

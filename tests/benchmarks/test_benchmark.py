@@ -4,6 +4,8 @@ import pytest
 
 from tests.commands import refused, run
 
+pytestmark = pytest.mark.slow
+
 
 def test_step_prints_a_table_and_writes_json_and_a_chart(tmp_path):
     asked = ["step", "--image-sizes", "28", "--triplets", "4", "--steps", "1", "--rounds", "1", "--output", "."]

@@ -6,6 +6,8 @@ import torch
 from colotride.evaluation.retrieval import retrieval_values
 from scripts.benchmarks.evaluation import measure_galleries, measure_whole, random_gallery
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_size_has_a_row_and_the_smallest_is_compared_with_the_loop():
     seen = []

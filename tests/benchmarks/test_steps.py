@@ -11,6 +11,8 @@ from scripts.benchmarks.step import CYCLE, SETTINGS, UNITS, BenchmarkCase, measu
 from scripts.benchmarks.textbook import MARGIN, MINERS, TextbookStep
 from scripts.benchmarks.timing import Measured, ratio, side_by_side
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 CASES = [BenchmarkCase("two-convolutions", 28, 8, 4), BenchmarkCase("resnet18", 32, 8, 4)]
 BUDGET = Budget(8 / 255, 0.2 / 255, 4)
@@ -36,7 +38,6 @@ def test_the_textbook_gives_the_same_images(case, kind):
     assert ((ours - theirs).abs() > 1e-6).float().mean() < 0.01
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(UNITS))
 def test_both_train_on_the_same_gradients(kind):
     one = step_benchmark(CASES[1], CPU, precision="float32", compile=False)

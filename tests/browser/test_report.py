@@ -19,6 +19,8 @@ from tests.browser.chromium import open_file, open_page, widest_content
 from tests.evaluation.galleries import toy_images
 from tests.toys import FlatModel
 
+pytestmark = pytest.mark.slow
+
 CHECKS = [
     Check("epsilon 0 changes nothing", True, {"largest change of a pixel": 0.0}, "unused"),
     Check("gradients are not zero", False, {"share": 0.5}, "the attack does not know where to go"),

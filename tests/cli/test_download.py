@@ -15,6 +15,8 @@ from tests.commands import ROOT, environment, refused, run
 from tests.layouts import picture
 from tests.servers import archives_of, serving
 
+pytestmark = pytest.mark.slow
+
 LAUNCHER = """
 import runpy, signal, sys
 # A shell lets what it runs in the background, such as these tests, ignore Ctrl-C.
@@ -38,7 +40,6 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.slow
 def test_a_set_is_fetched_in_spite_of_drops_and_found_the_next_time(tmp_path):
     holding, files = archives_of("fashion-mnist", tmp_path / "made")
     script, root = launcher(tmp_path, {"fashion-mnist": holding}), tmp_path / "data"
@@ -77,7 +78,6 @@ def test_an_unknown_set_and_an_absent_file_are_one_line_and_exit_2(tmp_path):
     assert f"put car_ims.tgz with the MD5 checksum d5c8f0aa497503f355e17dc7886c3f14 into {tmp_path / 'data'}" in line
 
 
-@pytest.mark.slow
 def test_a_download_that_was_stopped_goes_on_when_the_command_is_given_again(tmp_path):
     holding, files = archives_of("cub", tmp_path / "made")
     # The connection drops once, and the pause after it is long enough to stop the process in.
@@ -107,7 +107,6 @@ def test_a_download_that_was_stopped_goes_on_when_the_command_is_given_again(tmp
     assert "cub/train: 24 images are stored in data/.colotride/cub-train-" in done.stderr
 
 
-@pytest.mark.slow
 def test_one_s_own_images_are_stored_verified_and_pushed_to_where_an_evaluation_finds_them(tmp_path, monkeypatch):
     for label in range(2):
         (tmp_path / "mine" / str(label)).mkdir(parents=True)

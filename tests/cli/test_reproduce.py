@@ -50,6 +50,7 @@ def test_a_figure_is_drawn_from_the_curves_of_its_runs(tmp_path):
         assert (tmp_path / f"runs/reproduce/digits/figure4{suffix}").stat().st_size > 100
 
 
+@pytest.mark.slow
 def test_appendix_a_needs_no_data(tmp_path):
     done = run("scripts/reproduce.py", "appendix-a", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

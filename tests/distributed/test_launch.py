@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 from colotride.distributed.launch import evaluation_executor, prepare_training
 from colotride.presets import preset
 
@@ -33,6 +35,7 @@ def test_one_worker_needs_no_executor():
     assert evaluation_executor(lambda: None, 1) is None
 
 
+@pytest.mark.slow
 def test_ray_is_not_imported_for_a_run_in_this_process():
     import subprocess
 

@@ -19,6 +19,8 @@ from tests.docs.blocks import PAGES, ROOT, RUNNABLE, blocks_of
 from tests.docs.commands import parses, run_line
 from tests.layouts import picture
 
+pytestmark = pytest.mark.slow
+
 NEEDS = {
     "minutes",
     "hours",
@@ -110,7 +112,6 @@ def test_the_blocks_of_a_page_run_in_order(page, place, request):
     run_page([block for block in blocks_of(page) if not block.slow], place, request)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", SLOW, ids=name_of)
 def test_blocks_that_take_a_minute_run_too(page, place, request):
     run_page(blocks_of(page), place, request)

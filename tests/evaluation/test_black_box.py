@@ -71,6 +71,7 @@ def test_successes_are_real_and_calls_are_counted(name, norm):
     assert torch.equal(recall == 0, found.success | ~found.attacked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["square", "nes", "qair"])
 def test_neither_batches_nor_time_change_a_query(name):
     model = Counting()

@@ -11,6 +11,8 @@ from colotride.evaluation.settings import EvaluationSettings
 from tests.evaluation.galleries import toy_images
 from tests.toys import FlatModel
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SETTINGS = EvaluationSettings(steps=3, epsilon=0.1, step_size=0.04, batch_size=4, bootstrap=20)
 
@@ -111,7 +113,6 @@ def test_half_a_chunk_on_disk_counts_as_none(tmp_path):
     assert store.load(chunk) is None
 
 
-@pytest.mark.slow
 def test_a_strong_curve_is_split_and_resumed_as_any_other_evaluation(tmp_path):
     settings = SETTINGS.with_values({"protocol": "strong", "steps": 2, "epsilon": [0.05, 0.1], "norm": "l2"})
     options = {"image_size": 2, "seed": 0, "device": CPU}

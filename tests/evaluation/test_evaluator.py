@@ -31,6 +31,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others():
     assert run().scores() != run(seed=1).scores()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["strict", "published"])
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
 def test_batches_change_nothing(protocol, batch_size):

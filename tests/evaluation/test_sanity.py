@@ -11,6 +11,8 @@ from colotride.evaluation.sanity import sanity_checks, sanity_context
 from colotride.pgd import Budget
 from tests.toys import FlatModel
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 BUDGET = Budget(0.1, 0.02, 16)
 

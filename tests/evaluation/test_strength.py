@@ -52,6 +52,7 @@ def result():
     return ct.evaluate(Net(), *data(), queries=20, surrogate=Net(seed=3), **ALL, **SMALL)
 
 
+@pytest.mark.slow
 def test_one_call_measures_everything(result):
     found = {one.name: one for one in result.measurements}
     assert list(found) == ["fairness", "black box", "universal", "poisoning", "certified"]
@@ -62,6 +63,7 @@ def test_one_call_measures_everything(result):
     assert found["fairness"].rows["ERS"]["mean of classes"] == pytest.approx(result.ERS, abs=10)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures_in_batches_of_any_size(result):
     again = ct.evaluate(Net(), *data(), queries=20, surrogate=Net(seed=3), **ALL, **(SMALL | {"batch_size": 7}))
     for one, other in zip(result.measurements, again.measurements, strict=True):

@@ -14,6 +14,8 @@ from colotride.pgd import Budget
 from tests.evaluation.galleries import toy_images
 from tests.toys import FlatModel, random_images
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 COUNT = 40
 
@@ -142,7 +144,6 @@ def test_scores_fall_with_the_passes_and_end_at_those_of_the_evaluation():
         assert values[-1] == pytest.approx(result.scores()[name]), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [7])
 def test_batches_change_nothing(batch_size):
     """Although images of a batch need different numbers of steps."""

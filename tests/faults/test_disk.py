@@ -18,6 +18,8 @@ from colotride.locking import LOCK, owned
 from colotride.tune.journal import CheckedJournal
 from tests.faults.surroundings import TINY, call, contents, full_disk, no_file_longer_than, refused
 
+pytestmark = pytest.mark.slow
+
 REASONS = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO]
 
 TRAIN = ("train", "--directory", "made/run", "--epochs", "1", "--no-track", *TINY)

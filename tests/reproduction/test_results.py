@@ -76,6 +76,7 @@ def test_tables_carry_means_spreads_and_printed_numbers():
     assert second["paper ARS"] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["figure3", "figure4"])
 def test_figures_are_drawn_as_png_and_svg(tmp_path, what):
     diagnostics = {"distance_anchor_positive": 0.4, "collapseness": -0.1, "shift_anchor": 0.7}

@@ -29,6 +29,8 @@ from colotride.training.trainer import Trainer
 from tests.commands import ROOT, environment
 from tests.mlflow_servers import free_port, kill_server, start_server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def uri(tmp_path, monkeypatch):
@@ -137,7 +139,6 @@ def test_a_store_out_of_reach_is_said_once_stops_nothing_and_gets_everything_lat
     assert run.info.status == "FINISHED"
 
 
-@pytest.mark.slow
 def test_a_store_deleted_in_the_middle_gets_everything_again(uri, tmp_path):
     said = []
     tracker = Tracker(uri, tmp_path / "run", warn=said.append)
@@ -240,7 +241,6 @@ for step in range(100_000):
 """
 
 
-@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_doubles_nothing_and_leaves_no_hole(uri, tmp_path):
     for delay in (0.0, 0.4, 1.5):
         writer = subprocess.Popen(
@@ -261,7 +261,6 @@ def test_a_writer_killed_at_any_moment_doubles_nothing_and_leaves_no_hole(uri, t
     assert curve(uri, run, "value") == [(step, float(step)) for step in range(kept)]
 
 
-@pytest.mark.slow
 def test_a_server_that_is_killed_and_comes_back_gets_everything_once(tmp_path):
     port = free_port()
     said = []
@@ -292,7 +291,6 @@ def test_a_server_that_is_killed_and_comes_back_gets_everything_once(tmp_path):
         kill_server(server)
 
 
-@pytest.mark.slow
 def test_a_server_that_accepts_and_never_answers_holds_nothing_up(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.socket() as silent:
@@ -326,7 +324,6 @@ def test_a_server_that_accepts_and_never_answers_holds_nothing_up(tmp_path, monk
             connection.close()
 
 
-@pytest.mark.slow
 def test_a_registered_model_brings_its_signature_example_configuration_and_scores(uri, tmp_path):
     config = preset("digits").with_values(
         {"training.epochs": 1, "pgd.steps": 1, "data.pairs_per_batch": 8, "data.pairs_per_epoch": 16}

@@ -58,6 +58,7 @@ def values_of(history):
     return [(record.epoch, record.step, record.diagnostics, record.validation) for record in history]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defense", DEFENSES)
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(defense):
     config = small(defense={"name": defense})
@@ -68,6 +69,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(defense):
     assert not torch.equal(weights(one), weights(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_stopping_after_any_epoch_and_resuming_changes_no_bit(tmp_path, epoch):
     config = small()
@@ -86,6 +88,7 @@ def test_stopping_after_any_epoch_and_resuming_changes_no_bit(tmp_path, epoch):
     assert values_of(outcome.history) == values_of(expected.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defense", DEFENSES)
 def test_every_defense_resumes_exactly(tmp_path, defense):
     config = with_defense(small(), defense).with_values({"pgd.steps": 2})

@@ -17,6 +17,8 @@ from colotride.tune.report import saved_epochs, write_report
 from colotride.tune.space import build_space
 from tests.tune.searches import BASE, EPOCHS, REASON, SPACE, end, plan_of, score, search
 
+pytestmark = pytest.mark.slow
+
 PICTURES = ["history", "curves", "front", "importance", "slices", "contour", "parallel", "epochs"]
 
 
@@ -106,7 +108,6 @@ def test_the_front_of_one_objective_is_that_of_accuracy_and_robustness(one):
     assert len(front) < sum(record.status == "finished" for record in records)
 
 
-@pytest.mark.slow
 def test_importances_share_one_fit_and_add_up_to_1(tmp_path):
     records = search(160)
     found = importances_of(study_of(records, SPACE, ["ARS"]))
@@ -193,7 +194,6 @@ def test_nothing_is_fetched_from_elsewhere(one):
     assert not re.search(r"@import|url\(", page)
 
 
-@pytest.mark.slow
 def test_several_objectives_have_their_own_fronts_and_importances(tmp_path):
     names = ("ARS", "R@1", "ERS")
     records = search()

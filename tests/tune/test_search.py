@@ -212,6 +212,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_starts(tmp_path, mon
     ]
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_not_there_is_one_line_and_exit_2(tmp_path):
     assert "cub is not at" in refused(run("tune/search.py", "--dataset", "cub", cwd=tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -95,6 +95,7 @@ class Killed(BaseException):
     """Takes the place of SIGKILL: nothing is written after it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopping", ["asha", "median"])
 def test_a_driver_that_is_killed_at_any_write_of_a_decision_decides_alike_after_it(tmp_path, stopping, monkeypatch):
     def told(study):
