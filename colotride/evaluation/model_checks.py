@@ -48,8 +48,7 @@ def batch_dependence(context: SanityContext) -> Verdict:
 
 def gradient_underflow(context: SanityContext, seed: int) -> Verdict:
     """No pixel may have a gradient only where the loss is multiplied by a large number."""
-    noise = torch.rand(context.images.shape, generator=torch.Generator().manual_seed(seed)).to(context.images)
-    start = (context.images + (2 * noise - 1) * min(context.budget.step_size, context.budget.epsilon)).clamp(0, 1)
+    start = context.random_start(context.budget, torch.Generator().manual_seed(seed)).clamp(0, 1)
     plain, louder = (_gradient(context, start, factor) for factor in (1.0, LOUDER))
     lost = (plain == 0) & (louder != 0) & torch.isfinite(louder)
     share, zeros = float(lost.double().mean()), float((plain == 0).double().mean())
@@ -63,8 +62,7 @@ def scale_invariance(context: SanityContext, seed: int) -> Verdict:
     Every `torch.nn.functional.normalize` of the model is given a multiple; of a model that calls none, such as TorchScript,
     nothing changes, and the figures say so.
     """
-    noise = torch.rand(context.images.shape, generator=torch.Generator().manual_seed(seed)).to(context.images)
-    start = context.images + (2 * noise - 1) * min(context.budget.step_size, context.budget.epsilon)
+    start = context.random_start(context.budget, torch.Generator().manual_seed(seed))
     shifts, seen = {}, 0
     for scale in SCALES:
         with _Scaled(scale) as scaled:

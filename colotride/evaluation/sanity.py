@@ -6,6 +6,7 @@ the automatic checks of AutoAttack).
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from colotride.evaluation import model_checks, ranking
 from colotride.evaluation.sanity_context import TOLERANCE, Check, SanityContext, Verdict, sanity_context
-from colotride.pgd import Budget, frozen
+from colotride.pgd import Ball, Budget, frozen
 
 __all__ = ["Check", "SanityContext", "sanity_checks", "sanity_context"]
 
@@ -22,7 +23,8 @@ RESTARTS, NES_STEPS, NES_DRAWS, NES_SPREAD = 3, 16, 32, 0.01
 """Random restarts; steps, antithetic pairs per step and standard deviation (in pixel units) of the NES attack."""
 
 LARGE_EPSILON, LARGE_STEPS, BROKEN = 0.5, 64, 0.1
-"""An attack that may move every pixel by half its range must leave at most this share of R@1 above chance."""
+"""An attack that may move every pixel by half its range (l2: as long a change) must leave at most this share of R@1
+above chance."""
 
 
 def sanity_checks(
@@ -77,11 +79,13 @@ def no_room(context: SanityContext, seed: int) -> Verdict:
 
 def much_room(context: SanityContext, seed: int) -> Verdict:
     """An attack with a large epsilon must bring recall down to about chance."""
-    large = Budget(LARGE_EPSILON, LARGE_EPSILON / 16, LARGE_STEPS)
+    pixels = context.images[0].numel() if context.budget.norm == "l2" else 1
+    epsilon = LARGE_EPSILON * math.sqrt(pixels)
+    large = Budget(epsilon, epsilon / 16, LARGE_STEPS, context.budget.norm)
     before, after = context.recall(context.images), context.recall(context.attacked(large, _draw(seed)))
     same, _ = ranking.same_and_other(context.gallery.labels, context.queries)
     chance = 100 * float(same.double().mean())
-    figures = {"R@1 before": before, f"R@1 at epsilon {LARGE_EPSILON}": after, "chance": chance}
+    figures = {"R@1 before": before, f"R@1 at epsilon {epsilon:g}": after, "chance": chance}
     return after <= chance + BROKEN * before, figures, "no model resists that much: the attack is stuck"
 
 
@@ -104,8 +108,7 @@ def transfer(context: SanityContext, surrogate: nn.Module, seed: int) -> Verdict
 def gradient_free(context: SanityContext, seed: int) -> Verdict:
     """An attack that only sees embeddings (NES, Ilyas et al., 2018) must move them less, with the steps it has."""
     random, budget = _draw(seed), replace(context.budget, steps=NES_STEPS)
-    lower = (context.images - budget.epsilon).clamp_(min=0)
-    upper = (context.images + budget.epsilon).clamp_(max=1)
+    ball = Ball.around(context.images, budget.epsilon, budget.norm)
     moved, step = context.images, max(budget.step_size, 2 * budget.epsilon / NES_STEPS)
     for _ in range(NES_STEPS):
         estimate = torch.zeros_like(moved)
@@ -113,15 +116,14 @@ def gradient_free(context: SanityContext, seed: int) -> Verdict:
             noise = torch.randn(moved.shape, generator=random).to(moved.device)
             ahead, behind = (context.shift(moved + sign * NES_SPREAD * noise) for sign in (1, -1))
             estimate += (ahead - behind)[:, None, None, None] * noise
-        moved = torch.clamp(moved + step * estimate.sign(), lower, upper)
+        moved = ball.project_(moved + step * ball.direction_(estimate))
     white, free = _mean(context, context.budget, seed), float(context.shift(moved).mean())
     return _not_beaten(white, free), {"white box": white, "NES": free}, "an attack without gradients does better"
 
 
 def gradients(context: SanityContext, seed: int) -> Verdict:
     """The share of the queries whose gradient at a random start is exactly 0."""
-    noise = torch.rand(context.images.shape, generator=_draw(seed)).to(context.images.device)
-    start = (context.images + (2 * noise - 1) * context.budget.step_size).clamp(0, 1).requires_grad_(True)
+    start = context.random_start(context.budget, _draw(seed)).clamp(0, 1).requires_grad_(True)
     with frozen(context.model) as embed, torch.enable_grad():
         (gradient,) = torch.autograd.grad(context.objective()(embed(start)), start, allow_unused=True)
     still = torch.ones(len(start)) if gradient is None else (gradient.flatten(1).abs().amax(dim=1) == 0).float()

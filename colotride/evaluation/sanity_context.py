@@ -10,7 +10,7 @@ from colotride.data.base import ImageSet
 from colotride.evaluation import ranking
 from colotride.evaluation.gallery import Gallery, read_views
 from colotride.geometry import distances
-from colotride.pgd import Budget, Objective, frozen, perturb
+from colotride.pgd import Budget, Objective, frozen, lengths, perturb
 
 TOLERANCE = 0.05
 """How much of an attack's effect may be lost, or be gained by a weaker rival, before a check fails."""
@@ -52,13 +52,22 @@ class SanityContext:
 
     def attacked(self, budget: Budget, random: torch.Generator, model: nn.Module | None = None) -> Tensor:
         """The images after the attack from a random start; through another model's gradients when one is given."""
-        noise = torch.rand(self.images.shape, generator=random).to(self.images.device)
-        start = self.images + (2 * noise - 1) * min(budget.step_size, budget.epsilon)
+        start = self.random_start(budget, random)
         if model is None:
             return perturb(self.model, self.images, self.objective(), budget, start)
         with frozen(model) as embed, torch.no_grad():
             clean = embed(self.images)
         return perturb(model, self.images, lambda moved: -distances(moved, clean).sum(), budget, start)
+
+    def random_start(self, budget: Budget, random: torch.Generator) -> Tensor:
+        """The images at most one step away: every value anywhere within it (linf), or one step in any direction (l2)."""
+        size = min(budget.step_size, budget.epsilon)
+        if budget.norm == "l2":
+            noise = torch.randn(self.images.shape, generator=random)
+            noise = noise / lengths(noise)
+        else:
+            noise = 2 * torch.rand(self.images.shape, generator=random) - 1
+        return self.images + size * noise.to(self.images.device)
 
     def shift(self, images: Tensor) -> Float[Tensor, "queries"]:
         """How far each query's embedding has moved."""

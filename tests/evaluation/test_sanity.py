@@ -93,10 +93,10 @@ def images():
     return InMemoryImages("toy", (base.repeat(10, 1, 1, 1) + noise).to(torch.uint8), torch.arange(40) % 4)
 
 
-def verdicts(model, surrogate=None):
+def verdicts(model, surrogate=None, budget=BUDGET):
     one = images()
     gallery = embed_gallery(model, one, image_size=4, batch_size=40, device=CPU)
-    context = sanity_context(model, one, gallery, torch.arange(0, 40, 2), 4, BUDGET)
+    context = sanity_context(model, one, gallery, torch.arange(0, 40, 2), 4, budget)
     return {check.name: check for check in sanity_checks(context, surrogate or Net(seed=9), seed=0)}
 
 
@@ -124,6 +124,26 @@ def test_an_honest_model_passes_every_check():
 def test_hidden_gradients_are_found(model, failed):
     check = verdicts(model)[failed]
     assert not check.passed, check.figures
+
+
+def test_the_checks_are_made_in_the_norm_of_the_evaluation():
+    length = Budget(0.3, 0.06, 16, "l2")
+    found = verdicts(Net(), budget=length)
+    assert {name: check.figures for name, check in found.items() if not check.passed} == {}
+    assert "R@1 at epsilon 3.4641" in found["a large epsilon breaks the model"].figures
+    assert not verdicts(Misleading(), budget=length)["gradient-free does not beat white box"].passed
+
+
+@pytest.mark.parametrize(("norm", "length"), [("linf", 0.02), ("l2", 0.06)])
+def test_an_attack_starts_within_one_step_and_stays_in_its_ball(norm, length):
+    one, budget = images(), Budget(0.3, length, 4, norm)
+    context = sanity_context(
+        Net(), one, embed_gallery(Net(), one, image_size=4, batch_size=40, device=CPU), torch.arange(40), 4, budget
+    )
+    change = (context.random_start(budget, torch.Generator().manual_seed(0)) - context.images).flatten(1)
+    size = torch.linalg.vector_norm(change, ord=2 if norm == "l2" else torch.inf, dim=1)
+    assert torch.all(size <= length * (1 + 1e-5))
+    assert torch.all(size > length / 2)
 
 
 def test_a_surrogate_that_knows_the_model_beats_wrong_gradients():
