@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,13 @@ def _evaluated(command: Evaluate, subject: Subject, output: Path) -> int:
         raise ConfigurationError(f"--queries {command.queries} is more than the {len(images)} images of {images.name}")
     model.to(device)
     settings = subject.config.evaluation
-    surrogate = None
+    surrogate = load_surrogate = None
     if command.surrogate is not None:
         size = subject.config.data.image_size
-        surrogate = load_model(command.surrogate, image_size=size, trust=command.trust).to(device)
+        path = Path(command.surrogate)
+        spec = str(path.absolute()) if path.exists() else command.surrogate
+        load_surrogate = partial(load_model, spec, image_size=size, trust=command.trust)
+        surrogate = load_surrogate().to(device)
     for external in (model, surrogate):
         if isinstance(external, ExternalModel):
             probe(external, images, image_size=subject.config.data.image_size, device=device)
@@ -146,6 +150,8 @@ def _evaluated(command: Evaluate, subject: Subject, output: Path) -> int:
                 lambda what: report(what, 1.0),
                 partial_results,
                 resume=command.resume,
+                executor=executor,
+                load_surrogate=load_surrogate,
             )
         except ColoTrideError as error:
             raise type(error)(f"{error}; what is finished is kept: correct this and add --resume") from error

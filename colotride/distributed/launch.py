@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from colotride.config import RunConfig
 from colotride.data.base import ImageSet
 from colotride.data.splits import load_splits
 from colotride.devices import device_of
-from colotride.evaluation.chunks import RunChunks
+from colotride.evaluation.chunks import Executor
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy, RunDirectory
 from colotride.training.trainer import Trainer
@@ -84,8 +84,8 @@ def _train_here(
 
 def evaluation_executor(
     load: Callable[[], tuple[nn.Module, ImageSet]], workers: int, *, gpus: float = 0.0, cpus: int = 1
-) -> RunChunks | None:
-    """The executor of an evaluation's chunks on several workers; None, for this process, where there is one.
+) -> Executor[Any, Any] | None:
+    """The executor of an evaluation's parts on several workers; None, for this process, where there is one.
 
     Args:
         load: makes the model and the images on a worker.

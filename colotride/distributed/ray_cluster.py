@@ -18,7 +18,7 @@ from torch import nn
 
 from colotride.data.base import ImageSet
 from colotride.errors import ConfigurationError, WorkerError
-from colotride.evaluation.chunks import Chunk, EvaluationPlan, RunChunks, Values, run_chunk
+from colotride.evaluation.chunks import EvaluationPlan, Executor, Found, Part, Work
 from colotride.evaluation.gallery import Gallery
 
 Load = Callable[[], tuple[nn.Module, ImageSet]]
@@ -150,8 +150,8 @@ def startable(launched: Path) -> list[Mapping[str, float]]:
     return mixed[: description["max_workers"]]
 
 
-def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunChunks:
-    """Do the chunks of an evaluation on Ray's workers; each takes the next chunk when it has done one.
+def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> Executor[Any, Any]:
+    """Do the parts of an evaluation on Ray's workers; each takes the next part when it has done one.
 
     Args:
         load: what each worker loads once.
@@ -164,29 +164,29 @@ def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> RunCh
     """
     _check(machines(), workers, gpus, cpus)
 
-    def run(plan: EvaluationPlan, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Values]]:
-        if not chunks:
+    def run(work: Work[Part, Found], plan: EvaluationPlan, parts: Sequence[Part]) -> Iterator[tuple[Part, Found]]:
+        if not parts:
             return
         start_ray()
         shared = ray.put(_moved(plan, torch.device("cpu")))
         idle = [
-            ray.remote(num_cpus=cpus, num_gpus=gpus)(_EvaluationActor).remote(load, shared, gpus > 0, cpus)
-            for _ in range(min(workers, len(chunks)))
+            ray.remote(num_cpus=cpus, num_gpus=gpus)(_EvaluationActor).remote(load, work, shared, gpus > 0, cpus)
+            for _ in range(min(workers, len(parts)))
         ]
-        waiting = list(chunks)
-        busy: dict[ray.ObjectRef, tuple[Any, Chunk]] = {}
+        waiting = list(parts)
+        busy: dict[ray.ObjectRef, tuple[Any, Part]] = {}
         while waiting or busy:
             while waiting and idle:
-                worker, chunk = idle.pop(), waiting.pop(0)
-                busy[worker.run.remote(chunk)] = (worker, chunk)
+                worker, part = idle.pop(), waiting.pop(0)
+                busy[worker.run.remote(part)] = (worker, part)
             (ended, *_), _ = ray.wait(list(busy))
-            worker, chunk = busy.pop(ended)
+            worker, part = busy.pop(ended)
             try:
-                values = ray.get(ended)
+                found = ray.get(ended)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             idle.append(worker)
-            yield chunk, values
+            yield part, found
 
     return run
 
@@ -207,11 +207,11 @@ def _moved(plan: EvaluationPlan, device: torch.device) -> EvaluationPlan:
 
 
 class _EvaluationActor:
-    def __init__(self, load: Load, plan: EvaluationPlan, gpu: bool, threads: int) -> None:
+    def __init__(self, load: Load, work: Work[Any, Any], plan: EvaluationPlan, gpu: bool, threads: int) -> None:
         torch.set_num_threads(threads)
         device = torch.device("cuda" if gpu else "cpu")
         model, self._images = load()
-        self._model, self._plan = model.to(device), _moved(plan, device)
+        self._work, self._model, self._plan = work, model.to(device), _moved(plan, device)
 
-    def run(self, chunk: Chunk) -> Values:
-        return run_chunk(self._plan, chunk, self._model, self._images)
+    def run(self, part: Any) -> Any:
+        return self._work(self._plan, part, self._model, self._images)

@@ -4,8 +4,7 @@ All want one thing: that the first result of a query is no longer of its class. 
 distances (`square`, `nes`), only which images it returns (`qair`), or nothing at all (`transfer`).
 """
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -142,62 +141,63 @@ def run_transfer(
     return service.result()
 
 
-def black_box_measurement(
-    attacks: Sequence[BlackBoxAttack],
+def black_box_values(
+    name: BlackBoxAttack,
     model: nn.Module,
-    batches: Callable[[], Iterable[tuple[Tensor, AttackBatch]]],
+    images: Float[Tensor, "batch channels height width"],
+    attacked: AttackBatch,
     budget: Budget,
     calls: int,
     seed: int,
     surrogate: tuple[nn.Module, Gallery] | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Measurement:
-    """The table of the attacks without gradients.
+) -> dict[str, Tensor]:
+    """What one attack without gradients reaches on each query of a batch, on the CPU.
 
     Args:
-        attacks: which ones; transfer needs a surrogate.
+        name: of the attack; transfer needs a surrogate.
         model: the model that is attacked.
-        batches: queries, and their places in the gallery with their clean first results as targets.
+        images: the queries.
+        attacked: their places in the gallery, with their clean first results as targets.
         budget: radius and norm; steps and step size are those of the transfer attack.
         calls: images per query.
         seed: of everything random.
         surrogate: of the transfer attack, with its gallery.
-        progress: called with the name of each attack before it runs.
     """
-    started, total = time.perf_counter(), 0
-    rows: dict[str, Figures] = {}
-    for name in attacks:
-        if progress:
-            progress(f"black box: {name}")
-        found = []
-        for images, batch in batches():
-            if name != "transfer":
-                result = run_black_box(name, model, images, batch, budget, calls, seed)
-            elif surrogate is not None:
-                result = run_transfer(*surrogate, model, images, batch, budget)
-            found.append(_values(model, batch, result))
-        values = {column: torch.cat([one[column] for one in found]).cpu() for column in found[0]}
-        rows[name] = _figures(values)
-        total += int(values["calls"].sum())
-    settings = {"epsilon": budget.epsilon, "norm": budget.norm, "calls": calls}
-    return Measurement(
-        "black box", "Attacks without gradients", MEANING, rows, settings, total, time.perf_counter() - started
-    )
-
-
-def _values(model: nn.Module, batch: AttackBatch, result: BlackBoxResult) -> dict[str, Tensor]:
-    moved, places = embedded(model, result.images), (batch.moving, batch.target)
-    return {
+    if name != "transfer":
+        result = run_black_box(name, model, images, attacked, budget, calls, seed)
+    else:
+        assert surrogate is not None
+        result = run_transfer(*surrogate, model, images, attacked, budget)
+    moved, places = embedded(model, result.images), (attacked.moving, attacked.target)
+    values = {
         "calls": result.calls,
         "success": result.success,
         "attacked": result.attacked,
-        "recall": ranking.first_result_is_match(batch.gallery, moved, batch.moving),
-        "before": ranking.percentile_rank(batch.gallery, batch.clean, batch.target_embedding, *places),
-        "after": ranking.percentile_rank(batch.gallery, moved, batch.target_embedding, *places),
+        "recall": ranking.first_result_is_match(attacked.gallery, moved, attacked.moving),
+        "before": ranking.percentile_rank(attacked.gallery, attacked.clean, attacked.target_embedding, *places),
+        "after": ranking.percentile_rank(attacked.gallery, moved, attacked.target_embedding, *places),
     }
+    return {column: one.cpu() for column, one in values.items()}
 
 
-def _figures(values: dict[str, Tensor]) -> Figures:
+def black_box_table(
+    values: Mapping[BlackBoxAttack, Mapping[str, Tensor]], budget: Budget, calls: int, seconds: float
+) -> Measurement:
+    """The table of the attacks without gradients.
+
+    Args:
+        values: of all queries, by attack; see `black_box_values`.
+        budget: radius and norm of the attacks.
+        calls: images per query that they were allowed.
+        seconds: that they took.
+    """
+    rows: dict[str, Figures] = {name: _figures(found) for name, found in values.items()}
+    total = sum(int(found["calls"].sum()) for found in values.values())
+    settings = {"epsilon": budget.epsilon, "norm": budget.norm, "calls": calls}
+    return Measurement("black box", "Attacks without gradients", MEANING, rows, settings, total, seconds)
+
+
+def _figures(values: Mapping[str, Tensor]) -> Figures:
     success, calls, attacked = (values[name] for name in ("success", "calls", "attacked"))
     return {
         "success %": mean(100 * success[attacked].double()),

@@ -7,8 +7,7 @@ perturbation shorter than sigma * Phi^-1(p) changes it. p is a lower Clopper-Pea
 wrong with probability alpha at most.
 """
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch.nn import functional
 from colotride.evaluation.attacks import AttackBatch
 from colotride.evaluation.gallery import Gallery, checked
 from colotride.evaluation.measurement import Figures, Measurement, mean
+from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.pgd import frozen
 from colotride.randomness import derive_seed, hashed_normal
 
@@ -142,57 +142,63 @@ def certify(
     return certificates(first, hits, samples, sigma, alpha)
 
 
-def certified_measurement(
+def certified_values(
     model: nn.Module,
-    batches: Callable[[], Iterable[tuple[Tensor, AttackBatch]]],
-    *,
-    sigmas: Sequence[float],
-    radii: Sequence[float],
-    samples: int,
-    selection: int,
-    alpha: float,
+    images: Float[Tensor, "batch channels height width"],
+    attacked: AttackBatch,
+    sigma: float,
+    settings: StrengthSettings,
     seed: int,
     batch_size: int,
-    progress: Callable[[str], None] | None = None,
+) -> dict[str, Tensor]:
+    """The certificates of a batch of queries, on the CPU.
+
+    Args:
+        model: maps pixels to unit vectors.
+        images: the queries.
+        attacked: their places in the gallery.
+        sigma: standard deviation of the noise, in pixel units.
+        settings: how many noisy images choose the class and are counted, and how often a certificate may be wrong.
+        seed: of the noise.
+        batch_size: images per pass through the network.
+    """
+    found = certify(
+        model,
+        images,
+        attacked,
+        sigma=sigma,
+        samples=settings.certify_samples,
+        selection=settings.certify_selection,
+        alpha=settings.certify_alpha,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    values = {
+        "match": found.predicted == attacked.gallery.labels[attacked.moving],
+        "abstains": found.predicted == ABSTAINS,
+        "radius": found.radius,
+    }
+    return {column: one.cpu() for column, one in values.items()}
+
+
+def certified_table(
+    values: Mapping[float, Mapping[str, Tensor]], settings: StrengthSettings, seconds: float
 ) -> Measurement:
     """The table of certified R@1, a row per sigma.
 
     Args:
-        model: maps pixels to unit vectors.
-        batches: queries, and their places in the gallery.
-        sigmas: standard deviations of the noise.
-        radii: l2 lengths at which R@1 is reported.
-        samples: noisy images per query that are counted.
-        selection: others, which choose the class that is counted.
-        alpha: probability with which the certificate of a query may be wrong.
-        seed: of the noise.
-        batch_size: images per pass through the network.
-        progress: called with each sigma before its turn.
+        values: of all queries, by sigma; see `certified_values`.
+        settings: with which they were made, and the radii at which R@1 is reported.
+        seconds: that they took.
     """
-    started, calls, rows = time.perf_counter(), 0, {}
-    for sigma in sigmas:
-        if progress:
-            progress(f"certified R@1, sigma {sigma:g}")
-        matches, radius, abstains = [], [], []
-        for images, batch in batches():
-            found = certify(
-                model,
-                images,
-                batch,
-                sigma=sigma,
-                samples=samples,
-                selection=selection,
-                alpha=alpha,
-                seed=seed,
-                batch_size=batch_size,
-            )
-            calls += len(images) * (samples + selection)
-            matches.append((found.predicted == batch.gallery.labels[batch.moving]).cpu())
-            abstains.append((found.predicted == ABSTAINS).cpu())
-            radius.append(found.radius.cpu())
-        rows[f"sigma {sigma:g}"] = _figures(torch.cat(matches), torch.cat(radius), torch.cat(abstains), radii)
-    settings = {"radii": list(radii), "samples": samples, "selection": selection, "alpha": alpha}
-    return Measurement("certified", "Certified R@1", MEANING, rows, settings, calls, time.perf_counter() - started)
+    radii, samples, selection = settings.certify_radii, settings.certify_samples, settings.certify_selection
+    rows = {
+        f"sigma {sigma:g}": _figures(found["match"], found["radius"], found["abstains"], radii)
+        for sigma, found in values.items()
+    }
+    calls = sum(len(found["match"]) for found in values.values()) * (samples + selection)
+    chosen = {"radii": list(radii), "samples": samples, "selection": selection, "alpha": settings.certify_alpha}
+    return Measurement("certified", "Certified R@1", MEANING, rows, chosen, calls, seconds)
 
 
 def _figures(matches: Tensor, radius: Tensor, abstains: Tensor, radii: Sequence[float]) -> Figures:

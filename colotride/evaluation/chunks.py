@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -90,8 +91,14 @@ class Values:
     """Of the strong protocol: the numbers that the attack of `strict` reached, which is part of it."""
 
 
-RunChunks = Callable[[EvaluationPlan, Sequence[Chunk]], Iterable[tuple[Chunk, Values]]]
-"""Does chunks, in any order, and hands each over as it ends."""
+Part = TypeVar("Part")
+Found = TypeVar("Found")
+
+Work = Callable[[EvaluationPlan, Part, nn.Module, ImageSet], Found]
+"""Does one part of an evaluation, such as a chunk, with the model and the gallery's images; `run_chunk` is one."""
+
+Executor = Callable[[Work[Part, Found], EvaluationPlan, Sequence[Part]], Iterable[tuple[Part, Found]]]
+"""Does parts, in any order, and hands each over as it ends."""
 
 
 def draw_queries(images: int, budget: int | None, seed: int) -> Int[Tensor, "queries"]:
@@ -141,7 +148,7 @@ def run_chunk(
     chunk: Chunk,
     model: nn.Module,
     images: ImageSet,
-    on_batch: Callable[[int], None] | None = None,
+    on_batch: Callable[[str, int], None] | None = None,
 ) -> Values:
     """Attack the queries of a chunk and measure them before and after.
 
@@ -150,7 +157,7 @@ def run_chunk(
         chunk: which queries, which attack, which radius.
         model: on the gallery's device.
         images: the gallery's images.
-        on_batch: called with how many queries are behind it.
+        on_batch: called with the attack and how many queries are behind it.
 
     Raises:
         ModelError: unusable embeddings of perturbed images.
@@ -174,7 +181,7 @@ def run_chunk(
         else:
             found.append(Values(before, attack.run(model, view, attacked, budget)))
         if on_batch:
-            on_batch(len(moving))
+            on_batch(chunk.attack, len(moving))
     return _joined(found)
 
 
@@ -258,28 +265,23 @@ def worst_so_far(plan: EvaluationPlan, by_radius: Sequence[Values]) -> list[Valu
     return found
 
 
-def in_process(model: nn.Module, images: ImageSet, on_batch: Callable[[str, int], None]) -> RunChunks:
-    """Do chunks one after the other in this process.
+def in_process(model: nn.Module, images: ImageSet) -> Executor[Any, Any]:
+    """Do parts one after the other in this process.
 
     Args:
         model: on the gallery's device.
         images: the gallery's images.
-        on_batch: called with the attack and how many queries are behind it.
     """
 
-    def run(plan: EvaluationPlan, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Values]]:
-        for chunk in chunks:
-
-            def count(queries: int, chunk: Chunk = chunk) -> None:
-                on_batch(chunk.attack, queries)
-
-            yield chunk, run_chunk(plan, chunk, model, images, count)
+    def run(work: Work[Part, Found], plan: EvaluationPlan, parts: Sequence[Part]) -> Iterator[tuple[Part, Found]]:
+        for part in parts:
+            yield part, work(plan, part, model, images)
 
     return run
 
 
-def in_group(group: ProcessGroup, model: nn.Module, images: ImageSet) -> RunChunks:
-    """Divide chunks among the processes of a group, each of which gets all values.
+def in_group(group: ProcessGroup, model: nn.Module, images: ImageSet) -> Executor[Any, Any]:
+    """Divide parts among the processes of a group, each of which gets everything that was found.
 
     Args:
         group: every process of it makes the same plan and calls this.
@@ -287,8 +289,8 @@ def in_group(group: ProcessGroup, model: nn.Module, images: ImageSet) -> RunChun
         images: the gallery's images.
     """
 
-    def run(plan: EvaluationPlan, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Values]]:
-        own = [(chunk, run_chunk(plan, chunk, model, images)) for chunk in chunks[group.rank :: group.size]]
+    def run(work: Work[Part, Found], plan: EvaluationPlan, parts: Sequence[Part]) -> Iterator[tuple[Part, Found]]:
+        own = [(part, work(plan, part, model, images)) for part in parts[group.rank :: group.size]]
         for done in group.all_gather(own):
             yield from done
 

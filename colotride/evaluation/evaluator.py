@@ -1,16 +1,27 @@
 """One call that evaluates a model: benign metrics, every attack, ERS and ARS."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from colotride.data.base import ImageSet
 from colotride.evaluation import chunks
-from colotride.evaluation.chunks import Chunk, ChunkStore, EvaluationPlan, RunChunks, Values, make_plan, number_owners
+from colotride.evaluation.chunks import (
+    Chunk,
+    ChunkStore,
+    EvaluationPlan,
+    Executor,
+    Values,
+    make_plan,
+    number_owners,
+    run_chunk,
+)
 from colotride.evaluation.fairness import fairness_measurement
 from colotride.evaluation.gallery import Gallery, embed_gallery
 from colotride.evaluation.intervals import Interval, attack_intervals, benign_intervals, nmi_interval
@@ -73,7 +84,7 @@ def evaluate_attacks(
     progress: Progress | None = None,
     partial_results: Path | None = None,
     resume: bool = False,
-    executor: RunChunks | None = None,
+    executor: Executor[Any, Any] | None = None,
 ) -> Evaluation:
     """Run every attack that an evaluation has planned, and score it.
 
@@ -83,7 +94,11 @@ def evaluate_attacks(
     report = progress or (lambda what, share: None)
     plan, settings = clean.plan, clean.plan.settings
     counter = _Counter(len(plan.queries) * len(plan.targets) * len(settings.all_radii), report)
-    run = executor or chunks.in_process(model, images, counter.add)
+    if executor is None:
+        here = chunks.in_process(model, images)
+        run = partial(here, partial(run_chunk, on_batch=counter.add))
+    else:
+        run = partial(executor, run_chunk)
     by_radius = _attacked(plan, run, partial_results, resume, counter, count_chunks=executor is not None)
     report("intervals", 1.0)
     resistance = resistance_of(settings.protocol)
@@ -128,7 +143,7 @@ def evaluate(
     progress: Progress | None = None,
     partial_results: Path | None = None,
     resume: bool = False,
-    executor: RunChunks | None = None,
+    executor: Executor[Any, Any] | None = None,
 ) -> Evaluation:
     """Evaluate a model on a gallery whose images are also the queries.
 
@@ -179,7 +194,7 @@ def _benign(gallery: Gallery, settings: EvaluationSettings, seed: int) -> tuple[
 
 def _attacked(
     plan: EvaluationPlan,
-    run: RunChunks,
+    run: Callable[[EvaluationPlan, Sequence[Chunk]], Iterable[tuple[Chunk, Values]]],
     partial_results: Path | None,
     resume: bool,
     counter: _Counter,

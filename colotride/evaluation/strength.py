@@ -1,31 +1,29 @@
 """Measurements beside the ten attacks, each asked for by name; `docs/explanation/strength.md` says how to read them."""
 
-import contextlib
 import hashlib
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from colotride.data.base import ImageSet
 from colotride.errors import ColoTrideError, ConfigurationError, ModelError
-from colotride.evaluation import targets
-from colotride.evaluation.attacks import AttackBatch
-from colotride.evaluation.black_box import black_box_measurement
-from colotride.evaluation.certified import certified_measurement
-from colotride.evaluation.chunks import EvaluationPlan
-from colotride.evaluation.gallery import Gallery, embed_gallery, in_batches, read_views
+from colotride.evaluation.chunks import EvaluationPlan, Executor, in_process
+from colotride.evaluation.gallery import Gallery, read_views
 from colotride.evaluation.measurement import Measurement
-from colotride.evaluation.poisoning import poisoning_measurement
-from colotride.evaluation.strength_settings import BlackBoxAttack, StrengthSettings
-from colotride.evaluation.universal import universal_measurement
-from colotride.io import write_atomically
+from colotride.evaluation.strength_parts import (
+    PartResult,
+    PartStore,
+    StrengthPart,
+    StrengthWork,
+    strength_parts,
+    strength_tables,
+    surrogate_gallery,
+)
+from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.pgd import frozen
-from colotride.randomness import generator
 
 
 def check_strength(settings: StrengthSettings, queries: int, images: int, *, surrogate: bool) -> None:
@@ -63,6 +61,8 @@ def measure_strength(
     partial_results: Path | None = None,
     *,
     resume: bool = False,
+    executor: Executor[Any, Any] | None = None,
+    load_surrogate: Callable[[], nn.Module] | None = None,
 ) -> tuple[Measurement, ...]:
     """Make the measurements that are asked for, on the queries of an evaluation and within its largest radius.
 
@@ -73,103 +73,45 @@ def measure_strength(
         settings: what to measure.
         surrogate: of the transfer attack, on the same device.
         progress: called with what is being done.
-        partial_results: folder for the measurements that are finished, so that they survive an interruption; None for
-            none.
+        partial_results: folder for the parts that are finished, so that they survive an interruption; None for none.
         resume: whether to take the ones that lie there already.
+        executor: does the parts somewhere else (`colotride.distributed.ray_cluster`); None does them here.
+        load_surrogate: makes the surrogate on a worker; the surrogate itself is sent where this is None.
 
     Raises:
         ConfigurationError: see `check_strength`.
         ModelError: unusable embeddings, or a surrogate that cannot embed these images.
     """
-    gallery, queries = plan.gallery, plan.queries
-    check_strength(settings, len(queries), len(gallery), surrogate=surrogate is not None)
-    budget, report = plan.settings.budget(plan.settings.epsilon), progress or (lambda what: None)
-    other = None
+    check_strength(settings, len(plan.queries), len(plan.gallery), surrogate=surrogate is not None)
+    report, other = progress or (lambda what: None), None
     if "transfer" in settings.black_box and surrogate is not None:
+        check_surrogate(surrogate, images, plan)
         other = (surrogate, surrogate_gallery(surrogate, images, plan))
-    store = MeasurementStore(partial_results, _digest(plan, settings, other), resume=resume)
+    store = None if partial_results is None else PartStore(partial_results, _digest(plan, settings, other))
+    parts = strength_parts(settings, plan)
+    done: dict[StrengthPart, PartResult] = {}
+    for part in parts:
+        found = store.load(part) if store is not None and resume else None
+        if found is not None:
+            done[part] = found
+    left = [part for part in parts if part not in done]
+    if executor is None:
+        here = StrengthWork(settings, other)
 
-    def black_box(name: BlackBoxAttack) -> Measurement:
-        batches = query_batches(model, images, plan, queries)
-        return black_box_measurement([name], model, batches, budget, settings.calls, plan.seed, other, report)
+        def work(plan: EvaluationPlan, part: StrengthPart, model: nn.Module, images: ImageSet) -> PartResult:
+            report(part.title(settings))
+            return here(plan, part, model, images)
 
-    def universal() -> Measurement:
-        report("universal perturbation")
-        order = queries[
-            torch.randperm(len(queries), generator=generator(plan.seed, "evaluation", "universal", "halves"))
-        ]
-        trained, judged = (query_batches(model, images, plan, half) for half in order.tensor_split(2))
-        return universal_measurement(model, trained, judged, budget, plan.seed)
-
-    def poisoning(inserted: int) -> Measurement:
-        report("poisoning")
-        device = gallery.embeddings.device
-
-        def views(places: Tensor) -> Tensor:
-            return read_views(images, places, plan.image_size, model, device)
-
-        return poisoning_measurement(model, gallery, queries, views, budget, inserted, plan.seed)
-
-    def certified() -> Measurement:
-        return certified_measurement(
-            model,
-            query_batches(model, images, plan, queries),
-            sigmas=settings.certify,
-            radii=settings.certify_radii,
-            samples=settings.certify_samples,
-            selection=settings.certify_selection,
-            alpha=settings.certify_alpha,
-            seed=plan.seed,
-            batch_size=plan.settings.batch_size,
-            progress=report,
-        )
-
-    found = []
-    if settings.black_box:
-        found.append(_joined([store.get(f"black box {name}", partial(black_box, name)) for name in settings.black_box]))
-    if settings.universal:
-        found.append(store.get("universal", universal))
-    if settings.poison:
-        found.append(store.get("poisoning", partial(poisoning, settings.poison)))
-    if settings.certify:
-        found.append(store.get("certified", certified))
-    return tuple(found)
-
-
-class MeasurementStore:
-    """Finished measurements in a folder, so that an evaluation that was interrupted need not make them again."""
-
-    def __init__(self, folder: Path | None, digest: str, *, resume: bool) -> None:
-        """Open the store of one evaluation; measurements of another model, seed or setting are never mixed in.
-
-        Args:
-            folder: of all partial results, made when the first is saved; None keeps nothing.
-            digest: of everything that decides the figures.
-            resume: whether what lies there is taken.
-        """
-        self._folder, self._resume = None if folder is None else folder / digest[:16], resume
-
-    def get(self, name: str, make: Callable[[], Measurement]) -> Measurement:
-        """What was kept of a measurement, or else what `make` finds, which is kept then."""
-        if self._folder is None:
-            return make()
-        path = self._folder / f"{name}.json"
-        if self._resume:
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                return Measurement.from_dict(json.loads(path.read_text()))
-        found = make()
-        write_atomically(path, json.dumps(asdict(found)).encode())
-        return found
-
-
-def _joined(rows: list[Measurement]) -> Measurement:
-    """The tables of single attacks as one."""
-    return replace(
-        rows[0],
-        rows={name: figures for one in rows for name, figures in one.rows.items()},
-        calls=sum(one.calls for one in rows),
-        seconds=sum(one.seconds for one in rows),
-    )
+        running = in_process(model, images)(work, plan, left)
+    else:
+        running = executor(StrengthWork(settings, load_surrogate or other), plan, left)
+    for part, found in running:
+        done[part] = found
+        if store is not None:
+            store.save(part, found)
+        if executor is not None:
+            report(f"{part.title(settings)}, {len(done)} of {len(parts)} parts done")
+    return strength_tables(settings, plan, done)
 
 
 def _digest(plan: EvaluationPlan, settings: StrengthSettings, surrogate: tuple[nn.Module, Gallery] | None) -> str:
@@ -177,38 +119,6 @@ def _digest(plan: EvaluationPlan, settings: StrengthSettings, surrogate: tuple[n
     if surrogate is not None:
         summary.update(surrogate[1].embeddings.cpu().contiguous().numpy().tobytes())
     return summary.hexdigest()
-
-
-def query_batches(
-    model: nn.Module, images: ImageSet, plan: EvaluationPlan, queries: Tensor
-) -> Callable[[], Iterator[tuple[Tensor, AttackBatch]]]:
-    """Batches of queries with their clean first results as targets, read anew at each call."""
-    gallery, device = plan.gallery, plan.gallery.embeddings.device
-    first = targets.nearest_others(gallery, queries.to(device), generator(plan.seed)).to(device)
-
-    def batches() -> Iterator[tuple[Tensor, AttackBatch]]:
-        size = plan.settings.batch_size
-        for moving, target in zip(in_batches(queries, size), in_batches(first, size), strict=True):
-            view = read_views(images, moving, plan.image_size, model, device)
-            yield view, AttackBatch(gallery, moving.to(device), target)
-
-    return batches
-
-
-def surrogate_gallery(surrogate: nn.Module, images: ImageSet, plan: EvaluationPlan) -> Gallery:
-    """The gallery as a surrogate embeds it.
-
-    Raises:
-        ModelError: it takes images of another size or form.
-    """
-    check_surrogate(surrogate, images, plan)
-    return embed_gallery(
-        surrogate,
-        images,
-        image_size=plan.image_size,
-        batch_size=plan.settings.batch_size,
-        device=plan.gallery.embeddings.device,
-    )
 
 
 def check_surrogate(surrogate: nn.Module, images: ImageSet, plan: EvaluationPlan) -> None:

@@ -123,12 +123,17 @@ def test_results_tables_report_leaderboard_and_sanity_are_written(place):
 
 @pytest.mark.slow
 def test_workers_split_the_queries_and_give_the_same_numbers(place):
-    alone = evaluate(place, "--json", "--output", "alone")
-    split = evaluate(place, "--json", "--output", "split", "--workers", "2")
+    beside = ("--black-box", "square", "transfer", "--surrogate", "mine:net", "--calls", "5", "--certify", "0.1")
+    beside += ("--certify-samples", "20", "--universal")
+    alone = evaluate(place, "--json", "--output", "alone", *beside)
+    split = evaluate(place, "--json", "--output", "split", "--workers", "2", *beside)
     assert scores(split) == scores(alone)
     one, other = load_evaluation(place / "alone"), load_evaluation(place / "split")
     for name, values in one.per_query.items():
         assert torch.equal(values["after"], other.per_query[name]["after"]), name
+    tables = [{table.name: table.rows for table in found.measurements} for found in (one, other)]
+    assert list(tables[0]) == ["fairness", "black box", "universal", "certified"]
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.slow

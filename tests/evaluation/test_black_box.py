@@ -10,9 +10,10 @@ from torch import nn
 from colotride.data.base import InMemoryImages
 from colotride.evaluation import ranking, square
 from colotride.evaluation.attacks import AttackBatch
-from colotride.evaluation.black_box import black_box_measurement, run_black_box, run_transfer
+from colotride.evaluation.black_box import black_box_table, black_box_values, run_black_box, run_transfer
 from colotride.evaluation.gallery import embed_gallery, read_views
 from colotride.evaluation.retrieval_service import list_relevance, returned_list
+from colotride.evaluation.strength_parts import joined
 from colotride.evaluation.targets import nearest_others
 from colotride.pgd import Ball, Budget
 from tests.evaluation.galleries import ranked, toy_gallery
@@ -189,14 +190,17 @@ def test_the_table_has_the_means_of_the_queries():
     _, gallery, views, batch = scene(model)
     budget = Budget(0.1, 0.02, 4)
 
-    def batches():
-        return [
-            (views[part], AttackBatch(gallery, batch.moving[part], batch.target[part]))
-            for part in (slice(0, 8), slice(8, 20))
-        ]
+    def of(name):
+        parts = [slice(0, 8), slice(8, 20)]
+        batches = [AttackBatch(gallery, batch.moving[part], batch.target[part]) for part in parts]
+        return joined(
+            [
+                black_box_values(name, model, views[part], one, budget, 40, 3, (model, gallery))
+                for part, one in zip(parts, batches, strict=True)
+            ]
+        )
 
-    model.shown = 0
-    found = black_box_measurement(("square", "transfer"), model, batches, budget, 40, 3, (model, gallery))
+    found = black_box_table({name: of(name) for name in ("square", "transfer")}, budget, 40, seconds=1.0)
     whole = run_black_box("square", model, views, batch, budget, 40, 3)
     row = found.rows["square"]
     succeeded, attacked = whole.success, whole.attacked

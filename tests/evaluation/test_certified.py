@@ -7,8 +7,17 @@ from torch import nn
 
 from colotride.evaluation import certified
 from colotride.evaluation.attacks import AttackBatch
-from colotride.evaluation.certified import ABSTAINS, certificates, certified_measurement, certify, first_classes
+from colotride.evaluation.certified import (
+    ABSTAINS,
+    certificates,
+    certified_table,
+    certified_values,
+    certify,
+    first_classes,
+)
 from colotride.evaluation.gallery import Gallery
+from colotride.evaluation.strength_parts import joined
+from colotride.evaluation.strength_settings import StrengthSettings
 from tests.evaluation.galleries import d, others, shaken, toy_gallery
 from tests.toys import on_circle
 
@@ -117,21 +126,12 @@ def test_the_table_counts_certified_matches_and_its_cost():
     embeddings, labels = on_circle(0.0, 91.0, 0.0, 1.0, 91.0), torch.tensor([0, 1, 0, 0, 1])
     gallery, images = Gallery(embeddings, labels), queries_at(model, [0.2, 0.2, 0.02])
 
-    def batches():
-        for start in (0, 2):
-            rows = torch.arange(start, min(3, start + 2))
-            yield images[rows], AttackBatch(gallery, rows, rows)
-
-    asked = {
-        "sigmas": (SIGMA,),
-        "radii": (0.0, 0.1, 0.3),
-        "samples": 400,
-        "selection": 20,
-        "alpha": 0.001,
-        "seed": 0,
-        "batch_size": 128,
-    }
-    found = certified_measurement(model, batches, **asked)
+    settings = StrengthSettings(
+        certify=SIGMA, certify_radii=(0.0, 0.1, 0.3), certify_samples=400, certify_selection=20, certify_alpha=0.001
+    )
+    batches = [(images[rows], AttackBatch(gallery, rows, rows)) for rows in torch.arange(3).split(2)]
+    values = [certified_values(model, *batch, SIGMA, settings, 0, 128) for batch in batches]
+    found = certified_table({SIGMA: joined(values)}, settings, seconds=1.0)
     whole = certify(
         model,
         images,

@@ -5,7 +5,7 @@ import torch
 
 from colotride.errors import DataError
 from colotride.evaluation import chunks as evaluation_chunks
-from colotride.evaluation.chunks import Chunk, ChunkStore, Values, in_process, run_chunk
+from colotride.evaluation.chunks import Chunk, ChunkStore, Values, in_process
 from colotride.evaluation.evaluator import evaluate
 from colotride.evaluation.settings import EvaluationSettings
 from tests.evaluation.galleries import toy_images
@@ -56,10 +56,10 @@ def equal(one, other):
 def test_chunks_in_another_order_and_place_give_the_same_numbers():
     model, images, seen = FlatModel(), toy_images(), []
 
-    def backwards(plan, chunks):
+    def backwards(work, plan, chunks):
         for chunk in reversed(chunks):
             seen.append(chunk)
-            yield chunk, run_chunk(plan, chunk, model, images)
+            yield chunk, work(plan, chunk, model, images)
 
     equal(run(executor=backwards), run())
     assert len(seen) == 9 * 4, "30 queries in chunks of 8 for each of nine attacks"
@@ -74,9 +74,9 @@ def test_an_interrupted_evaluation_resumes_to_the_same_numbers_without_doing_chu
     done = []
     model, images = FlatModel(), toy_images()
 
-    def counting(plan, chunks):
+    def counting(work, plan, chunks):
         done.extend(chunks)
-        yield from in_process(model, images, lambda attack, count: None)(plan, chunks)
+        yield from in_process(model, images)(work, plan, chunks)
 
     equal(run(partial_results=tmp_path, resume=True, executor=counting), run())
     assert len(done) == 36 - kept
@@ -86,9 +86,9 @@ def test_without_resume_nothing_is_taken_over(tmp_path):
     run(partial_results=tmp_path)
     done = []
 
-    def counting(plan, chunks):
+    def counting(work, plan, chunks):
         done.extend(chunks)
-        yield from in_process(FlatModel(), toy_images(), lambda attack, count: None)(plan, chunks)
+        yield from in_process(FlatModel(), toy_images())(work, plan, chunks)
 
     run(partial_results=tmp_path, executor=counting)
     assert len(done) == 36
@@ -119,10 +119,10 @@ def test_a_strong_curve_is_split_and_resumed_as_any_other_evaluation(tmp_path):
     model, images, done = FlatModel(), toy_images(), []
     whole = evaluate(model, images, settings, **options)
 
-    def backwards(plan, chunks):
+    def backwards(work, plan, chunks):
         for chunk in reversed(chunks):
             done.append(chunk)
-            yield chunk, run_chunk(plan, chunk, model, images)
+            yield chunk, work(plan, chunk, model, images)
 
     with pytest.raises(DataError, match=r"7\.jpg"):
         evaluate(model, Breaking(60), settings, partial_results=tmp_path, **options)

@@ -12,11 +12,14 @@ from torch.nn import functional
 import colotride as ct
 from colotride.data.images import as_image_set
 from colotride.errors import ColoTrideError
-from colotride.evaluation import strength
+from colotride.evaluation import strength_parts
+from colotride.evaluation.chunks import in_process
 from colotride.evaluation.evaluator import evaluate_clean
+from colotride.evaluation.measurement import Measurement
 from colotride.evaluation.results import load_evaluation, save_evaluation
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.evaluation.strength import measure_strength
+from colotride.evaluation.strength_parts import PartStore, QueryValues, StrengthPart
 from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.evaluation.table import measurement_table
 from tests.toys import FlatModel
@@ -115,29 +118,94 @@ def test_bad_input_is_refused_in_one_line(asked, complaint):
     assert "\n" not in str(caught.value)
 
 
-def test_measurements_that_were_interrupted_are_resumed_to_the_same_figures(tmp_path, monkeypatch):
-    model, images = Net(), as_image_set(*data())
+PARTS = StrengthSettings(
+    black_box=("square", "transfer"),
+    calls=6,
+    universal=True,
+    poison=2,
+    certify=(0.1, 0.2),
+    certify_samples=8,
+    certify_selection=4,
+)
+TITLES = ["square", "square", "transfer", "transfer", "perturbation", "poisoning", "0.1", "0.1", "0.2", "0.2"]
+
+
+@pytest.fixture
+def short_parts(monkeypatch):
+    monkeypatch.setattr(strength_parts, "BATCHES_PER_CHUNK", 1)
+
+
+def plan_of(model, images, seed=0):
     settings = EvaluationSettings(**{name: SMALL[name] for name in ("steps", "bootstrap", "clusterings", "epsilon")})
-    asked = StrengthSettings(black_box=("square", "transfer"), calls=6, universal=True, poison=2)
+    settings = settings.with_values({"batch_size": 8, "queries": 16})
+    return evaluate_clean(model, images, settings, image_size=4, seed=seed, device=torch.device("cpu")).plan
 
-    def measured(seed=0, resume=True):
-        plan = evaluate_clean(model, images, settings, image_size=4, seed=seed, device=torch.device("cpu")).plan
-        found = measure_strength(model, images, plan, asked, Net(seed=3), None, tmp_path, resume=resume)
-        return [replace(one, seconds=0.0) for one in found]
 
-    def interrupt(*_):
+def without_seconds(found):
+    return [replace(one, seconds=0.0) for one in found]
+
+
+def test_parts_in_another_order_and_place_give_the_same_figures(short_parts):
+    model, images = Net(), as_image_set(*data())
+    plan, loaded = plan_of(model, images), []
+
+    def surrogate():
+        loaded.append(1)
+        return Net(seed=3)
+
+    def backwards(work, plan, parts):
+        assert [one.title(PARTS).split()[-1] for one in parts] == TITLES
+        for part in reversed(parts):
+            yield part, work(plan, part, model, images)
+
+    apart = measure_strength(model, images, plan, PARTS, Net(seed=3), executor=backwards, load_surrogate=surrogate)
+    assert loaded == [1], "once for all parts"
+    assert without_seconds(apart) == without_seconds(measure_strength(model, images, plan, PARTS, Net(seed=3)))
+    assert all(one.seconds > 0 for one in apart)
+
+
+@pytest.mark.parametrize("allowed", [0, 3, 5])
+def test_measurements_that_were_interrupted_are_resumed_to_the_same_figures(tmp_path, short_parts, allowed):
+    model, images, done = Net(), as_image_set(*data()), []
+
+    def measured(executor, seed=0, resume=True):
+        plan = plan_of(model, images, seed)
+        found = measure_strength(
+            model, images, plan, PARTS, Net(seed=3), None, tmp_path, resume=resume, executor=executor
+        )
+        return without_seconds(found)
+
+    def cut(work, plan, parts):
+        for part in parts[:allowed]:
+            yield part, work(plan, part, model, images)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(strength, "poisoning_measurement", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            measured()
-    with monkeypatch.context() as patch:
-        for name in ("black_box_measurement", "universal_measurement"):
-            patch.setattr(strength, name, interrupt)
-        resumed = measured()
-        with pytest.raises(KeyboardInterrupt):
-            measured(seed=1)
-        with pytest.raises(KeyboardInterrupt):
-            measured(resume=False)
-    assert resumed == measured(resume=False)
+    def counting(work, plan, parts):
+        done.append(len(parts))
+        return in_process(model, images)(work, plan, parts)
+
+    with pytest.raises(KeyboardInterrupt):
+        measured(cut)
+    resumed = measured(counting)
+    measured(counting, seed=1)
+    assert resumed == measured(counting, resume=False)
+    assert done == [10 - allowed, 10, 10], "another seed's parts are never taken, and without resume none are"
+
+
+def test_half_a_part_on_disk_counts_as_none(tmp_path):
+    store = PartStore(tmp_path, "0" * 64)
+    values, table = (
+        QueryValues({"calls": torch.tensor([3, 4])}, 1.5),
+        Measurement("universal", "", "", {"a": {"b": 1.0}}),
+    )
+    for part, found in ((StrengthPart("black box", 0, 2), values), (StrengthPart("universal", 0, 2), table)):
+        assert store.load(part) is None
+        store.save(part, found)
+        again = store.load(part)
+        if isinstance(again, QueryValues):
+            assert (again.values["calls"].tolist(), again.seconds) == ([3, 4], 1.5)
+        else:
+            assert again == table
+        (file,) = (one for one in store.folder.iterdir() if one.name.startswith(part.name))
+        file.write_bytes(file.read_bytes()[:-3])
+        assert store.load(part) is None
