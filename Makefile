@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LATEST ?= .venv-latest
 PORT ?= 5000
 # Hundreds of processes import the package; without its bytecode each would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -10,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # come up, so that three runs of tests keep two cores busy.
 SIDE_BY_SIDE ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help search test test-fast lint format bench docs ui clean
+.PHONY: help search test test-fast test-latest lint format bench docs ui clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -29,6 +30,14 @@ test: $(READY) ## Run all tests
 
 test-fast: $(READY) ## Run the tests that need neither processes nor whole trainings: three minutes
 	$(BIN)/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4 --dist loadfile
+
+test-latest: ## Run all tests on the newest versions that the package index serves, in .venv-latest
+	@test -x $(LATEST)/bin/python || $(PYTHON) -m venv $(LATEST)
+	@echo "Installing into $(LATEST): about 7 GB and three minutes the first time"
+	@$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable '.[dev]'
+	@echo "What differs from constraints.txt (<) here (>):"
+	@$(LATEST)/bin/python -m pip freeze --exclude-editable | diff constraints.txt - || true
+	$(LATEST)/bin/python -m pytest $(SIDE_BY_SIDE)
 
 lint: $(READY) ## Check style, formatting and types
 	$(BIN)/ruff check .
