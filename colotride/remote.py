@@ -70,6 +70,10 @@ class RemoteDirectory:
         finally:
             partial.unlink(missing_ok=True)
 
+    def delete(self, name: str) -> None:
+        """Delete a file."""
+        self._system.delete_file(f"{self._root}/{name}")
+
     def delete_directory(self, name: str) -> None:
         """Delete a directory and all that is in it."""
         self._system.delete_dir(f"{self._root}/{name}")

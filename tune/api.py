@@ -17,6 +17,7 @@ from colotride.data.splits import load_splits
 from colotride.devices import device_of
 from colotride.disk import check_writable
 from colotride.distributed.ray_cluster import machines, start_ray
+from colotride.distributed.storage_probe import check_shared
 from colotride.errors import ColoTrideError, SearchError, StorageError
 from colotride.io import write_atomically
 from colotride.locking import owned
@@ -244,6 +245,7 @@ def _executed(
         return result(complete=False)
 
     try:
+        check_shared(folder, storage)
         with SearchProgress(console, plan, study.records()) as progress:
             run_trials(study, folder, resources, at_once, folders, [progress, mlflow])
         if not study.complete:

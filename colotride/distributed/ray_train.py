@@ -24,6 +24,7 @@ from colotride.config import RunConfig
 from colotride.data.splits import load_splits
 from colotride.distributed.ray_cluster import machines, start_ray
 from colotride.distributed.shards import ProcessGroup
+from colotride.distributed.storage_probe import check_shared
 from colotride.errors import ColoTrideError, ConfigurationError, WorkerError
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy
@@ -133,13 +134,15 @@ def train_on_workers(
         should_stop: asked repeatedly; when it returns true, the workers then write a checkpoint and end.
 
     Raises:
-        ConfigurationError: the cluster can never hold that many workers, or a batch has fewer pairs.
+        ConfigurationError: the cluster can never hold that many workers, a batch has fewer pairs, or the machines do not
+            share the run's folder or its second copies.
         ColoTrideError: whatever the trainer raises.
         WorkerError: the workers failed more than `max_failures` times.
     """
     check_group(config, workers.most)
     start_ray()
     workers.check()
+    check_shared(directory, checkpoint_policy.storage)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = ray.remote(num_cpus=0)(EventQueue).options(scheduling_strategy=here).remote()
     loop = TrainLoop(config, directory.absolute(), checkpoint_policy, workers.cpus, queue)
