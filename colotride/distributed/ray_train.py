@@ -16,7 +16,7 @@ from typing import Any, Literal
 import ray
 import ray.train
 import torch
-from ray.train import FailureConfig, ScalingConfig
+from ray.train import FailureConfig, PreemptionInfo, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -32,6 +32,9 @@ from colotride.training.trainer import Trainer, check_group
 
 POLL_SECONDS = 0.2
 """How often the driver asks for events of its workers."""
+
+NOTICE_BATCHES = 10
+"""Batches after which the workers ask again whether a machine is about to be taken away."""
 
 CONTROLLER_FAILURES = 3
 """Attempts to place the workers; Ray's own default retries forever."""
@@ -260,8 +263,9 @@ def work(given: dict[str, TrainLoop]) -> None:
         checkpoint_policy=loop.checkpoint_policy,
         group=group,
     )
+    notice = PreemptionNotice(ray.train.get_preemption_info)
     if group.rank > 0:
-        trainer.run()
+        trainer.run(should_save=notice)
         return
     queue = loop.queue
     for record in trainer.history:
@@ -270,8 +274,36 @@ def work(given: dict[str, TrainLoop]) -> None:
         on_epoch=lambda record: queue.put.remote("epoch", record),
         on_step=lambda *counts: queue.put.remote("step", counts),
         should_stop=_StopSignal(queue),
+        should_save=notice,
     )
     ray.get(queue.end.remote(outcome))
+
+
+class PreemptionNotice:
+    """Whether a machine of the workers was announced to be taken away since this was last asked.
+
+    Ray asks all workers together, which costs a round trip through its control: so only before every few batches.
+    """
+
+    def __init__(self, ask: Callable[[], PreemptionInfo | None]) -> None:
+        """Begin with no notice.
+
+        Args:
+            ask: Ray's question, which every worker must ask equally often.
+        """
+        self._ask, self._calls = ask, 0
+        self._seen: PreemptionInfo | None = None
+
+    def __call__(self) -> bool:
+        """True once for every notice."""
+        self._calls += 1
+        if self._calls % NOTICE_BATCHES != 1:
+            return False
+        info = self._ask()
+        if info is None or info == self._seen:
+            return False
+        self._seen = info
+        return True
 
 
 class _StopSignal:

@@ -109,6 +109,7 @@ class Trainer:
         on_epoch: Callable[[EpochRecord], None] | None = None,
         on_step: Callable[[int, int, int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
+        should_save: Callable[[], bool] | None = None,
     ) -> Outcome:
         """Train until the last epoch, until the model has failed, or until the run is asked to stop.
 
@@ -119,12 +120,13 @@ class Trainer:
             on_epoch: called with the record of every completed epoch.
             on_step: called with (epoch, batches done, batches) after every batch; the first epoch is 1.
             should_stop: called before every batch; true ends the run.
+            should_save: called before every batch, in every process of a group; true writes a checkpoint.
         """
         config = self.config
         failure = self._failure()
         while failure is None and self.epoch < config.training.epochs:
             started = time.perf_counter()
-            if not self._train_epoch(on_step, should_stop):
+            if not self._train_epoch(on_step, should_stop, should_save):
                 self._save()
                 return self._end("interrupted", f"stopped in epoch {self.epoch + 1}")
             self.epoch += 1
@@ -148,7 +150,10 @@ class Trainer:
         return outcome
 
     def _train_epoch(
-        self, on_step: Callable[[int, int, int], None] | None, should_stop: Callable[[], bool] | None
+        self,
+        on_step: Callable[[int, int, int], None] | None,
+        should_stop: Callable[[], bool] | None,
+        should_save: Callable[[], bool] | None,
     ) -> bool:
         config, data = self.config, self.config.data
         batches = pair_batches(self._train.labels, data.pairs_per_batch, data.pairs_per_epoch, config.seed, self.epoch)
@@ -160,7 +165,8 @@ class Trainer:
             for pairs in remaining:
                 if self._group.any(should_stop is not None and should_stop(), self.device):
                     return False
-                if self._directory is not None and self._directory.due():
+                asked = should_save is not None and should_save()
+                if asked or (self._directory is not None and self._directory.due()):
                     self._save()
                 position = (self.epoch, self._steps_into_epoch)
                 # Layers that draw from torch's global generator (dropout) must draw the same after a resume.

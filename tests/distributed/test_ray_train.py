@@ -1,6 +1,7 @@
 """The trainer under Ray Train, with real workers, and what is left when they are really killed."""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -12,13 +13,15 @@ import psutil
 import pytest
 import ray
 import torch
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
-from ray.train import WorkerGroupError
+from ray.core.generated import autoscaler_pb2
+from ray.train import PreemptionInfo, WorkerGroupError
 from safetensors.torch import load_file
 
 from colotride.config import save_config
 from colotride.data.splits import load_splits
-from colotride.distributed.ray_train import Workers, cause_of, train_on_workers
+from colotride.distributed.ray_train import NOTICE_BATCHES, PreemptionNotice, Workers, cause_of, train_on_workers
 from colotride.errors import ColoTrideError, ConfigurationError, ModelError
 from colotride.presets import preset
 from colotride.training.checkpoint import CHECKPOINTS, WEIGHTS, checkpoints_in
@@ -203,3 +206,56 @@ def test_a_machine_that_goes_away_costs_no_epoch(tmp_path, monkeypatch):
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def test_a_machine_that_is_taken_away_with_notice_costs_no_failure_and_few_batches(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
+    monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.2")
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False)
+    config = CONFIG.with_values({"data.pairs_per_epoch": 16 * 600, "training.epochs": 1})
+    drained, removed, steps = [], [], []
+
+    def on_step(epoch, done, total):
+        steps.append(done)
+        if done >= 20 and not drained:
+            drained.append(done)
+            deadline = int(1000 * (time.time() + 20))
+            client = GcsClient(address=cluster.address)
+            reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+            accepted, why = client.drain_node(second.node_id, reason, "spot", deadline)
+            assert accepted, why
+        if drained and not removed and checkpoints_in(tmp_path / CHECKPOINTS):
+            removed.append(len(steps))
+            # Workers hear of it before the controller does.
+            time.sleep(3)
+            cluster.remove_node(second, allow_graceful=False)
+
+    try:
+        outcome = train_on_workers(
+            config,
+            Workers.parse("1:2", gpu=False, cpus=1),
+            tmp_path,
+            checkpoint_policy=CheckpointPolicy(),
+            max_failures=0,
+            on_step=on_step,
+        )
+        assert removed, "the notice led to no checkpoint, although none was due before the end of the epoch"
+        assert outcome.status == "finished"
+        again = next(after for before, after in itertools.pairwise(steps) if after <= before)
+        assert again > 20, "the epoch began anew"
+        assert steps[-1] == 600
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_every_notice_is_heard_once():
+    first, second = PreemptionInfo(1, {"a": [0]}), PreemptionInfo(1, {"a": [0], "b": [1]})
+    told = iter([None, first, first, second, None])
+    notice = PreemptionNotice(lambda: next(told))
+    heard = [call for call in range(5 * NOTICE_BATCHES) if notice()]
+    assert heard == [NOTICE_BATCHES, 3 * NOTICE_BATCHES]
