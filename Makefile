@@ -36,7 +36,8 @@ test-latest: ## Run all tests on the newest versions that the package index serv
 	@echo "Installing into $(LATEST): about 7 GB and three minutes the first time"
 	@$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable '.[dev]'
 	@echo "What differs from constraints.txt (<) here (>):"
-	@$(LATEST)/bin/python -m pip freeze --exclude-editable | diff constraints.txt - || true
+	@$(LATEST)/bin/python -m pip freeze --exclude-editable | sort > $(LATEST)/versions.txt
+	@sort constraints.txt | diff - $(LATEST)/versions.txt || true
 	$(LATEST)/bin/python -m pytest $(SIDE_BY_SIDE)
 
 lint: $(READY) ## Check style, formatting and types
