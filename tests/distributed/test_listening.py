@@ -1,13 +1,28 @@
 """What listens while Ray runs on this machine: nothing but what SECURITY.md names."""
 
+import contextlib
 import os
+import re
+import shlex
+import signal
+import socket
 import stat
+import subprocess
+import sys
+import time
+import uuid
 from functools import partial
 from pathlib import Path
 
 import grpc
 import psutil
 import pytest
+
+from tests.commands import ROOT, environment
+from tests.marked_processes import MARK, marked
+from tests.mlflow_servers import free_port
+
+AGENTS = ("DashboardAgent", "RuntimeEnvAgent")
 
 SECURITY = Path(__file__).resolve().parents[2] / "SECURITY.md"
 
@@ -33,6 +48,89 @@ def nodes(address, *metadata):
         except grpc.RpcError as error:
             return error.code()
     return grpc.StatusCode.OK
+
+
+def beyond_loopback(mark):
+    """Names of a command's processes that listen beyond the loopback address."""
+    found = set()
+    for pid in marked(mark):
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            listens = [one for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+            if any(not one.laddr.ip.startswith("127.") for one in listens):
+                found.add(role(process.name()))
+    return found
+
+
+def role(name):
+    """What SECURITY.md calls a process: Ray's workers go by the name of what they do at the moment."""
+    if name.startswith("ray::"):
+        return name.removeprefix("ray::") if name.removeprefix("ray::") in AGENTS else "worker"
+    return "driver" if name.startswith("python") else name
+
+
+@contextlib.contextmanager
+def started(command, place):
+    """A command that runs, and the mark of all its processes; it is ended with the block."""
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        command,
+        cwd=place,
+        env=environment(**{MARK: mark}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process, mark
+    finally:
+        for pid in marked(mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "search"])
+def test_a_command_with_workers_listens_where_the_guide_says(tmp_path, command):
+    asked = {
+        "train": ["train", "--workers", "2", "--directory", "made", "--no-track"],
+        "search": ["search", "--trials", "2", "--no-verdict", "--results", "made"],
+    }[command]
+    long = ["--dataset", "digits", "--run.training.epochs", "500"]
+    with started([sys.executable, "-m", "colotride", *asked, *long], tmp_path) as (process, mark):
+        deadline = time.monotonic() + 200
+        while not any((tmp_path / "made").rglob("history.jsonl")) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.2)
+        found = beyond_loopback(mark)
+    assert {"gcs_server", "raylet", "worker", "driver"} <= found
+    text = SECURITY.read_text()
+    assert [name for name in found if f"`{name}`" not in text] == []
+
+
+@pytest.mark.slow
+def test_mlflows_pages_listen_on_loopback_alone(tmp_path):
+    recipe = re.search(
+        r"^ui:.*?(\$\(BIN\)/mlflow ui [^\n]*)", (ROOT / "Makefile").read_text(), re.DOTALL | re.MULTILINE
+    )[1]
+    port = free_port()
+    command = recipe.replace("$(BIN)/mlflow", f"{sys.executable} -m mlflow").replace("$(PORT)", str(port))
+    with started(shlex.split(command), tmp_path) as (process, mark):
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            assert process.poll() is None
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.2)
+        listening_here = {
+            one.laddr.port
+            for pid in marked(mark)
+            for one in psutil.Process(pid).net_connections("inet")
+            if one.status == psutil.CONN_LISTEN
+        }
+        assert port in listening_here
+        assert beyond_loopback(mark) == set()
 
 
 @pytest.mark.slow

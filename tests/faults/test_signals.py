@@ -11,34 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import environment
+from tests.commands import environment, run
+from tests.marked_processes import MARK, marked
 
 SHARED_MEMORY = Path("/dev/shm")
 SECONDS = 30
 """After which nothing of a command that has ended may be left."""
 
-MARK = "COLOTRIDE_TEST_MARK"
-"""Variable of the environment that every process of one search inherits."""
-
 SEARCH = (
     "search", "--name", "first", "--results", "made", "--trials", "2", "--concurrent", "1", "--max-epochs", "4",
-    "--stopping", "none", "--no-verdict", "--tracking-uri", "sqlite:///mlflow.db",
+    "--stopping", "none", "--tracking-uri", "sqlite:///mlflow.db",
     "--run.data.pairs-per-epoch", "64", "--run.data.pairs-per-batch", "8", "--run.pgd.steps", "2",
     "--run.validation.queries", "4", "--run.validation.steps", "1",
 )  # fmt: skip
-
-
-def marked(mark):
-    """Ids of the living processes of a search."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            if state != "Z" and f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.add(int(folder.name))
-        except OSError:
-            continue
-    return found
 
 
 def in_shared_memory(pids):
@@ -47,11 +32,11 @@ def in_shared_memory(pids):
     return [name for name in names if pids & {int(number) for number in re.findall(r"\d+", name)}]
 
 
-def ended_by(number, place, begun):
+def ended_by(number, place, begun, *more):
     """Begin a search, signal it as soon as the condition holds, and take its code, its output and what it leaves."""
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
-        [sys.executable, "-m", "colotride", *SEARCH],
+        [sys.executable, "-m", "colotride", *SEARCH, *more],
         cwd=place,
         env=environment(**{MARK: mark}),
         stdout=subprocess.PIPE,
@@ -77,13 +62,30 @@ def ended_by(number, place, begun):
         process.communicate()
 
 
-@pytest.mark.slow
-def test_a_search_that_is_terminated_before_its_first_trial_says_how_to_go_on(tmp_path):
-    begun = tmp_path / "made/first/search.json"
-    code, out, err, processes, memory = ended_by(signal.SIGTERM, tmp_path, lambda _: begun.exists())
+def told_how_to_go_on(ended):
+    code, out, err, processes, memory = ended
     assert code == 143, (out, err)
     assert "--resume first" in out
     for word in ("Traceback", "*** SIGTERM", "Fatal Python error", "Stack trace"):
         assert word not in out + err
     assert not processes
     assert not memory
+
+
+@pytest.mark.slow
+def test_a_search_that_is_terminated_before_its_first_trial_says_how_to_go_on(tmp_path):
+    told_how_to_go_on(ended_by(signal.SIGTERM, tmp_path, lambda folder: (folder / "search.json").exists()))
+
+
+@pytest.mark.slow
+def test_a_search_that_is_terminated_in_its_verdict_goes_on_there(tmp_path):
+    def judging(folder):
+        return any((folder / "verdict").rglob("history.jsonl"))
+
+    told_how_to_go_on(ended_by(signal.SIGTERM, tmp_path, judging, "--verdict-seeds", "1"))
+    trials = [path.read_bytes() for path in sorted((tmp_path / "made/first/trials").rglob("history.jsonl"))]
+    done = run("search", "--results", "made", "--resume", "first", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Verdict over all seeds" in done.stdout
+    again = [path.read_bytes() for path in sorted((tmp_path / "made/first/trials").rglob("history.jsonl"))]
+    assert again == trials, "no trial was trained again"
