@@ -248,12 +248,15 @@ def _disturbed(
         if driver.returncode == 0:
             return
         if not killed and (driver.returncode not in (1, 130, 143) or found.starts > 3 * disturbances + 3):
-            found.faults.append(f"the search ended with {driver.returncode}; see {directory}/search.log")
+            lines = (directory / "search.log").read_text().strip().splitlines()
+            found.faults.append(f"the search ended with {driver.returncode}: {lines[-1] if lines else 'no word'}")
             return
 
 
 def study_faults(folder: Path, trials: int, found: Soak) -> list[str]:
     """What is wrong with the study and with trials.json."""
+    if not (folder / "optuna.journal").exists():
+        return ["there is no study"]
     backend = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
     study = optuna.load_study(study_name=STUDY, storage=optuna.storages.JournalStorage(backend))
     faults = []

@@ -20,7 +20,7 @@ from colotride.distributed.ray_cluster import machines, start_ray
 from colotride.distributed.storage_probe import check_shared
 from colotride.errors import ColoTrideError, SearchError, StorageError
 from colotride.io import write_atomically
-from colotride.locking import owned
+from colotride.locking import LOCK, owned
 from colotride.models import build_model
 from colotride.presets import configuration_of, with_presets
 from colotride.terminal import Terminal
@@ -210,8 +210,13 @@ def execute(plan: SearchPlan, folder: Path, console: Console) -> SearchResult:
 
 
 def taken(folder: Path) -> bool:
-    """Whether there is something in the folder of a search that is to begin."""
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    """Whether there is something in the folder of a search that is to begin.
+
+    A driver that is killed before it has written its plan leaves its lock, and perhaps half a plan: these count as nothing.
+    """
+    if not folder.is_dir():
+        return folder.exists()
+    return any(path.name != LOCK and not path.name.startswith(f".{FILE}.") for path in folder.iterdir())
 
 
 def _executed(

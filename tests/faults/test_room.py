@@ -12,6 +12,7 @@ from PIL import Image
 
 from colotride.cli import main
 from colotride.locking import owned
+from colotride.tune.api import taken
 from colotride.tune.plan import save_plan
 from tests.faults.surroundings import TINY, call, contents, full_disk, no_file_longer_than, refused
 from tests.tune.searches import small_plan
@@ -146,3 +147,18 @@ def test_ray_that_does_not_start_is_one_line_and_nothing_stays(tmp_path, monkeyp
     refused(call(capsys, "search", "--name", "first", "--results", "made"), "Ray cannot be started", "timed out")
     assert len(attempts) == 2, "a busy machine may be too slow once"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_search_whose_driver_was_killed_before_it_had_a_plan_begins_anew(tmp_path):
+    folder = tmp_path / "first"
+    assert not taken(folder)
+    folder.mkdir()
+    (folder / ".lock").write_text("1234")
+    (folder / ".search.json.x7k2").write_text("{")
+    assert not taken(folder), "neither --resume nor the same name could go on with it"
+    (folder / ".hidden").write_text("")
+    assert taken(folder)
+    (folder / ".hidden").unlink()
+    (folder / "search.json").write_text("{}")
+    assert taken(folder)
+    assert taken(folder / "search.json")
