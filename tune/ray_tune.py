@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from colotride.disk import check_writable
 from colotride.errors import StorageError
 from colotride.tune.callbacks import TrialCallback
 from colotride.tune.records import OUT_OF_MEMORY
@@ -64,7 +65,7 @@ def run_trials(
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str((folder / "ray").absolute()),
-            callbacks=[CallbackRelay(study, list(callbacks))],
+            callbacks=[CallbackRelay(study, list(callbacks), folder)],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),
@@ -148,8 +149,15 @@ class StudyScheduler(FIFOScheduler):
 class CallbackRelay(tune.Callback):
     """Passes every trial on to the callbacks, in the driver's process."""
 
-    def __init__(self, study: SearchStudy, callbacks: list[TrialCallback]) -> None:
-        self._study, self._callbacks = study, callbacks
+    def __init__(self, study: SearchStudy, callbacks: list[TrialCallback], folder: Path) -> None:
+        """Serve one session of a search.
+
+        Args:
+            study: of the search.
+            callbacks: called about every trial.
+            folder: of the search, on whose disk Ray keeps what trials raise.
+        """
+        self._study, self._callbacks, self._folder = study, callbacks, folder
         self._started: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -182,7 +190,7 @@ class CallbackRelay(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """See `ray.tune.Callback`; a trial that the disk has stopped has not ended, and the search stops with it."""
         error = trial.get_error()
-        _stop_for_the_disk(error)
+        self._stop_for_the_disk(error)
         trace = str(error or "").strip().splitlines()
         number = trial.config["number"]
         self._study.settle(number, error=trace[-1] if trace else "see error.txt in the trial's folder")
@@ -190,7 +198,18 @@ class CallbackRelay(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """See `ray.tune.Callback`; another try would meet the same disk."""
-        _stop_for_the_disk(trial.get_error())
+        self._stop_for_the_disk(trial.get_error())
+
+    def _stop_for_the_disk(self, error: BaseException | None) -> None:
+        # Ray keeps the text of what a trial raised, in a file for which a full disk has no room either.
+        found = storage_error(error)
+        if error is None and found is None:
+            try:
+                check_writable(self._folder)
+            except StorageError as full:
+                found = str(full)
+        if found is not None:
+            raise StorageError(f"{found}; the search goes on with --resume")
 
     def _end(self, number: int) -> None:
         record = self._study.record(number)
@@ -199,9 +218,10 @@ class CallbackRelay(tune.Callback):
                 callback.ended(record)
 
 
-def _stop_for_the_disk(error: BaseException | None) -> None:
-    # Ray keeps the text of what a trial raised.
+def storage_error(error: BaseException | None) -> str | None:
+    """What a trial said of a disk that stopped it; None where it raised something else."""
     for line in str(error or "").splitlines():
         kind, _, message = line.partition(": ")
         if kind.endswith(f"errors.{StorageError.__name__}") and message:
-            raise StorageError(f"{message}; the search goes on with --resume")
+            return message
+    return None

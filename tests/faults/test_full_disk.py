@@ -69,6 +69,6 @@ def test_a_search_on_a_disk_that_fills_is_one_line_and_continues_to_its_end(made
     done = run("search", "--results", "made", "--resume", "first", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads((made / "first/trials.json").read_text())
-    assert [(trial["number"], trial["status"], trial["epoch"]) for trial in told] == [
-        (number, "finished", 6) for number in (1, 2, 3)
+    assert [(trial["number"], trial["status"], trial["epoch"], trial["reason"]) for trial in told] == [
+        (number, "finished", 6, "") for number in (1, 2, 3)
     ]
