@@ -18,6 +18,7 @@ from colotride.data.settings import DataSettings
 from colotride.data.splits import load_splits
 from colotride.data.transfer import fetch
 from colotride.errors import DataError
+from tests.faults.surroundings import no_file_longer_than
 from tests.servers import MAKERS, archives_of, described, serving, tar_with, zip_with, zipped
 
 CONTENT = np.random.default_rng(0).bytes(200_000)
@@ -429,3 +430,17 @@ def test_an_encrypted_zip_is_one_line(tmp_path, monkeypatch):
         assert "is encrypted; unpack it by hand" in refusal(
             download, "sop", tmp_path / "data", quiet, mirror=server.address
         )
+
+
+def test_a_disk_that_fills_during_a_download_is_one_line_and_the_rest_is_fetched_later(tmp_path, monkeypatch):
+    holding, files = archives_of("cub", tmp_path / "made")
+    monkeypatch.setitem(ARCHIVES, "cub", holding)
+    root = tmp_path / "data"
+    with serving(files) as server:
+        with no_file_longer_than(2000):
+            told = refusal(download, "cub", root, quiet, mirror=server.address)
+        assert "cannot be written" in told
+        assert "File too large" in told
+        assert not (root / holding.folder).exists()
+        assert download("cub", root, quiet, mirror=server.address)
+    assert (root / holding.folder).is_dir()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from colotride.cli import main
 from colotride.disk import REMEDIES, check_writable
@@ -253,3 +254,27 @@ def test_evaluations_that_end_together_are_all_on_the_leaderboard(place, capsys)
     assert call(capsys, *EVALUATE, "--leaderboard", "board.jsonl").code == 0
     assert len([json.loads(line) for line in Path("board.jsonl").read_text().splitlines()]) == 2
     assert not Path(".board.jsonl.lock").exists()
+
+
+def test_a_benchmark_asks_for_its_disk_before_it_measures(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for reason in REASONS:
+        with full_disk(reason):
+            refused(call(capsys, "benchmark", "step", "--output", "made"), "made", os.strerror(reason))
+
+
+def test_a_sync_that_cannot_note_what_it_sent_says_so_and_doubles_nothing_later(place, capsys, monkeypatch):
+    uri = f"sqlite:///{place}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert call(capsys, *(word for word in TRAIN if word != "--no-track")).code == 0
+    sent = next((place / "made").rglob("sent.json"))
+    sent.unlink()
+    before = contents(place / "made")
+    with full_disk(errno.ENOSPC):
+        told = call(capsys, "sync", "made/run")
+    assert "sent.json cannot be written or read (No space left on device)" in told.err
+    assert contents(place / "made").items() >= before.items()
+    assert call(capsys, "sync", "made/run").code == 0
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("colotride").experiment_id])
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [1]
