@@ -24,7 +24,8 @@ def test_a_search_that_is_disturbed_in_every_way_loses_and_doubles_nothing(tmp_p
     assert sum(found["statuses"].values()) == 8
     # A search that ends early on a fast machine is disturbed less.
     assert len(set(found["disturbances"])) == len(found["disturbances"]) > 1
-    assert found["starts"] == 1 + sum(kind in ("driver", "all processes") for kind in found["disturbances"])
+    # More often where the machine is so busy that Ray takes its own node for dead.
+    assert found["starts"] >= 1 + sum(kind in ("driver", "all processes") for kind in found["disturbances"])
 
 
 def test_a_report_that_lacks_or_doubles_a_trial_is_found(tmp_path):
