@@ -239,6 +239,7 @@ def _curve_point(epsilon: float, values: Values, settings: EvaluationSettings, s
         ERS=scores["ERS"],
         ARS=scores["ARS"],
         intervals=intervals,
+        strict=scores_of(values.before, values.strict, resistance) if values.strict else {},
     )
 
 

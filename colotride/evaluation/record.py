@@ -26,6 +26,14 @@ class CurvePoint:
     ERS: float
     ARS: float
     intervals: dict[str, Interval]
+    strict: dict[str, float] = field(default_factory=dict)
+    """Of the strong protocol: the scores of the strict one on the same queries at this radius."""
+
+    @property
+    def gap(self) -> dict[str, float]:
+        """Of the strong protocol: how much higher ERS, ARS and the parts of ARS are in the strict one."""
+        found = {"ERS": self.ERS, "ARS": self.ARS} | {f"ARS {name}": one for name, one in self.resistance.items()}
+        return {name: self.strict[name] - one for name, one in found.items() if name in self.strict}
 
 
 @dataclass(frozen=True)

@@ -145,13 +145,18 @@ def _curve(evaluation: EvaluationRecord) -> dict[str, Any] | None:
             {name: [point.intervals[name] for point in points] for name in names if name in points[0].intervals},
         ),
         "ends": [_size(points[0].epsilon, evaluation.norm), _size(points[-1].epsilon, evaluation.norm)],
-        "columns": [*names, *RESISTANCE_COLUMNS],
+        "columns": [*names, *(f"ARS {name}" for name in RESISTANCE_COLUMNS)]
+        + ([f"{name} strict" for name in names] if points[-1].strict else []),
         "rows": [
             (
                 _size(point.epsilon, evaluation.norm),
                 [
                     f"{value:.1f}"
-                    for value in (point.ERS, point.ARS, *(point.resistance[n] for n in RESISTANCE_COLUMNS))
+                    for value in (
+                        *(getattr(point, name) for name in names),
+                        *(point.resistance[name] for name in RESISTANCE_COLUMNS),
+                        *(point.strict[name] for name in names if point.strict),
+                    )
                 ],
             )
             for point in points

@@ -53,20 +53,19 @@ class StrongOutcomes:
 def ensemble(losses: int, steps: int) -> list[Member]:
     """The runs of an attack.
 
-    Half of the passes for the attack of `strict`, so that no query is attacked less than there. A quarter for APGD from a
-    random point on the other side of the ball, a quarter for APGD from the worst point so far; both with the attack's
-    other loss, where it has one.
+    Half of the passes for the attack of `strict`, with as many steps as there, so that no query is attacked less and the
+    gap is to the same numbers. A quarter for APGD from a random point on the other side of the ball, a quarter for APGD
+    from the worst point so far; both with the attack's other loss, where it has one.
 
     Args:
         losses: how many the attack has.
         steps: of `strict`; the ensemble spends `PASSES` times as many.
     """
-    whole = PASSES * steps
-    quarter = max(1, whole // 4)
+    left = (PASSES - 1) * steps
     return [
-        Member(0, "clean", max(1, whole - 2 * quarter), fixed=True),
-        Member(1 % losses, "random", quarter),
-        Member(1 % losses, "transferred", quarter),
+        Member(0, "clean", steps, fixed=True),
+        Member(1 % losses, "random", max(1, left // 2)),
+        Member(1 % losses, "transferred", max(1, left - left // 2)),
     ]
 
 

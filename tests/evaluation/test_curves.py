@@ -50,6 +50,18 @@ def test_the_curve_of_the_strong_protocol_never_rises():
         assert scores[-1] < scores[0] - 5
 
 
+def test_every_point_of_a_strong_curve_says_what_the_strict_protocol_finds_there():
+    strong, strict = run(list(RADII[1:]), protocol="strong"), run(list(RADII[1:]))
+    for point, expected in zip(strong.curve, strict.curve, strict=True):
+        assert point.strict["ARS"] == pytest.approx(expected.ARS, abs=1e-6)
+        assert point.strict["ERS"] == pytest.approx(expected.ERS, abs=1e-6)
+        assert point.gap["ARS"] == pytest.approx(expected.ARS - point.ARS, abs=1e-6)
+        assert set(point.gap) == {"ERS", "ARS"} | {f"ARS {name}" for name in point.resistance}
+        assert not expected.strict
+        assert not expected.gap
+    assert strong.curve[-1].strict == strong.convergence.strict
+
+
 def test_a_curve_comes_back_from_json():
     result = run(list(RADII), protocol="strong")
     again = Evaluation.from_dict(json.loads(json.dumps(result.to_dict())))
