@@ -6,12 +6,13 @@ summed over them in one all_gather per batch, after sixteen or more passes throu
 
 import contextlib
 import os
+import pickle
 import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 import ray.train
@@ -22,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
+from colotride.distributed.event_queue import EventQueue, EventRelay
 from colotride.distributed.ray_cluster import machines, start_ray
 from colotride.distributed.shards import ProcessGroup
 from colotride.distributed.storage_probe import check_shared
@@ -153,7 +155,7 @@ def train_on_workers(
     failed: list[BaseException] = []
     fitting = threading.Thread(target=_fit, args=(trainer, failed), name="ray-train", daemon=True)
     fitting.start()
-    relay = _EventRelay(on_epoch, on_step)
+    relay = EventRelay(on_epoch, on_step)
     stopping = False
     while fitting.is_alive():
         fitting.join(POLL_SECONDS)
@@ -162,14 +164,15 @@ def train_on_workers(
             stopping = True
             ray.get(queue.ask_to_stop.remote())
     relay.send(ray.get(queue.take.remote()))
-    outcome: Outcome | None = ray.get(queue.outcome.remote())
+    packed: bytes | None = ray.get(queue.outcome.remote())
     ray.kill(queue)
-    if outcome is None:
+    if packed is None:
         raise (
             cause_of(failed[0])
             if failed
             else WorkerError(f"the workers of {directory} ended without an outcome; see ray logs")
         )
+    outcome: Outcome = pickle.loads(packed)
     return outcome
 
 
@@ -198,57 +201,6 @@ def _fit(trainer: TorchTrainer, failed: list[BaseException]) -> None:
         failed.append(error)
 
 
-class EventQueue:
-    """Events from the workers to the driver, and the driver's request to stop. An actor on the driver's machine."""
-
-    def __init__(self) -> None:
-        self._events: list[tuple[str, Any]] = []
-        self._stop, self._outcome = False, None
-
-    def put(self, kind: Literal["epoch", "step"], value: Any) -> None:
-        """Add an event."""
-        self._events.append((kind, value))
-
-    def take(self) -> list[tuple[str, Any]]:
-        """The events since the last call."""
-        events, self._events = self._events, []
-        return events
-
-    def ask_to_stop(self) -> None:
-        """Make the workers write a checkpoint and end."""
-        self._stop = True
-
-    def stopped(self) -> bool:
-        """Whether the driver has asked to stop."""
-        return self._stop
-
-    def end(self, outcome: Any) -> None:
-        """Set how the run ended."""
-        self._outcome = outcome
-
-    def outcome(self) -> Any:
-        """How the run ended; None while it is running."""
-        return self._outcome
-
-
-class _EventRelay:
-    """Passes events on, each epoch once: workers that start again report all epochs from before."""
-
-    def __init__(
-        self, on_epoch: Callable[[EpochRecord], None] | None, on_step: Callable[[int, int, int], None] | None
-    ) -> None:
-        self._on_epoch, self._on_step, self._epochs = on_epoch, on_step, 0
-
-    def send(self, events: list[tuple[str, Any]]) -> None:
-        for kind, value in events:
-            if kind == "step" and self._on_step:
-                self._on_step(*value)
-            elif kind == "epoch" and value.epoch > self._epochs:
-                self._epochs = value.epoch
-                if self._on_epoch:
-                    self._on_epoch(value)
-
-
 def work(given: dict[str, TrainLoop]) -> None:
     """What each worker does: the same trainer, as one process of a group."""
     loop, group = given["loop"], ProcessGroup.of_this_process()
@@ -269,14 +221,14 @@ def work(given: dict[str, TrainLoop]) -> None:
         return
     queue = loop.queue
     for record in trainer.history:
-        queue.put.remote("epoch", record)
+        queue.put.remote("epoch", pickle.dumps(record))
     outcome = trainer.run(
-        on_epoch=lambda record: queue.put.remote("epoch", record),
-        on_step=lambda *counts: queue.put.remote("step", counts),
+        on_epoch=lambda record: queue.put.remote("epoch", pickle.dumps(record)),
+        on_step=lambda *counts: queue.put.remote("step", pickle.dumps(counts)),
         should_stop=_StopSignal(queue),
         should_save=notice,
     )
-    ray.get(queue.end.remote(outcome))
+    ray.get(queue.end.remote(pickle.dumps(outcome)))
 
 
 class PreemptionNotice:
