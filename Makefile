@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # come up, so that three runs of tests keep two cores busy.
 SIDE_BY_SIDE ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help search test test-fast test-latest lint format bench docs ui clean
+.PHONY: help search test test-fast test-latest lint format bench docs ui demo clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -59,6 +59,11 @@ docs: $(READY) ## Build the documentation into site/
 ui: $(READY) ## Open MLflow's pages of all runs on 127.0.0.1:5000 (PORT=... for another port)
 	@echo "Runs and their scores: http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=scores"
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
+
+demo: $(READY) ## Train two small models in a minute, and show in a browser what an attack does to their results
+	$(BIN)/colotride train --dataset digits --defense natural --no-track --directory runs/demo/natural
+	$(BIN)/colotride train --dataset digits --defense hm --no-track --directory runs/demo/robust
+	$(BIN)/colotride demo --model runs/demo/robust --against runs/demo/natural
 
 clean: ## Remove the environment; runs and mlflow.db stay
 	rm -rf $(VENV)

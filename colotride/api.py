@@ -1,5 +1,6 @@
 """The library's front door: train, evaluate, perturb, load and search in one call each."""
 
+import copy
 import importlib
 import importlib.util
 import time
@@ -13,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from colotride.backbones import record_size
+from colotride.backbones import PRETRAINED, record_size
 from colotride.config import RunConfig
 from colotride.data.base import ImageSet
 from colotride.data.images import as_image_set
@@ -28,6 +29,7 @@ from colotride.evaluation.settings import EvaluationSettings
 from colotride.evaluation.strength import check_strength, check_surrogate, measure_strength
 from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.external_models import is_name, load_external_model
+from colotride.hub.address import local_copy
 from colotride.index import Index
 from colotride.locking import owned
 from colotride.models import EmbeddingModel, UnitEmbeddings
@@ -54,11 +56,14 @@ class Run:
     """How it ended: `status` is "finished", or says how the model failed; `history` has a record per epoch."""
     model: EmbeddingModel
     """As it was after the last epoch, in evaluation mode."""
+    module: nn.Module | None = None
+    """The module from which it was trained, as it was before, where one was given."""
 
 
 def train(
     start: str | PathLike[str] | RunConfig,
     *,
+    model: nn.Module | None = None,
     recipe: str | None = None,
     defense: str | None = None,
     directory: str | PathLike[str] | None = None,
@@ -74,6 +79,9 @@ def train(
 
     Args:
         start: name of a data set (its preset: "digits", "cub", ...), path of a configuration in YAML, or a `RunConfig`.
+        model: a network to train instead of the configuration's: from pixels in [0, 1], [B, C, H, W], to embeddings [B, D]. A
+            copy is trained, from the weights that it has, and the run's configuration names its class. It keeps its own
+            embedding unless `overrides` give `model.embedding_dim`.
         recipe: settings for a task: "real-photos" fine-tunes a small ImageNet network (see `colotride.presets.RECIPES`).
         defense: another defense than the configuration's, as its authors use it ("natural", "act", ...).
         directory: where the run is kept; None makes `runs/DATASET-DEFENSE-DATE`.
@@ -99,6 +107,12 @@ def train(
         reading=reading,
         quick=quick,
     )
+    if model is not None:
+        # A class without arguments is found again by this name; any other has to be given to `load` too.
+        name = f"{type(model).__module__}:{type(model).__name__}"
+        config = config.with_values(
+            {"model.architecture": name, "model.weights": PRETRAINED, "model.embedding_dim": None}
+        )
     changes = {**({} if epochs is None else {"training.epochs": epochs}), **(overrides or {})}
     config = config.with_values(changes)
     folder = Path(directory) if directory is not None else default_directory(config)
@@ -111,9 +125,10 @@ def train(
             device=device_of(device),
             directory=folder,
             checkpoint_policy=CheckpointPolicy(),
+            backbone=copy.deepcopy(model),
         )
         outcome = trainer.run(on_epoch=on_epoch)
-    return Run(folder, config, outcome, trainer.model.eval())
+    return Run(folder, config, outcome, trainer.model.eval(), copy.deepcopy(model))
 
 
 def default_directory(config: RunConfig) -> Path:
@@ -143,7 +158,7 @@ def evaluate(
     """Attack a model with all ten attacks, and score it.
 
     Args:
-        model: a `Run`, the directory of one, or any module that maps pixels in [0, 1] to embeddings, which are
+        model: a `Run`, the directory of one, `hf://user/name` where one was published, or any module that maps pixels in [0, 1] to embeddings, which are
             normalised to length 1 here where the model does not.
         images: of a module: a tensor or array of images, 8-bit or floating-point in [0, 1] (kept as 8 bits), or a
             torch data set of (image, label). A run is evaluated on its own test images where this is None.
@@ -221,6 +236,7 @@ def evaluate(
 def load(
     path: str | PathLike[str],
     *,
+    model: nn.Module | None = None,
     image_size: int | None = None,
     stored_size: int | None = None,
     channels: int = 3,
@@ -230,9 +246,10 @@ def load(
     """Load a trained model with its preprocessing, ready to embed pictures.
 
     Args:
-        path: directory of a run; a network by name with its own weights (`timm:NAME`, `open_clip:NAME`, "resnet18"); or
+        path: directory of a run, or `hf://user/name` where one was published; a network by name with its own weights (`timm:NAME`, `open_clip:NAME`, "resnet18"); or
             a TorchScript file, an exported program (.pt2) or `package.module:function`, whose preprocessing is given
             here.
+        model: of a run that was trained from a module object, a module of the same layers; a copy takes the run's weights.
         image_size: side in pixels that the network sees; runs and networks by name know theirs, others default to 224.
         stored_size: side to which pictures are resized before the central crop; a run knows its own, others default
             to 8/7 of `image_size`, as 256 for 224.
@@ -249,17 +266,18 @@ def load(
         raise ModelError(
             f"model {path} is one of MLflow's, which do not tell how their pictures are prepared; give a run's directory"
         )
-    if not Path(path).is_dir():
+    path = local_copy(path)
+    if not path.is_dir():
         size = image_size or (record_size(str(path)) if is_name(str(path)) else 224)
         network = load_external_model(str(path), image_size=size, trust=trust)
         stored = stored_size or round(size * 8 / 7)
         return Embedder(network, image_size=size, stored_size=stored, channels=channels, device=where)
-    config, model = load_run(Path(path))
+    config, network = load_run(path, copy.deepcopy(model))
     return Embedder(
-        model,
+        network,
         image_size=image_size or config.data.image_size,
         stored_size=stored_size or config.data.stored_size,
-        channels=model.channels,
+        channels=network.channels,
         device=where,
     )
 
@@ -280,7 +298,9 @@ def search(*arguments: Any, **options: Any) -> Any:
 
 def _run_of(run: Run | str | PathLike[str]) -> tuple[RunConfig, nn.Module]:
     # A run in memory is read again too: what was trained in bfloat16 is evaluated in float32.
-    return load_run(run.directory if isinstance(run, Run) else Path(run))
+    if isinstance(run, Run):
+        return load_run(run.directory, copy.deepcopy(run.module))
+    return load_run(local_copy(run))
 
 
 def _network_of(model: Run | str | PathLike[str] | nn.Module) -> nn.Module:

@@ -58,18 +58,21 @@ class Embedder:
             DataError: a file that cannot be decoded, named in the message, or pixels outside [0, 1].
             ModelError: the network does not return one embedding per image.
         """
-        if isinstance(images, str | PathLike):
-            images = [images]
-        views = (
-            self._of_tensor(images, batch_size) if isinstance(images, Tensor) else self._of_files(images, batch_size)
-        )
         with frozen(self.module) as embed, torch.no_grad():
-            found = [embed(view.to(self.device)).float().cpu() for view in views]
+            found = [embed(view.to(self.device)).float().cpu() for view in self._views(images, batch_size)]
         if not found:
             raise DataError(
                 "there are no images to embed; give paths of image files, or a tensor of at least one image"
             )
         return torch.cat(found)
+
+    def prepare(self, image: Picture) -> Float[Tensor, "1 channels size size"]:
+        """One image file as the network sees it: resized and cropped, pixels in [0, 1], on the CPU.
+
+        Raises:
+            DataError: the file cannot be decoded.
+        """
+        return next(self._views(image, 1))
 
     def digest(self) -> str:
         """Digest of everything that decides an embedding: weights and preprocessing."""
@@ -78,6 +81,13 @@ class Embedder:
             content.update(name.encode())
             content.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else b"")
         return content.hexdigest()
+
+    def _views(
+        self, images: Picture | Sequence[Picture] | Shaped[Tensor, "images channels height width"], batch_size: int
+    ) -> Iterator[Tensor]:
+        if isinstance(images, str | PathLike):
+            images = [images]
+        return self._of_tensor(images, batch_size) if isinstance(images, Tensor) else self._of_files(images, batch_size)
 
     def _of_files(self, paths: Sequence[Picture], batch_size: int) -> Iterator[Tensor]:
         for start in range(0, len(paths), batch_size):

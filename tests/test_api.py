@@ -14,7 +14,7 @@ import colotride as ct
 from colotride.data.splits import load_test
 from colotride.defenses import DEFENSES
 from colotride.defenses.pairs import paired_batch
-from colotride.errors import ConfigurationError, DataError, ModelError
+from colotride.errors import CheckpointError, ConfigurationError, DataError, ModelError
 from tests.toys import random_images
 
 TINY = {"pgd.steps": 2, "data.pairs_per_epoch": 64, "evaluation.bootstrap": 20}
@@ -305,3 +305,60 @@ def test_a_quick_run_is_small_on_every_data_set():
         assert small.data.image_size <= 64, name
         assert small.evaluation.queries * small.evaluation.steps <= 256, name
         assert presets.with_quick_budget(small) == small
+
+
+class Net(nn.Module):
+    """A network whose construction takes an argument, so that its name alone does not make it."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, width))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def small_net(width=6):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return Net(width)
+
+
+def test_a_module_is_trained_from_its_own_weights_and_left_as_it_is(tmp_path):
+    net, before = small_net(), small_net().state_dict()
+    still = TINY | {"training.learning_rate": 1e-12, "training.epochs": 1, "data.pairs_per_batch": 16}
+    run = ct.train("digits", model=net, defense="natural", directory=tmp_path / "still", overrides=still)
+    assert run.config.model.architecture.endswith(":Net")
+    trained = run.model.backbone.state_dict()
+    assert all(torch.allclose(trained[name], value, atol=1e-6) for name, value in before.items())
+    moved = ct.train(
+        "digits", model=net, defense="natural", directory=tmp_path / "moved", overrides=TINY | {"training.epochs": 1}
+    )
+    assert not torch.allclose(moved.model.backbone.state_dict()["layers.1.weight"], before["layers.1.weight"])
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
+
+
+def test_a_run_of_a_module_is_resumed_evaluated_and_loaded_with_it(tmp_path):
+    net, words = small_net(), {"defense": "natural", "directory": tmp_path / "run"}
+    short = TINY | {"training.epochs": 2, "evaluation.steps": 2}
+    run = ct.train("digits", model=net, overrides=short, **words)
+    again = ct.train("digits", model=net, overrides=short, **words)
+    assert [one.diagnostics for one in again.outcome.history] == [one.diagnostics for one in run.outcome.history]
+    images = torch.rand(5, 1, 8, 8)
+    with torch.no_grad():
+        expected = run.model(images)
+    assert torch.allclose(ct.load(tmp_path / "run", model=net).embed(images), expected, atol=1e-6)
+    assert pytest.approx(
+        ct.evaluate(run.model, load_test(run.config.data).pixels(torch.arange(714)), load_test(run.config.data).labels,
+                    queries=10, steps=2, epsilon=run.config.evaluation.epsilon, step_size=run.config.evaluation.step_size).ARS
+    ) == ct.evaluate(run, queries=10).ARS  # fmt: skip
+    with pytest.raises(ModelError, match=r"cannot be made .*ct\.load\(DIRECTORY, model=MODULE\)"):
+        ct.load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="another model"):
+        ct.load(tmp_path / "run", model=small_net(7))
+
+
+def test_a_module_takes_an_embedding_of_another_width(tmp_path):
+    short = TINY | {"training.epochs": 1, "model.embedding_dim": 4}
+    run = ct.train("digits", model=small_net(), defense="natural", directory=tmp_path / "run", overrides=short)
+    assert ct.load(run.directory, model=small_net()).embed(torch.rand(2, 1, 8, 8)).shape == (2, 4)

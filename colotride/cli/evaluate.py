@@ -50,6 +50,7 @@ from colotride.evaluation.strength import check_strength, check_surrogate, measu
 from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.evaluation.table import measurement_table, table_of
 from colotride.external_models import ExternalModel, is_name, load_external_model
+from colotride.hub.address import local_copy
 from colotride.locking import owned
 from colotride.models import ModelSettings, build_model
 from colotride.names import LONGEST
@@ -194,7 +195,7 @@ def subject_of(command: Evaluate) -> Subject:
     """
     for module in command.plugin:
         load_plugin(module)
-    path = Path(command.model)
+    path = local_copy(command.model)
     is_run = path.is_dir() and not (path / "MLmodel").is_file()
     if is_run:
         config = load_run(path)[0]
@@ -256,7 +257,7 @@ def load_model(
     Raises:
         ModelError, CheckpointError: it cannot be loaded, or would run code without being trusted.
     """
-    path = Path(spec)
+    path = local_copy(spec)
     if URI.match(spec) or (path / "MLmodel").is_file():
         # MLflow is an extra, and only its own addresses need it.
         from colotride.tracking.export import default_uri

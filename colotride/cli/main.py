@@ -23,9 +23,11 @@ COMMANDS = {
     "embed": "embed the pictures of a folder",
     "index": "index the pictures of a folder, to search them",
     "query": "find the pictures that are most similar to one",
+    "demo": "show in a browser what an attack does to the results",
+    "push": "publish a model on the Hugging Face hub or in a folder",
     "download": "fetch a public data set",
     "reproduce": "reproduce a table or a figure of the paper",
-    "leaderboard": "make a table of several evaluations",
+    "leaderboard": "compare evaluated models: a table, or a static page",
     "sync": "send to MLflow what could not be sent before",
     "benchmark": "measure speed on this machine",
 }
@@ -38,6 +40,7 @@ EXTRAS = {
     "plotly": "report",
     "pandas": "report",
     "boto3": "cluster",
+    "huggingface_hub": "hub",
 }
 """The extra that brings a package which the core does without."""
 

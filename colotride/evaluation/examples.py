@@ -64,7 +64,7 @@ def retrieval_examples(model: nn.Module, images: ImageSet, plan: EvaluationPlan,
     with frozen(model) as embed, torch.no_grad():
         perturbed = embed(moved)
     start = gallery.embeddings[queries.to(device)]
-    before, after = (_first_results(gallery, one, queries) for one in (start, perturbed))
+    before, after = (first_results(gallery, one, queries, RESULTS) for one in (start, perturbed))
     shifts = (perturbed - start).norm(dim=1)
     wanted = torch.cat([before, after]).flatten().unique()
     views = read_views(images, wanted.cpu(), plan.image_size, model, device).cpu()
@@ -83,7 +83,7 @@ def retrieval_examples(model: nn.Module, images: ImageSet, plan: EvaluationPlan,
         change = moved[number] - clean[number]
         # In l2 the largest change of a pixel differs from image to image.
         largest = settings.epsilon if settings.norm == "linf" else float(change.abs().max())
-        amplified = (change / (2 * max(largest, 1e-6)) + 0.5).clamp(0, 1).cpu()
+        amplified = visible_change(change, largest).cpu()
         examples.append(
             RetrievalExample(
                 query,
@@ -99,11 +99,26 @@ def retrieval_examples(model: nn.Module, images: ImageSet, plan: EvaluationPlan,
     return examples
 
 
-def _first_results(gallery: Gallery, embeddings: Tensor, queries: Int[Tensor, "queries"]) -> Tensor:
+def first_results(
+    gallery: Gallery, embeddings: Float[Tensor, "queries dim"], queries: Int[Tensor, "queries"], count: int
+) -> Int[Tensor, "queries results"]:
+    """Places of the images that each query finds first, the nearest first; the query itself is left out.
+
+    Args:
+        gallery: that is searched.
+        embeddings: of the queries, clean or perturbed.
+        queries: their own places in the gallery.
+        count: how many; a smaller gallery returns fewer.
+    """
     rows = queries.to(embeddings.device)
     found = []
     for chunk in query_blocks(torch.arange(len(queries)), len(gallery)):
         to_gallery = gallery.exact.squares(gallery.exact.place(embeddings[chunk]))
         to_gallery[torch.arange(len(chunk)), rows[chunk].to(to_gallery.device)] = torch.inf
-        found.append(to_gallery.topk(min(RESULTS, len(gallery) - 1), largest=False).indices)
+        found.append(to_gallery.topk(min(count, len(gallery) - 1), largest=False).indices)
     return torch.cat(found)
+
+
+def visible_change(change: Tensor, largest: float) -> Tensor:
+    """A perturbation as pixels in [0, 1]: the largest change fills the range, and 0.5 is no change."""
+    return (change / (2 * max(largest, 1e-6)) + 0.5).clamp(0, 1)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -80,7 +80,7 @@ def images_of(example: RetrievalExample) -> dict[str, Any]:
     """An example whose pixels are addresses that hold the images themselves."""
     lists = {
         when: [
-            {"pixels": _data(one.pixels), "class_name": one.class_name, "correct": one.correct}
+            {"pixels": image_address(one.pixels), "class_name": one.class_name, "correct": one.correct}
             for one in getattr(example, when)
         ]
         for when in ("before", "after")
@@ -89,8 +89,8 @@ def images_of(example: RetrievalExample) -> dict[str, Any]:
         "query": example.query,
         "class_name": example.class_name,
         "shift": example.shift,
-        "pixels": _data(example.pixels),
-        "perturbation": _data(example.perturbation),
+        "pixels": image_address(example.pixels),
+        "perturbation": image_address(example.perturbation),
         **lists,
     }
 
@@ -108,8 +108,14 @@ def measured(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _data(pixels: Float[Tensor, "channels height width"]) -> str:
-    array = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+def image_address(pixels: Float[Tensor, "channels height width"]) -> str:
+    """An address that holds an image itself, as PNG; pixels in [0, 1], one or three channels."""
+    return f"data:image/png;base64,{base64.b64encode(png((pixels * 255).round().to(torch.uint8))).decode()}"
+
+
+def png(pixels: UInt8[Tensor, "channels height width"]) -> bytes:
+    """An image of one or three channels as a PNG file."""
+    array = pixels.permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()

@@ -7,7 +7,6 @@ and created again gets everything from the beginning.
 
 import logging
 import os
-import subprocess
 import sys
 import time
 import uuid
@@ -15,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from colotride.provenance import git_commit
 from colotride.tracking.addresses import check_tracking_uri
 from colotride.tracking.delivery import Delivery
 from colotride.tracking.journal import Entry, Journal
@@ -174,19 +174,3 @@ def default_uri() -> str:
 def absolute(uri: str) -> str:
     """The same store, independent of the working directory."""
     return SQLITE + str(Path(uri.removeprefix(SQLITE)).absolute()) if uri.startswith(SQLITE) else uri
-
-
-def git_commit() -> str | None:
-    """The commit of the running code; None outside a checkout."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=5,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()

@@ -65,7 +65,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int = 2) -> Path
             save_file(contiguous, temporary / WEIGHTS)
             rest = {name: getattr(checkpoint, name) for name in ("optimizer", "defense", "progress", "config_digest")}
             torch.save(rest, temporary / STATE)
-            digests = {name: _digest(temporary / name) for name in (WEIGHTS, STATE)}
+            digests = {name: digest_of_file(temporary / name) for name in (WEIGHTS, STATE)}
             (temporary / DIGESTS).write_text(json.dumps(digests))
             target = folder / f"{checkpoint.progress['step']:09d}"
             shutil.rmtree(target, ignore_errors=True)
@@ -116,7 +116,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
 def _load_if_whole(path: Path) -> Checkpoint | None:
     try:
         digests = json.loads((path / DIGESTS).read_text())
-        if any(_digest(path / name) != digests[name] for name in (WEIGHTS, STATE)):
+        if any(digest_of_file(path / name) != digests[name] for name in (WEIGHTS, STATE)):
             return None
         rest = torch.load(path / STATE, map_location="cpu", weights_only=True)
         return Checkpoint(weights=load_file(path / WEIGHTS), **rest)
@@ -124,6 +124,7 @@ def _load_if_whole(path: Path) -> Checkpoint | None:
         return None
 
 
-def _digest(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,16 +4,39 @@ import logging
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from colotride.config import RunConfig, load_config
+from colotride.documents import read_json
 from colotride.errors import CheckpointError
 from colotride.models import TWO_CONVOLUTIONS, EmbeddingModel, build_model
-from colotride.training.checkpoint import CHECKPOINTS, load_newest
+from colotride.training.checkpoint import CHECKPOINTS, WEIGHTS, digest_of_file, load_newest
 from colotride.training.run_directory import CONFIG, config_digest
 
+PUBLISHED = "published.json"
+"""Marks the folder of a published run, which has the weights of its end beside it instead of checkpoints."""
 
-def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
+
+class Published(BaseModel):
+    """What goes with the weights of a published run."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    weights_sha256: str
+    version: str
+    """Of ColoTride that published it."""
+
+
+def load_run(directory: Path, backbone: nn.Module | None = None) -> tuple[RunConfig, EmbeddingModel]:
     """Read a run's configuration and its newest whole model, on the CPU and in evaluation mode.
+
+    Args:
+        directory: one that `colotride train` made, or one that `colotride push` has published.
+        backbone: of a run that was trained from a module object, another module of the same layers, which takes the
+            run's weights; None where the configuration says how to make the network.
 
     Raises:
         CheckpointError: the folder holds no run, no whole checkpoint, or weights of another model than it describes.
@@ -25,22 +48,18 @@ def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
         )
     path = directory / CONFIG
     config = load_config(path)
-    checkpoint = load_newest(directory / CHECKPOINTS)
-    if checkpoint is None:
-        raise CheckpointError(f"run {directory} has no checkpoint yet; train it first with colotride train")
-    if checkpoint.config_digest != config_digest(config):
-        logging.getLogger("colotride").warning(
-            "warning: %s is not what these weights were trained with: it was edited, or made by another version", path
-        )
-    first = checkpoint.weights.get("backbone.0.weight" if config.model.architecture == TWO_CONVOLUTIONS else "mean")
+    weights = _published_weights(directory) if (directory / PUBLISHED).is_file() else _newest_weights(directory, config)
+    first = weights.get("backbone.0.weight" if config.model.architecture == TWO_CONVOLUTIONS else "mean")
     channels = first.shape[1] if first is not None and first.ndim == 4 else 3
     # Every weight is overwritten: starting from downloaded ones would need the network for nothing. Results that are
     # compared are made in float32, whatever a run was trained in.
     settings = config.model.untrained().model_copy(update={"precision": "float32", "compile": False})
-    model = build_model(settings, channels=channels, image_size=config.data.image_size, seed=config.seed)
+    model = build_model(
+        settings, channels=channels, image_size=config.data.image_size, seed=config.seed, backbone=backbone
+    )
     try:
         with torch.no_grad():
-            model.load_state_dict(checkpoint.weights)
+            model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split()).partition(": ")[2][:200]
         raise CheckpointError(
@@ -49,3 +68,26 @@ def load_run(directory: Path) -> tuple[RunConfig, EmbeddingModel]:
         ) from None
     model.eval()
     return config, model
+
+
+def _newest_weights(directory: Path, config: RunConfig) -> dict[str, Tensor]:
+    checkpoint = load_newest(directory / CHECKPOINTS)
+    if checkpoint is None:
+        raise CheckpointError(f"run {directory} has no checkpoint yet; train it first with colotride train")
+    if checkpoint.config_digest != config_digest(config):
+        logging.getLogger("colotride").warning(
+            "warning: %s is not what these weights were trained with: it was edited, or made by another version",
+            directory / CONFIG,
+        )
+    return checkpoint.weights
+
+
+def _published_weights(directory: Path) -> dict[str, Tensor]:
+    path = directory / WEIGHTS
+    try:
+        expected = Published.model_validate(read_json(directory / PUBLISHED, "record", CheckpointError)).weights_sha256
+        if digest_of_file(path) != expected:
+            raise CheckpointError(f"{path} is damaged: it is not the file that was published; fetch it again")
+        return load_file(path)
+    except (ValidationError, SafetensorError, OSError):
+        raise CheckpointError(f"{directory} is not whole: fetch it again, or publish it again") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from colotride.config import RunConfig
@@ -65,6 +65,7 @@ class Trainer:
         directory: Path | None = None,
         checkpoint_policy: CheckpointPolicy = ONCE_PER_EPOCH,
         group: ProcessGroup = SINGLE_PROCESS,
+        backbone: nn.Module | None = None,
     ) -> None:
         """Build a run, and continue from its newest whole checkpoint where there is one.
 
@@ -76,6 +77,7 @@ class Trainer:
             directory: the run's folder; None keeps nothing. Only the process of rank 0 of a group reads and writes it.
             checkpoint_policy: how often it is written.
             group: the processes that train together, each of which builds the same run.
+            backbone: the network itself, where `config.model.architecture` only names its class.
 
         Raises:
             CheckpointError: the folder belongs to another configuration, or none of its checkpoints is whole.
@@ -96,6 +98,7 @@ class Trainer:
             channels=train.pixels(torch.zeros(1, dtype=torch.int64)).shape[1],
             image_size=config.data.image_size,
             seed=derive_seed(config.seed, "model"),
+            backbone=backbone,
         ).to(device)
         self._optimizer = build_optimizer(self.model, config.training)
         self._defense = build_defense(config.defense, defense_context(config))

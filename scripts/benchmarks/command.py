@@ -8,6 +8,7 @@ Examples:
     colotride benchmark scaling --workers 1 2
     colotride benchmark search --seeds 5
     colotride benchmark index --galleries 1000000
+    colotride benchmark fine-tuning --image-sizes 112 --triplets 16
 """
 
 import json
@@ -33,6 +34,7 @@ from colotride.models import TWO_CONVOLUTIONS
 from colotride.terminal import Terminal
 from scripts.benchmarks.chart import draw_ratios
 from scripts.benchmarks.evaluation import measure_galleries, measure_whole
+from scripts.benchmarks.fine_tuning import ENCODER, measure_fine_tuning
 from scripts.benchmarks.index import measure_indexes
 from scripts.benchmarks.profile import ProfileRow, profile_of
 from scripts.benchmarks.step import BenchmarkCase, StepRow, measure_steps, step_benchmark
@@ -59,6 +61,7 @@ def main(command: Benchmark) -> int:
         "scaling": scaling,
         "search": search,
         "index": index,
+        "fine-tuning": fine_tuning,
     }
     if command.threads is not None:
         torch.set_num_threads(command.threads)
@@ -171,6 +174,26 @@ def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType
     ]
     said = "\n".join([*lines, f"Measured on {machine(device)}."])
     return Group(table, said), [*map(asdict, wholes), *map(asdict, rows)]
+
+
+def fine_tuning(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """A large encoder, trained whole and in part, at the smallest of the image sizes that its patches fit."""
+    size = min((each for each in command.image_sizes if each >= 64), default=112)
+    case = BenchmarkCase(ENCODER, size, command.triplets, command.steps)
+    with Terminal(stderr=True).status("fine-tuning") as status:
+        rows = measure_fine_tuning(case, command.rounds, device, partial(_show, status, "fine-tuning"))
+    table = Table(title=case.name, caption="a cycle is one step with CAP and one with ANP; random weights")
+    for heading in ("trained", "weights", "s a cycle", "x everything", "peak MiB", "Adam, MiB"):
+        table.add_column(heading, justify="left" if heading == "trained" else "right")
+    for row in rows:
+        numbers = (
+            f"{row.seconds:.2f}",
+            f"{row.seconds / rows[0].seconds:.2f}",
+            f"{row.peak_mib:.0f}",
+            f"{row.optimizer_mib:.1f}",
+        )
+        table.add_row(row.trains, f"{row.weights:,}", *numbers)
+    return Group(table, f"Measured on {machine(device)}."), [asdict(row) for row in rows]
 
 
 def index(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:

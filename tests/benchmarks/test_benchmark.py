@@ -28,6 +28,18 @@ def test_profile_shares_add_up(tmp_path):
     assert rows[0]["share"] >= rows[1]["share"]
 
 
+def test_fine_tuning_counts_what_is_trained(tmp_path):
+    pytest.importorskip("timm")
+    asked = ["fine-tuning", "--image-sizes", "64", "--triplets", "4", "--steps", "1", "--rounds", "1", "--output", "."]
+    done = run("scripts/benchmark.py", *asked, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {row["trains"]: row for row in json.loads(done.stdout)["rows"]}
+    assert rows["embedding layer"]["weights"] == 384 * 512 + 512
+    assert rows["everything"]["weights"] > 21e6
+    assert rows["embedding layer"]["weights"] < rows["LoRA, rank 8"]["weights"] < rows["last block"]["weights"]
+    assert rows["last block"]["weights"] < rows["last 4 blocks"]["weights"] < rows["everything"]["weights"]
+
+
 def test_an_exact_index_misses_nothing_and_a_graph_little(tmp_path):
     asked = ["index", "--galleries", "3000", "--output", ".", "--json"]
     done = run("scripts/benchmark.py", *asked, cwd=tmp_path)

@@ -117,7 +117,7 @@ def test_results_tables_report_leaderboard_and_sanity_are_written(place):
     assert parquet.read_table(place / "out" / "benign.parquet").num_rows == 24
     assert "<svg" in (place / "out" / "report.html").read_text()
     assert not (place / "out" / "partial").exists()
-    board = run("scripts/leaderboard.py", "board.jsonl", cwd=place)
+    board = run("scripts/leaderboard.py", "table", "board.jsonl", cwd=place)
     assert f"| mine | {result.benign['R@1']:.1f}" in board.stdout
 
 

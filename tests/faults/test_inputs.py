@@ -519,7 +519,10 @@ FILE_OPTIONS = [
     (*SEARCH, "--space"),
     (*SEARCH, "--start-from"),
     (*QUERY[:4], "--index"),
-    ("leaderboard",),
+    ("leaderboard", "table"),
+    ("leaderboard", "build"),
+    ("leaderboard", "record"),
+    ("leaderboard", "--model", "nowhere", "check"),
     ("sync",),
 ]
 

@@ -122,7 +122,7 @@ def test_a_line_of_a_leaderboard_with_an_unusable_field_is_named(name, value, tm
     path = tmp_path / "board.jsonl"
     path.write_text(json.dumps(ENTRY) + "\n" + json.dumps(line) + "\n")
     before = contents(tmp_path)
-    refused(call(capsys, "leaderboard", path), path, "line 2")
+    refused(call(capsys, "leaderboard", "table", path), path, "line 2")
     assert contents(tmp_path) == before
 
 
@@ -130,7 +130,7 @@ def test_a_line_of_a_leaderboard_with_an_unusable_field_is_named(name, value, tm
 def test_a_line_of_a_leaderboard_that_is_no_entry_is_named(content, tmp_path, capsys):
     path = tmp_path / "board.jsonl"
     path.write_bytes(json.dumps(ENTRY).encode() + b"\n" + NO_DOCUMENT[content])
-    refused(call(capsys, "leaderboard", path), path, "line ")
+    refused(call(capsys, "leaderboard", "table", path), path, "line ")
 
 
 # The study of a search.

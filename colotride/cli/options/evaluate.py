@@ -98,7 +98,7 @@ class Evaluate(Options):
     example_queries: Annotated[int, Field(ge=0), Option(OUTPUT, rare=True)] = 6
     """Queries shown with their results in the report; 0 for none."""
     leaderboard: Annotated[Path | None, Option(OUTPUT, "FILE")] = None
-    """Append the result to this file (JSON lines). `colotride leaderboard` makes a table of it."""
+    """Append the result to this file (JSON lines). `colotride leaderboard table` makes a table of it."""
     output: Annotated[Path | None, Option(OUTPUT, "DIR")] = None
     """Where the results go (default: evaluation/ in the run's folder). Of other models, runs/evaluation/NAME."""
     track: Track = True

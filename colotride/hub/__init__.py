@@ -1,0 +1,1 @@
+"""Models on the Hugging Face hub: what is pushed there, and how it comes back."""

@@ -1,0 +1,151 @@
+"""Publishing a run: its weights, configuration, scores and a model card, in a folder or on the Hugging Face hub."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from safetensors.torch import save_file
+
+from colotride.config import save_config
+from colotride.errors import ConfigurationError, ModelError
+from colotride.hub.address import HubAddress, endpoint, hub_library, is_hub_address, reason_of
+from colotride.io import write_atomically
+from colotride.leaderboard.records import Record, record_of, write_record
+from colotride.markdown import escape
+from colotride.training.checkpoint import WEIGHTS, digest_of_file
+from colotride.training.runs import PUBLISHED, Published, load_run
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the card says beside the scores."""
+
+    name: str
+    licence: str
+    """Identifier of the hub, such as "apache-2.0"."""
+    authors: str = ""
+    commit: str | None = None
+    """Of the code that trained the run, where it is known."""
+
+
+def write_files(run: Path, folder: Path, card: Card, *, address: str) -> Record:
+    """Write what is published of a run into a folder: `model.safetensors`, `config.yaml`, `record.json`, `README.md`.
+
+    Args:
+        run: the run's folder, evaluated.
+        folder: new or empty.
+        card: name, licence and authors.
+        address: where it will be read from, for the card's example.
+
+    Raises:
+        CheckpointError: the folder holds no run, or the run was not evaluated.
+        ConfigurationError: the folder holds something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigurationError(f"{folder} is there already, and not empty; give a new folder")
+    record = record_of(run, model=card.name, authors=card.authors)
+    config, model = load_run(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The paths of this machine are nobody else's.
+    save_config(config.with_values({"data.root": "data"}), folder / "config.yaml")
+    weights = folder / WEIGHTS
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
+    about = Published(weights_sha256=digest_of_file(weights), version=version("colotride"))
+    write_atomically(folder / PUBLISHED, (about.model_dump_json(indent=2) + "\n").encode())
+    write_record(folder / "record.json", record)
+    write_atomically(folder / "README.md", card_of(record, card, address, config.data.image_size).encode())
+    return record
+
+
+def card_of(record: Record, card: Card, address: str, image_size: int) -> str:
+    """The model card: metadata that the hub reads, then what a reader wants to know."""
+    scores = record.scores()
+    metrics = [
+        {"type": name, "name": name, "value": round(scores[name], 2)}
+        for name in ("R@1", "mAP", "ERS", "ARS")
+        if name in scores
+    ]
+    task = {"type": "image-feature-extraction", "name": "image retrieval"}
+    source = {"type": record.dataset, "name": record.dataset}
+    metadata = {
+        "license": card.licence,
+        "library_name": "colotride",
+        "pipeline_tag": "image-feature-extraction",
+        "tags": ["image-retrieval", "adversarial-robustness", "metric-learning"],
+        "model-index": [{"name": card.name, "results": [{"task": task, "dataset": source, "metrics": metrics}]}],
+    }
+    levels = record.epsilon * 255
+    environment = Environment(loader=PackageLoader("colotride.hub", "."), undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["text"] = escape
+    return environment.get_template("card.md.j2").render(
+        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True),
+        record=record,
+        card=card,
+        address=address,
+        image_size=image_size,
+        epsilon=f"{levels:.3g}/255" if record.norm == "linf" else f"{record.epsilon:.3g}",
+        rows=[
+            (name, f"{value:.2f}" if name in ("TMA", "ES:D") else f"{value:.1f}", _interval(record, name))
+            for name, value in scores.items()
+        ],
+    )
+
+
+def push(run: Path, to: str, card: Card, *, private: bool = False) -> str:
+    """Publish a run.
+
+    Args:
+        run: the run's folder, evaluated.
+        to: `hf://user/name`, which is made where it is missing, or a new folder on this machine.
+        card: name, licence and authors.
+        private: whether a new repository is for its owner alone.
+
+    Returns:
+        Where it is now: the folder, or the address of the commit.
+
+    Raises:
+        CheckpointError: no run, or not evaluated.
+        ConfigurationError: no address, a folder that is not empty, or huggingface_hub is not installed.
+        ModelError: the hub refused; nothing was changed there but perhaps an empty repository made.
+    """
+    if not is_hub_address(to):
+        if "://" in to:
+            raise ConfigurationError(f"{to} is no place to publish to; give hf://USER/NAME or a folder")
+        folder = Path(to)
+        temporary = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        if folder.exists():
+            raise ConfigurationError(f"{folder} is there already; give a new folder")
+        try:
+            write_files(run, temporary, card, address=str(folder))
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return str(folder)
+    address = HubAddress.parse(to)
+    if address.revision is not None:
+        raise ConfigurationError(f"{to} names a revision; push makes one itself, so leave @{address.revision} out")
+    hub = hub_library("publishing on the hub")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "files"
+        write_files(run, folder, card, address=to)
+        api = hub.HfApi(endpoint=endpoint())
+        try:
+            api.create_repo(address.repository, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=address.repository, folder_path=str(folder), commit_message=f"Publish {card.name}"
+            )
+        except Exception as error:
+            # The library has errors of its own, of requests and of httpx.
+            raise ModelError(f"{to} was not published: {reason_of(error)}") from None
+    return str(getattr(commit, "commit_url", to))
+
+
+def _interval(record: Record, name: str) -> str:
+    found = record.intervals.get(name)
+    digits = 2 if name in ("TMA", "ES:D") else 1
+    return "" if found is None else f"{found[0]:.{digits}f} to {found[1]:.{digits}f}"
