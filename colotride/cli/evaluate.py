@@ -50,7 +50,7 @@ from colotride.evaluation.strength import check_strength, check_surrogate, measu
 from colotride.evaluation.strength_settings import StrengthSettings
 from colotride.evaluation.table import measurement_table, table_of
 from colotride.external_models import ExternalModel, is_name, load_external_model
-from colotride.hub.address import local_copy
+from colotride.hub.address import is_hub_address, local_copy
 from colotride.locking import owned
 from colotride.models import ModelSettings, build_model
 from colotride.names import LONGEST
@@ -69,10 +69,14 @@ class Subject:
 
     spec: str
     run: Path | None
-    """The run's folder, where the model is one."""
+    """The run's folder, where the model is one that lies here."""
     config: RunConfig
     """Data and evaluation settings."""
     name: str
+    home: Path
+    """Where its results go unless the command says otherwise."""
+    own_data: bool = True
+    """Whether a run is evaluated on the pictures that it was trained for."""
     plugins: tuple[str, ...] = ()
     trust: bool = False
     weights: str = PRETRAINED
@@ -89,9 +93,7 @@ class Subject:
 def main(command: Evaluate) -> int:
     """Evaluate as the arguments say."""
     subject = subject_of(command)
-    output = command.output or (subject.run or Path("runs/evaluation") / _slug(subject.name)) / (
-        "evaluation" if subject.run else subject.config.data.name
-    )
+    output = command.output or subject.home
     with owned(output, "evaluation"):
         check_writable(output)
         if command.leaderboard:
@@ -182,7 +184,7 @@ def _evaluated(command: Evaluate, subject: Subject, output: Path) -> int:
         soft_wrap=True,
     )
     # Last, so that nothing that MLflow's journal suffers can cost the evaluation.
-    if command.track and subject.run and (record := existing_record(subject.run, console)):
+    if command.track and subject.run and subject.own_data and (record := existing_record(subject.run, console)):
         record.evaluation(result.scores(), written, output / "report.html")
     return 0
 
@@ -197,9 +199,11 @@ def subject_of(command: Evaluate) -> Subject:
         load_plugin(module)
     path = local_copy(command.model)
     is_run = path.is_dir() and not (path / "MLmodel").is_file()
+    own_data = True
     if is_run:
         config = load_run(path)[0]
-        if command.dataset is not None and command.dataset != config.data.name:
+        own_data = command.dataset in (None, config.data.name)
+        if command.dataset is not None and not own_data:
             config = config.model_copy(update={"data": preset(command.dataset).data})
     elif command.dataset is not None:
         config = preset(command.dataset)
@@ -232,11 +236,19 @@ def subject_of(command: Evaluate) -> Subject:
     config = config.with_values({f"data.{name}": value for name, value in data.items()})
     config = config.model_copy(update={"evaluation": settings})
     name = config.defense.name if is_run else command.model
+    run = path if is_run and not is_hub_address(command.model) else None
+    if run is None:
+        home = Path("runs/evaluation") / _slug(command.model if is_run else name) / config.data.name
+    else:
+        # Results on other pictures must not take the place of those on the run's own.
+        home = run / ("evaluation" if own_data else f"evaluation-{config.data.name}")
     return Subject(
         str(path.absolute()) if path.exists() else command.model,
-        path if is_run else None,
+        run,
         config,
         name,
+        home,
+        own_data,
         command.plugin,
         command.trust,
         command.weights or PRETRAINED,

@@ -31,7 +31,7 @@ SUGGESTED = 24
 LARGEST_REQUEST = 20 * 2**20
 """Bytes of a request: a picture of a camera fits."""
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost")
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _from_here(self) -> bool:
         """Refuse a page from elsewhere whose name was made to point to this machine."""
-        host = self.headers.get("Host", "").rpartition(":")[0].strip("[]")
+        host = self.headers.get("Host", "").partition(":")[0]
         if self.server.loopback and host not in LOOPBACK:
             self._fail(HTTPStatus.FORBIDDEN, "this page is for 127.0.0.1 alone")
             return False

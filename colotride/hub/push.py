@@ -50,8 +50,11 @@ def write_files(run: Path, folder: Path, card: Card, *, address: str) -> Record:
     record = record_of(run, model=card.name, authors=card.authors)
     config, model = load_run(run)
     folder.mkdir(parents=True, exist_ok=True)
-    # The paths of this machine are nobody else's.
-    save_config(config.with_values({"data.root": "data"}), folder / "config.yaml")
+    # The paths of this machine are nobody else's; a file of start weights is overwritten by those of the end anyway.
+    settings = config.model.untrained() if config.model.weights_sha256 is not None else config.model
+    save_config(
+        config.model_copy(update={"model": settings}).with_values({"data.root": "data"}), folder / "config.yaml"
+    )
     weights = folder / WEIGHTS
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
     about = Published(weights_sha256=digest_of_file(weights), version=version("colotride"))

@@ -23,8 +23,9 @@ from colotride.training.runs import load_run
 SUFFIX = ".json"
 
 Text = Annotated[str, Field(min_length=1, max_length=300)]
-Score = Annotated[FiniteFloat, Field(ge=-100, le=100)]
-"""A percentage or a rank; TMA is a cosine and ES:D a distance."""
+Score = Annotated[FiniteFloat, Field(ge=-200, le=200)]
+"""A percentage or a rank; TMA is a cosine and ES:D a distance. A resistance of the `published` protocol, which is not
+clipped, leaves 0..100 where an attack moved ranks the wrong way."""
 
 
 class Record(BaseModel):

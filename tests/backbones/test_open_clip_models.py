@@ -5,25 +5,14 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch.nn import functional
 
 from colotride.errors import ModelError
 from colotride.external_models import load_external_model
 from colotride.models import ModelSettings, build_model
+from tests.backbones.tiny_clip import TINY, embedded
 from tests.toys import random_images
 
 open_clip = pytest.importorskip("open_clip")
-
-MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
-
-TINY = {
-    "model_cfg": {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
-        "text_cfg": {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 1, "layers": 1},
-    },
-    "preprocess_cfg": {"mean": MEAN, "std": STD},
-}
 
 
 @pytest.fixture
@@ -42,12 +31,6 @@ def folder(tmp_path):
 def build(place, image_size=32, **values):
     settings = ModelSettings(architecture=f"open_clip:local-dir:{place}", **values)
     return build_model(settings, channels=3, image_size=image_size, seed=0).eval()
-
-
-def embedded(model, images):
-    pixels = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    with torch.no_grad():
-        return functional.normalize(model.visual(pixels), dim=1)
 
 
 def test_a_repository_gives_its_own_embeddings_in_training_and_in_evaluation(folder):

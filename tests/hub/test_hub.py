@@ -3,21 +3,29 @@
 import json
 import re
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import colotride as ct
+from colotride.cli.arguments import parse
+from colotride.cli.evaluate import subject_of
+from colotride.cli.options.evaluate import Evaluate
+from colotride.data.files import load_pictures
 from colotride.errors import CheckpointError, ConfigurationError, ModelError
 from colotride.evaluation.results import save_evaluation
 from colotride.hub.address import HubAddress, local_copy
 from colotride.hub.push import Card, push
 from colotride.leaderboard.records import read_record
 from colotride.training.runs import load_run
+from tests.backbones.tiny_clip import TINY, embedded
 from tests.commands import run
 from tests.hub.imitation import serving
+from tests.layouts import picture
 
 SHORT = {
     "training.epochs": 1,
@@ -99,6 +107,9 @@ def test_what_is_pushed_to_the_hub_comes_back_the_same(trained, hub, tmp_path):
     assert not (folder / "README.md").exists(), "only what is read is fetched"
     picture = torch.rand(2, 1, 8, 8)
     assert torch.equal(ct.load("hf://me/mine").embed(picture), ct.load(trained).embed(picture))
+
+    subject = subject_of(parse(Evaluate, ["--model", "hf://me/mine"]))
+    assert (subject.run, subject.home) == (None, Path("runs/evaluation/hf-me-mine/digits")), "not in the hub's cache"
 
     # A second push makes a new revision; the first can still be named.
     first = hub.newest("me/mine")
@@ -192,3 +203,46 @@ def test_without_the_extra_one_line_names_it(trained, monkeypatch):
     for use in (lambda: push(trained, "hf://me/mine", CARD), lambda: local_copy("hf://me/mine")):
         with pytest.raises(ConfigurationError, match=re.escape("pip install 'colotride[hub]'")):
             use()
+
+
+@pytest.mark.slow
+def test_a_network_of_timm_is_fetched_from_the_hub(hub, tmp_path):
+    timm = pytest.importorskip("timm")
+    given = timm.create_model("test_resnet", num_classes=7).eval()
+    timm.models.save_for_hf(given, tmp_path / "net", safe_serialization=True)
+    hub.repositories["me/net"] = {"4" * 40: {path.name: path.read_bytes() for path in (tmp_path / "net").iterdir()}}
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        picture(number, 200, np.random.default_rng(number)).save(tmp_path / f"photos/{number}.png")
+    settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_none"}
+    done = run("embed", "photos", "--model", "timm:hf-hub:me/net", "--out", "e.npy", cwd=tmp_path, **settings)
+    assert done.returncode == 0, done.stderr
+    size = given.pretrained_cfg["input_size"][-1]
+    paths = sorted(str(path) for path in (tmp_path / "photos").glob("*.png"))
+    pixels = load_pictures(paths, round(size * 8 / 7), size)
+    mean, std = (torch.tensor(given.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        features = given.forward_head(given.forward_features((pixels - mean) / std), pre_logits=True)
+    expected = torch.nn.functional.normalize(features, dim=1)
+    assert torch.allclose(torch.from_numpy(np.load(tmp_path / "e.npy")), expected, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_an_image_tower_of_open_clip_is_fetched_from_the_hub(hub, tmp_path):
+    open_clip = pytest.importorskip("open_clip")
+    place = tmp_path / "clip"
+    place.mkdir()
+    (place / "open_clip_config.json").write_text(json.dumps(TINY))
+    clip = open_clip.create_model(f"local-dir:{place}", load_weights=False).eval()
+    save_file(clip.state_dict(), place / "open_clip_model.safetensors")
+    hub.repositories["me/clip"] = {"5" * 40: {path.name: path.read_bytes() for path in place.iterdir()}}
+    (tmp_path / "photos").mkdir()
+    picture(1, 60, np.random.default_rng(1)).save(tmp_path / "photos/one.png")
+    settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_none"}
+    words = ("embed", "photos", "--model", "open_clip:hf-hub:me/clip", "--out", "e.npy")
+    done = run(*words, cwd=tmp_path, **settings)
+    assert done.returncode == 0, done.stderr
+    size = TINY["model_cfg"]["vision_cfg"]["image_size"]
+    pixels = load_pictures([tmp_path / "photos/one.png"], round(size * 8 / 7), size)
+    expected = embedded(clip, pixels)
+    assert torch.allclose(torch.from_numpy(np.load(tmp_path / "e.npy")), expected, atol=1e-4)

@@ -6,6 +6,9 @@ import re
 import pytest
 
 from colotride.api import evaluate, train
+from colotride.cli.arguments import parse
+from colotride.cli.evaluate import subject_of
+from colotride.cli.options.evaluate import Evaluate
 from colotride.errors import CheckpointError, DataError
 from colotride.evaluation.results import save_evaluation
 from colotride.leaderboard.page import write_page
@@ -59,7 +62,7 @@ def test_a_record_holds_the_evaluation_and_what_it_was_made_of(place):
     ("changes", "complaint"),
     [
         ({"ARS": "high"}, "ARS"),
-        ({"ARS": 101}, "ARS"),
+        ({"ARS": 201}, "ARS"),
         ({"protocol": "easy"}, "protocol"),
         ({"format": "colotride record 9"}, "format"),
         ({"extra": 1}, "extra"),
@@ -192,3 +195,12 @@ def test_a_record_that_its_checkpoint_does_not_give_is_found(place, tmp_path):
 def test_a_record_can_be_read_by_anybody():
     schema = Record.model_json_schema()
     assert set(schema["required"]) >= {"model", "dataset", "epsilon", "protocol", "ERS", "ARS", "origin", "provenance"}
+
+
+def test_results_on_other_pictures_do_not_take_the_place_of_the_runs_own(place):
+    own = subject_of(parse(Evaluate, ["--model", str(place / "mine")]))
+    same = subject_of(parse(Evaluate, ["--model", str(place / "mine"), "--dataset", "digits"]))
+    other = subject_of(parse(Evaluate, ["--model", str(place / "mine"), "--dataset", "fashion-mnist"]))
+    assert own.home == same.home == place / "mine/evaluation"
+    assert other.home == place / "mine/evaluation-fashion-mnist"
+    assert (own.own_data, same.own_data, other.own_data) == (True, True, False)
