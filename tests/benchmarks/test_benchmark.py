@@ -34,7 +34,7 @@ def test_fine_tuning_counts_what_is_trained(tmp_path):
     done = run("scripts/benchmark.py", *asked, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = {row["trains"]: row for row in json.loads(done.stdout)["rows"]}
-    assert rows["embedding layer"]["weights"] == 384 * 512 + 512
+    assert rows["embedding layer"]["weights"] == 384 * 512 + 512 + 2 * 384, "and the normalisation before it"
     assert rows["everything"]["weights"] > 21e6
     assert rows["embedding layer"]["weights"] < rows["LoRA, rank 8"]["weights"] < rows["last block"]["weights"]
     assert rows["last block"]["weights"] < rows["last 4 blocks"]["weights"] < rows["everything"]["weights"]
