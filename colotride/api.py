@@ -79,9 +79,9 @@ def train(
 
     Args:
         start: name of a data set (its preset: "digits", "cub", ...), path of a configuration in YAML, or a `RunConfig`.
-        model: a network to train instead of the configuration's: from pixels in [0, 1], [B, C, H, W], to embeddings [B, D]. A
-            copy is trained, from the weights that it has, and the run's configuration names its class. It keeps its own
-            embedding unless `overrides` give `model.embedding_dim`.
+        model: a network to train instead of the configuration's: from pixels in [0, 1], [B, C, H, W], to embeddings
+            [B, D]. A copy is trained, from the weights that it has, and the run's configuration names its class. It
+            keeps its own embedding unless `overrides` give `model.embedding_dim`.
         recipe: settings for a task: "real-photos" fine-tunes a small ImageNet network (see `colotride.presets.RECIPES`).
         defense: another defense than the configuration's, as its authors use it ("natural", "act", ...).
         directory: where the run is kept; None makes `runs/DATASET-DEFENSE-DATE`.
@@ -158,8 +158,8 @@ def evaluate(
     """Attack a model with all ten attacks, and score it.
 
     Args:
-        model: a `Run`, the directory of one, `hf://user/name` where one was published, or any module that maps pixels in [0, 1] to embeddings, which are
-            normalised to length 1 here where the model does not.
+        model: a `Run`, the directory of one, `hf://user/name` where one was published, or any module that maps pixels in
+            [0, 1] to embeddings, which are normalised to length 1 here where the model does not.
         images: of a module: a tensor or array of images, 8-bit or floating-point in [0, 1] (kept as 8 bits), or a
             torch data set of (image, label). A run is evaluated on its own test images where this is None.
         labels: class of each image; None where `images` is a data set that has them.
@@ -246,10 +246,11 @@ def load(
     """Load a trained model with its preprocessing, ready to embed pictures.
 
     Args:
-        path: directory of a run, or `hf://user/name` where one was published; a network by name with its own weights (`timm:NAME`, `open_clip:NAME`, "resnet18"); or
-            a TorchScript file, an exported program (.pt2) or `package.module:function`, whose preprocessing is given
+        path: directory of a run, or `hf://user/name` where one was published; a network by name with its own weights
+            (`timm:NAME`, `open_clip:NAME`, "resnet18"); or a TorchScript file, an exported program (.pt2) or `package.module:function`, whose preprocessing is given
             here.
-        model: of a run that was trained from a module object, a module of the same layers; a copy takes the run's weights.
+        model: of a run that was trained from a module object, a module of the same layers; a copy takes the run's
+            weights.
         image_size: side in pixels that the network sees; runs and networks by name know theirs, others default to 224.
         stored_size: side to which pictures are resized before the central crop; a run knows its own, others default
             to 8/7 of `image_size`, as 256 for 224.

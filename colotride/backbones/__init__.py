@@ -67,6 +67,15 @@ def source_of(architecture: str) -> tuple[Source, str]:
     raise ModelError(f"architecture {architecture!r} is of no known form; give {FORMS}")
 
 
+def is_own(architecture: str) -> bool:
+    """Whether an architecture names a function or a class of somebody's own, which is imported to make the network.
+
+    Raises:
+        ModelError: the architecture is not of any known form.
+    """
+    return source_of(architecture)[0] is functions
+
+
 def check_architecture(architecture: str) -> str:
     """The architecture itself, for a field of a configuration.
 
@@ -138,6 +147,7 @@ __all__ = [
     "Backbone",
     "build_backbone",
     "check_architecture",
+    "is_own",
     "record_size",
     "source_of",
 ]

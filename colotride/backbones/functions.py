@@ -99,8 +99,7 @@ def call(name: str) -> nn.Module:
         # The user's code may raise anything, and its own message helps most.
         raise ModelError(
             f"model {name} cannot be made ({type(error).__name__}: {first_line(error)}); "
-            "give package.module:function, a function without arguments. A run that was trained from a module is loaded "
-            "with ct.load(DIRECTORY, model=MODULE)"
+            "give package.module:function, a function without arguments"
         ) from error
     if not isinstance(made, nn.Module):
         raise ModelError(f"model {name} is a {type(made).__name__}; the function must return a torch.nn.Module")

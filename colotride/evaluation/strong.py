@@ -53,8 +53,8 @@ class StrongOutcomes:
 def ensemble(losses: int, steps: int) -> list[Member]:
     """The runs of an attack.
 
-    Half of the passes for the attack of `strict`, with as many steps as there, so that no query is attacked less and the
-    gap is to the same numbers. A quarter for APGD from a random point on the other side of the ball, a quarter for APGD
+    Half of the passes for the attack of `strict`, with as many steps as there, so that no query is attacked less and
+    the gap is to the same numbers. A quarter for APGD from a random point on the other side of the ball, a quarter for APGD
     from the worst point so far; both with the attack's other loss, where it has one.
 
     Args:

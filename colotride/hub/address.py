@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from colotride.backbones import is_own
 from colotride.documents import read_yaml
 from colotride.errors import ConfigurationError, ModelError
 
@@ -17,10 +18,6 @@ PATTERN = re.compile(r"hf://([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+
 
 FETCHED = ("config.yaml", "model.safetensors", "published.json", "record.json")
 """What is read of a repository: no code, and nothing pickled."""
-
-
-BY_NAME = ("timm:", "open_clip:")
-"""Networks that are named, and not a function to import."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +73,8 @@ def local_copy(spec: str | PathLike[str]) -> Path:
         raise ModelError(f"{spec} cannot be fetched: {reason_of(error)}") from None
     if not (folder / "published.json").is_file():
         raise ModelError(
-            f"{spec} was not made by colotride push: it has no published.json; models of others are timm:hf-hub:USER/NAME "
-            "and open_clip:hf-hub:USER/NAME"
+            f"{spec} was not made by colotride push: it has no published.json; models of others are "
+            "timm:hf-hub:USER/NAME and open_clip:hf-hub:USER/NAME"
         )
     _check_plain(folder, os.fspath(spec))
     return folder
@@ -88,9 +85,8 @@ def _check_plain(folder: Path, spec: str) -> None:
     values = read_yaml(folder / "config.yaml", "configuration", ModelError)
     plugins = values.get("plugins") if isinstance(values, dict) else None
     model = values.get("model") if isinstance(values, dict) else None
-    architecture = str(model.get("architecture", "")) if isinstance(model, dict) else ""
-    code = plugins or (":" in architecture and not architecture.startswith(BY_NAME))
-    if code:
+    architecture = model.get("architecture") if isinstance(model, dict) else None
+    if plugins or (isinstance(architecture, str) and is_own(architecture)):
         raise ModelError(
             f"{spec} would import {plugins or architecture} when it is loaded, which may be any code; fetch it with hf "
             "download, read it, and give its folder"

@@ -29,7 +29,7 @@ class Card:
     """Identifier of the hub, such as "apache-2.0"."""
     authors: str = ""
     commit: str | None = None
-    """Of the code that trained the run, where it is known."""
+    """Of the code that publishes, where it is a checkout."""
 
 
 def write_files(run: Path, folder: Path, card: Card, *, address: str) -> Record:
@@ -37,19 +37,16 @@ def write_files(run: Path, folder: Path, card: Card, *, address: str) -> Record:
 
     Args:
         run: the run's folder, evaluated.
-        folder: new or empty.
+        folder: a new one.
         card: name, licence and authors.
         address: where it will be read from, for the card's example.
 
     Raises:
         CheckpointError: the folder holds no run, or the run was not evaluated.
-        ConfigurationError: the folder holds something already.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigurationError(f"{folder} is there already, and not empty; give a new folder")
     record = record_of(run, model=card.name, authors=card.authors)
     config, model = load_run(run)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     # The paths of this machine are nobody else's; a file of start weights is overwritten by those of the end anyway.
     settings = config.model.untrained() if config.model.weights_sha256 is not None else config.model
     save_config(
@@ -112,7 +109,7 @@ def push(run: Path, to: str, card: Card, *, private: bool = False) -> str:
 
     Raises:
         CheckpointError: no run, or not evaluated.
-        ConfigurationError: no address, a folder that is not empty, or huggingface_hub is not installed.
+        ConfigurationError: no address, a folder that is there already, or huggingface_hub is not installed.
         ModelError: the hub refused; nothing was changed there but perhaps an empty repository made.
     """
     if not is_hub_address(to):

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from colotride.evaluation.scores import RESISTANCE_COLUMNS
+from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS
 from colotride.leaderboard.records import Record
 from colotride.reproduction.paper import paper_tables
 
 BENIGN = ("R@1", "R@2", "mAP", "NMI")
-ATTACKED = ("CA+", "CA-", "QA+", "QA-", "TMA", "ES:D", "ES:R", "LTM", "GTM", "GTT")
 
 COLORS, GREY = (8 / 255, 3 / 255), (77 / 255, 3 / 255)
 """Epsilon and step size of the papers' evaluations, on photographs and on Fashion-MNIST."""
@@ -16,7 +15,8 @@ COLORS, GREY = (8 / 255, 3 / 255), (77 / 255, 3 / 255)
 def published_records() -> list[Record]:
     """ACT, HM, COLO-TRIDE and no defense, as Tables 1 and 2 of the COLO-TRIDE paper and RobRank's tables have them.
 
-    ERS is that of Table 1, and ARS that of Table 2. RobRank's tables have no ARS, and their ERS follows from the columns.
+    ERS is that of Table 1, and ARS that of Table 2. RobRank's tables have no ARS, and their ERS follows from the
+    columns.
     """
     tables = paper_tables()
     resistances = {(row["dataset"], row["defense"]): row for row in tables["table2"]}
@@ -61,7 +61,7 @@ def _record(
         queries=None,
         seed=None,
         benign={name: row[name] for name in BENIGN},
-        attacked={name: row[name] for name in ATTACKED},
+        attacked={name: row[name] for name in ATTACK_COLUMNS},
         resistance={name: resistances[name] for name in RESISTANCE_COLUMNS if name in resistances},
         ERS=ers,
         ARS=resistances.get("ARS"),

@@ -13,7 +13,7 @@ from colotride.embedder import Embedder
 from colotride.errors import CheckpointError, DataError
 from colotride.evaluation.record import EvaluationRecord
 from colotride.evaluation.results import RESULT
-from colotride.evaluation.scores import RESISTANCE_COLUMNS, Resistance
+from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS, Resistance
 from colotride.evaluation.settings import Protocol
 from colotride.io import write_atomically
 from colotride.models import EmbeddingModel
@@ -90,7 +90,7 @@ class Record(BaseModel):
 
 
 def record_of(run: Path, *, model: str, provenance: str | None = None, authors: str = "", link: str = "") -> Record:
-    """The record of a run that was evaluated: what a submission sends in.
+    """The record of a run that was evaluated: what a submission sends in. Extra attacks are left out.
 
     Args:
         run: the run's folder, with the results that `colotride evaluate` wrote there.
@@ -125,7 +125,7 @@ def record_of(run: Path, *, model: str, provenance: str | None = None, authors: 
         "queries": found.queries,
         "seed": found.seed,
         "benign": found.benign,
-        "attacked": found.attacked,
+        "attacked": {name: found.attacked[name] for name in ATTACK_COLUMNS},
         "resistance": {name: found.resistance[name] for name in RESISTANCE_COLUMNS},
         "ERS": found.ERS,
         "ARS": found.ARS,

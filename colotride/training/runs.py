@@ -9,9 +9,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from colotride.backbones import is_own
 from colotride.config import RunConfig, load_config
 from colotride.documents import read_json
-from colotride.errors import CheckpointError
+from colotride.errors import CheckpointError, ModelError
 from colotride.models import TWO_CONVOLUTIONS, EmbeddingModel, build_model
 from colotride.training.checkpoint import CHECKPOINTS, WEIGHTS, digest_of_file, load_newest
 from colotride.training.run_directory import CONFIG, config_digest
@@ -39,6 +40,7 @@ def load_run(directory: Path, backbone: nn.Module | None = None) -> tuple[RunCon
             run's weights; None where the configuration says how to make the network.
 
     Raises:
+        ModelError: the network cannot be made.
         CheckpointError: the folder holds no run, no whole checkpoint, or weights of another model than it describes.
         ConfigurationError: its configuration is not readable.
     """
@@ -54,9 +56,17 @@ def load_run(directory: Path, backbone: nn.Module | None = None) -> tuple[RunCon
     # Every weight is overwritten: starting from downloaded ones would need the network for nothing. Results that are
     # compared are made in float32, whatever a run was trained in.
     settings = config.model.untrained().model_copy(update={"precision": "float32", "compile": False})
-    model = build_model(
-        settings, channels=channels, image_size=config.data.image_size, seed=config.seed, backbone=backbone
-    )
+    try:
+        model = build_model(
+            settings, channels=channels, image_size=config.data.image_size, seed=config.seed, backbone=backbone
+        )
+    except ModelError as error:
+        if backbone is not None or not is_own(config.model.architecture):
+            raise
+        raise ModelError(
+            f"{error}. If the run was trained from a module object, give one of the same layers: "
+            "ct.load(DIRECTORY, model=MODULE)"
+        ) from error
     try:
         with torch.no_grad():
             model.load_state_dict(weights)

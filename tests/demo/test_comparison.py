@@ -10,8 +10,8 @@ from colotride.api import train
 from colotride.demo.comparison import ATTACKS, RESULTS, open_runs
 from colotride.errors import ConfigurationError, DataError
 from colotride.presets import preset
-from tests.demo.runs import SHORT
 from tests.layouts import make_cub
+from tests.short_runs import SHORT
 
 CPU = torch.device("cpu")
 

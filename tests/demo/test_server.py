@@ -21,7 +21,7 @@ from colotride.api import train
 from colotride.demo.comparison import ATTACKS, open_runs
 from colotride.demo.server import LARGEST_REQUEST, DemoServer
 from tests.commands import environment, refused, run
-from tests.demo.runs import SHORT
+from tests.short_runs import SHORT
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,8 @@ from tests.backbones.tiny_clip import TINY, embedded
 from tests.commands import run
 from tests.hub.imitation import serving
 from tests.layouts import picture
+from tests.short_runs import SHORT
 
-SHORT = {
-    "training.epochs": 1,
-    "data.pairs_per_epoch": 64,
-    "data.pairs_per_batch": 16,
-    "data.hold_out_validation": False,
-}
 FILES = {"config.yaml", "model.safetensors", "published.json", "record.json", "README.md"}
 CARD = Card(name="A | <model>", licence="apache-2.0", authors="me")
 

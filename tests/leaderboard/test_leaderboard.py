@@ -17,13 +17,7 @@ from colotride.leaderboard.records import Record, read_record, read_records, rec
 from colotride.reproduction.paper import paper_tables
 from tests.browser.chromium import open_file, widest_content
 from tests.commands import refused, run
-
-SHORT = {
-    "training.epochs": 1,
-    "data.pairs_per_epoch": 64,
-    "data.pairs_per_batch": 16,
-    "data.hold_out_validation": False,
-}
+from tests.short_runs import SHORT
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ class Benchmark(Options):
         Literal["step", "profile", "evaluation", "scaling", "search", "index", "fine-tuning"],
         Option(WHAT, "WHAT", positional=True),
     ] = "step"
-    """step, profile, evaluation, scaling, search, index or fine-tuning. Training steps against the textbook and against the limit;
-    where a step's time goes; an evaluation against a loop over queries and against its network passes alone; several
+    """step, profile, evaluation, scaling, search, index or fine-tuning. Training steps against the textbook and against
+    the limit; where a step's time goes; an evaluation against a loop over queries and against its network passes alone; several
     workers and loading; samplers against each other; both kinds of index; a ViT-S, trained whole and in part."""
     image_sizes: Annotated[tuple[Count, ...], Option(WHAT, "N")] = (28, 64, 224)
     """Sides in pixels: 28 is the two-convolution net, others ResNet-18."""

@@ -1,4 +1,4 @@
-"""Short trainings for the demo's tests."""
+"""Settings of a training on digits that takes a second."""
 
 SHORT = {
     "training.epochs": 1,
