@@ -136,7 +136,7 @@ def test_the_page_opens_in_a_browser_loads_nothing_and_fits_a_phone(place, tmp_p
         update={"model": '<img src=x onerror=alert(1)> $x_1$ & "one"', "authors": "<b>me</b>"}
     )
     path = tmp_path / "page.html"
-    write_page(path, [*published_records(), hostile])
+    write_page(path, [*published_records(), hostile, hostile.model_copy(update={"link": ""})])
     page = open_file(path)
     assert page.complaints == []
     assert "<img" not in page.html
@@ -144,7 +144,7 @@ def test_the_page_opens_in_a_browser_loads_nothing_and_fits_a_phone(place, tmp_p
     assert len(re.findall(r"<figure", page.html)) == 4, "a picture where some record has R@1 and ARS"
     assert widest_content(path, 390) <= 390
     once = path.read_bytes()
-    write_page(path, [*published_records(), hostile])
+    write_page(path, [*published_records(), hostile, hostile.model_copy(update={"link": ""})])
     assert path.read_bytes() == once
 
 
