@@ -1,0 +1,248 @@
+"""A tabular benchmark of searches: configurations that were trained once, so that searches can be replayed on them.
+
+Every configuration is drawn uniformly from a search's space, trained as a trial of that search would be, with its
+validation after every epoch, and then as the verdict would: on all training classes, evaluated on the test classes. A
+replayed search reads these numbers in milliseconds instead of training for minutes, as HPOBench (Eggensperger et al.,
+2021) and LCBench (Zimmer et al., 2021) do for other models.
+"""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import torch
+from optuna.samplers import RandomSampler
+
+from colotride.config import RunConfig
+from colotride.data.splits import load_splits
+from colotride.disk import one_line
+from colotride.errors import ColoTrideError, SearchError
+from colotride.evaluation.evaluator import evaluate
+from colotride.io import write_atomically
+from colotride.presets import preset
+from colotride.randomness import derive_seed
+from colotride.training.trainer import Trainer
+from colotride.tune.plan import new_plan
+from colotride.tune.records import LOST, SHOWN_SCORES
+
+VERSION = 1
+"""Of the table's columns and of how its rows are measured."""
+
+TABLES = Path(__file__).parent / "tables"
+"""The tables that come with the project, `digits.parquet` among them."""
+
+WIDE_EVERY = 3
+"""Every third configuration is drawn over all groups too, the others over the space that is searched by default."""
+
+TEST_QUERIES = 256
+"""Images of the test classes that are attacked: most of a run's time goes into them."""
+
+DEFAULT_SEEDS = 5
+"""The default configuration, with which every winner is compared, has this many times the seeds of the others."""
+
+GROUPS = ("margins", "learning-rate", "weighting", "readings", "phases", "mining")
+"""All groups that mean something to COLO-TRIDE."""
+
+TEST, VALIDATION = "test ", "validation "
+"""Begin the names of the columns with scores."""
+
+NOT_PARAMETERS = ("configuration", "space", "seed", "status", "epoch", "passes", "seconds")
+"""Columns that are neither parameters nor scores."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One configuration of the table."""
+
+    number: int
+    """0 is the default configuration."""
+    space: str
+    """default or all: whether it was drawn from the space that is searched by default or over all groups."""
+    values: dict[str, Any]
+    config: RunConfig
+
+
+def configurations(dataset: str, count: int) -> list[Configuration]:
+    """The first configurations of a data set's table, always the same ones.
+
+    Args:
+        dataset: one with a preset.
+        count: how many, the default included.
+    """
+    base = preset(dataset)
+    plans = {"default": new_plan(base), "all": new_plan(base, groups=GROUPS)}
+    found = []
+    for number in range(count):
+        name = "all" if number % WIDE_EVERY == WIDE_EVERY - 1 else "default"
+        plan = plans[name]
+        if number == 0:
+            values = plan.initial_points[0]
+        else:
+            sampler = RandomSampler(seed=derive_seed(0, "table", number) % 2**32)
+            values = plan.space.suggest(optuna.create_study(sampler=sampler).ask())
+        found.append(Configuration(number, name, values, plan.space.configure(plan.base, values)))
+    return found
+
+
+def measure(one: Configuration, seed: int) -> list[dict[str, Any]]:
+    """Train and test one configuration; returns a row for each of its epochs.
+
+    Args:
+        one: the configuration.
+        seed: of both trainings and of the attacks.
+    """
+    torch.set_num_threads(1)
+    config, device = one.config.with_values({"seed": seed}), torch.device("cpu")
+    splits = load_splits(config.data)
+    outcome = Trainer(config, splits.train, splits.validation, device=device).run()
+    whole = config.with_values({"data.hold_out_validation": False})
+    splits = load_splits(whole.data)
+    trainer = Trainer(whole, splits.train, None, device=device)
+    status, tested = trainer.run().status, dict.fromkeys(SHOWN_SCORES, 0.0)
+    if status not in ("nan", "diverged"):
+        size = whole.data.image_size
+        settings = whole.evaluation.with_values({"queries": TEST_QUERIES, "bootstrap": 0})
+        result = evaluate(trainer.model, splits.test, settings, image_size=size, seed=seed, device=device)
+        tested = {name: result.scores()[name] for name in SHOWN_SCORES}
+    known = {"configuration": one.number, "space": one.space, "seed": seed, "status": outcome.status, **one.values}
+    return [
+        {
+            **known,
+            "epoch": record.epoch,
+            "passes": record.passes,
+            "seconds": round(record.seconds, 3),
+            **{VALIDATION + name: round(record.validation.get(name, 0.0), 4) for name in SHOWN_SCORES},
+            **{TEST + name: round(value, 4) for name, value in tested.items()},
+        }
+        for record in outcome.history
+    ]
+
+
+def measure_table(
+    dataset: str,
+    count: int,
+    seeds: int,
+    folder: Path,
+    *,
+    known: pd.DataFrame | None = None,
+    processes: int = 1,
+    on_run: Callable[[str], None] = lambda _: None,
+) -> pd.DataFrame:
+    """Measure what is missing of a table, and return the whole.
+
+    Every run is a file of its own, so that an interrupted measurement goes on where it was.
+
+    Args:
+        dataset: one with a preset.
+        count: configurations, the default included.
+        seeds: how many, of each configuration; the default has `DEFAULT_SEEDS` times as many.
+        folder: keeps the runs.
+        known: a table whose runs are not measured again.
+        processes: runs side by side, of one thread each.
+        on_run: called with a line about how far it is.
+    """
+    with one_line(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    there = set() if known is None else set(zip(known["configuration"], known["seed"], strict=True))
+    drawn = configurations(dataset, count)
+    wanted = {
+        folder / f"{one.number:04d}-{seed}.json": (one, seed)
+        for one in drawn
+        for seed in range(seeds * DEFAULT_SEEDS if one.number == 0 else seeds)
+        if (one.number, seed) not in there
+    }
+    missing = {path: task for path, task in wanted.items() if not path.exists()}
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), max_tasks_per_child=50) as pool:
+        running = {pool.submit(_measured, path, *task): path for path, task in missing.items()}
+        on_run(f"{len(wanted) - len(missing)} of {len(wanted)} runs")
+        try:
+            for done, future in enumerate(as_completed(running), len(wanted) - len(missing) + 1):
+                future.result()
+                on_run(f"{done} of {len(wanted)} runs")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    rows = pd.DataFrame([row for path in wanted for row in json.loads(path.read_text())])
+    parts = [part for part in (known, rows) if part is not None and len(part)]
+    return pd.concat(parts).sort_values(["configuration", "seed", "epoch"], ignore_index=True)
+
+
+def save_table(table: pd.DataFrame, dataset: str, command: str, path: Path) -> None:
+    """Write a table as Parquet, with its version, its data set and the command that made it."""
+    table = table.copy()
+    table.attrs = {"version": VERSION, "dataset": dataset, "command": command}
+    temporary = path.with_name(f".{path.name}.new")
+    with one_line(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_parquet(temporary, compression="zstd")
+        temporary.replace(path)
+
+
+def load_table(path: Path) -> pd.DataFrame:
+    """Read a table.
+
+    Raises:
+        SearchError: there is none, or it is of another version.
+    """
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise SearchError(f"there is no table {path}; make it with `colotride benchmark table`") from None
+    except Exception as error:
+        raise SearchError(f"{path} is no table ({' '.join(str(error).split())[:120]}); make it again") from None
+    version = table.attrs.get("version")
+    if version != VERSION:
+        raise SearchError(
+            f"table {path} is of version {version}, not {VERSION}; make it again with `colotride benchmark table`"
+        )
+    return table
+
+
+def parameters_of(table: pd.DataFrame) -> list[str]:
+    """Names of the columns that hold the values of parameters."""
+    return [name for name in table.columns if name not in NOT_PARAMETERS and not name.startswith((TEST, VALIDATION))]
+
+
+def lost(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows belong to models that cannot be used."""
+    return table["status"].isin(LOST)
+
+
+def _measured(path: Path, one: Configuration, seed: int) -> None:
+    try:
+        rows = measure(one, seed)
+    except ColoTrideError as error:
+        raise SearchError(f"configuration {one.number}, seed {seed}: {error}") from None
+    write_atomically(path, json.dumps(rows).encode())
+
+
+def describe(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """How many configurations, runs and lost models there are, and the spread of the scores, by space."""
+    last = table.groupby(["configuration", "seed"]).tail(1)
+    rows = []
+    for name, part in last.groupby("space"):
+        by_configuration = part.groupby("configuration")
+        rows.append(
+            {
+                "space": name,
+                "configurations": part["configuration"].nunique(),
+                "runs": len(part),
+                "lost": int(lost(part).sum()),
+                **{
+                    f"{column}, {what}": float(value)
+                    for column in (VALIDATION + "ARS", TEST + "ARS")
+                    for what, value in (
+                        ("median", by_configuration[column].mean().median()),
+                        ("best", by_configuration[column].mean().max()),
+                        ("seed noise", by_configuration[column].std().median()),
+                    )
+                },
+            }
+        )
+    return rows
