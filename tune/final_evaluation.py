@@ -1,4 +1,7 @@
-"""The verdict: the best configurations and the default, retrained on all training classes and tested."""
+"""The verdict: the best configurations and the default, retrained on all training classes and tested.
+
+Seeds are added until every difference from the default is beyond the noise, or the budget of seeds is spent.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ from colotride.tune.callbacks import MLflowCallback
 from colotride.tune.plan import SearchPlan
 from colotride.tune.records import SHOWN_SCORES, TrialRecord
 from colotride.tune.resources import TrialResources
-from colotride.tune.seed_statistics import DEFAULT, SeedStatistics
+from colotride.tune.seed_statistics import DEFAULT, SeedStatistics, verdict_sentence
 
 BEST = "best"
 
@@ -46,22 +49,29 @@ class Finalist:
     """default, best, or the number of its trial."""
     config: RunConfig
     """With the first seed."""
-    runs: dict[Path, FinalRun]
-    """By folder, one per seed."""
+    folder: Path
+    """Holds the folder of each run."""
+    runs: dict[int, FinalRun]
+    """By seed."""
 
     @property
     def statistics(self) -> SeedStatistics:
         """Its scores on the test classes."""
-        evaluated = [run.evaluation.scores() for run in self.runs.values() if run.evaluation is not None]
-        scores = {name: [one[name] for one in evaluated] for name in SHOWN_SCORES} if evaluated else {}
+        scores = {seed: {} if one.evaluation is None else one.evaluation.scores() for seed, one in self.runs.items()}
         return SeedStatistics(
-            self.name, scores, tuple(run.status for run in self.runs.values() if run.evaluation is None)
+            self.name,
+            {name: {seed: scores[seed].get(name, 0.0) for seed in sorted(scores)} for name in SHOWN_SCORES},
+            tuple(one.status for one in self.runs.values() if one.evaluation is None),
         )
 
     @property
     def first_evaluation(self) -> Evaluation | None:
         """Of the first seed."""
         return next(iter(self.runs.values())).evaluation
+
+    def run_folder(self, seed: int) -> Path:
+        """The folder of one run."""
+        return self.folder / f"seed-{seed}"
 
 
 def finalists_of(plan: SearchPlan, ranked: Sequence[TrialRecord]) -> dict[str, RunConfig]:
@@ -100,31 +110,60 @@ def evaluate_finalists(
         mlflow: records every run.
         on_progress: called with a line that says how much is done.
     """
-    configs = finalists_of(plan, ranked)
-    seeds = range(plan.base.seed, plan.base.seed + plan.verdict_seeds)
-    folders = {
-        (name, seed): (folder / "verdict" / name / f"seed-{seed}").absolute() for name in configs for seed in seeds
-    }
-    seeded = {folders[name, seed]: configs[name].with_values({"seed": seed}) for name, seed in folders}
-    names = {path: f"{name} seed {seed}" for (name, seed), path in folders.items()}
-    runs: dict[Path, FinalRun] = {}
+    finalists = [
+        Finalist(name, config, (folder / "verdict" / name).absolute(), {})
+        for name, config in finalists_of(plan, ranked).items()
+    ]
+    first = plan.base.seed
+    for look in plan.looks:
+        missing = [(one, seed) for seed in range(first, first + look) for one in finalists if seed not in one.runs]
+        _run_seeds(missing, resources, at_once, mlflow, on_progress)
+        if decided(finalists, plan):
+            break
+    return finalists
 
-    def tell() -> None:
+
+def decided(finalists: Sequence[Finalist], plan: SearchPlan) -> bool:
+    """Whether further seeds would change nothing: every difference from the default is beyond the noise already."""
+    default, *others = (one.statistics for one in finalists)
+    score, looks = plan.objectives[0], len(plan.looks)
+    return all(
+        found is not None and found.beyond_noise for one in others for found in [one.above(default, score, looks)]
+    )
+
+
+def verdict_sentences(plan: SearchPlan, finalists: Sequence[Finalist]) -> list[str]:
+    """What the verdict says about each configuration besides the default, in plain sentences."""
+    if not finalists:
+        return []
+    default, *others = (one.statistics for one in finalists)
+    return [verdict_sentence(one, default, plan.objectives[0], len(plan.looks)) for one in others]
+
+
+def _run_seeds(
+    missing: Sequence[tuple[Finalist, int]],
+    resources: TrialResources,
+    at_once: int,
+    mlflow: MLflowCallback,
+    on_progress: Callable[[str], None],
+) -> None:
+    places = {one.run_folder(seed): (one, seed) for one, seed in missing}
+    configs = {path: one.config.with_values({"seed": seed}) for path, (one, seed) in places.items()}
+    names = ", ".join(dict.fromkeys(one.name for one, _ in missing))
+
+    def tell(done: int) -> None:
         on_progress(
-            f"Verdict: {', '.join(configs)} on all training classes with {plan.verdict_seeds} seeds, then all attacks: "
-            f"{len(runs)} of {len(seeded)}"
+            f"Verdict: {names} on all training classes, seeds {', '.join(map(str, sorted({s for _, s in missing})))}, "
+            f"then all attacks: {done} of {len(missing)} runs"
         )
 
-    tell()
-    for path, run in train_and_evaluate_each(seeded, resources, at_once):
-        runs[path] = run
+    tell(0)
+    for done, (path, run) in enumerate(train_and_evaluate_each(configs, resources, at_once), 1):
+        one, seed = places[path]
+        one.runs[seed] = run
         if run.evaluation is not None:
-            mlflow.evaluated(names[path], seeded[path], run.history, run.evaluation)
-        tell()
-    return [
-        Finalist(name, config, {folders[name, seed]: runs[folders[name, seed]] for seed in seeds})
-        for name, config in configs.items()
-    ]
+            mlflow.evaluated(f"{one.name} seed {seed}", configs[path], run.history, run.evaluation)
+        tell(done)
 
 
 def register_winner(finalists: Sequence[Finalist], objective: str, mlflow: MLflowCallback) -> str | None:
@@ -133,10 +172,11 @@ def register_winner(finalists: Sequence[Finalist], objective: str, mlflow: MLflo
     The model is that of the first seed that could be evaluated, not of the luckiest one.
     """
     for finalist in sorted(finalists, key=lambda one: -one.statistics.mean(objective)):
-        for folder, run in finalist.runs.items():
-            if run.evaluation is not None:
-                seed = folder.name.removeprefix("seed-")
-                return mlflow.register(f"{finalist.name} seed {seed}", folder, run.evaluation.scores())
+        for seed in sorted(finalist.runs):
+            evaluation = finalist.runs[seed].evaluation
+            if evaluation is not None:
+                name = f"{finalist.name} seed {seed}"
+                return mlflow.register(name, finalist.run_folder(seed), evaluation.scores())
     return None
 
 

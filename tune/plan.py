@@ -12,8 +12,9 @@ from colotride.config import RunConfig, load_config
 from colotride.data.settings import absolute_root
 from colotride.errors import ColoTrideError, SearchError
 from colotride.io import write_atomically
-from colotride.settings import Settings
+from colotride.settings import NumberRange, Settings, number_range
 from colotride.tune.parameters import Space, Values, same
+from colotride.tune.seed_statistics import planned_looks
 from colotride.tune.space import build_space
 
 SCORES = {"ars": "ARS", "ers": "ERS", "r1": "R@1", "map": "mAP"}
@@ -55,8 +56,9 @@ class SearchPlan(Settings):
     """Whether the best configurations are retrained and evaluated on the test classes."""
     top: int = Field(default=1, ge=1)
     """How many of the best configurations are retrained, besides the default."""
-    verdict_seeds: int = Field(default=3, ge=1)
-    """Seeds per configuration of the final evaluation."""
+    verdict_seeds: NumberRange = "3:6"
+    """Seeds per configuration of the final evaluation; with a range, the difference is looked at after the first ones,
+    and seeds are added as long as it is within the noise."""
     concurrent: int | None = Field(default=None, ge=1)
     cpus_per_trial: int = Field(default=1, ge=1)
     gpus_per_trial: float = Field(default=0.0, ge=0)
@@ -87,6 +89,11 @@ class SearchPlan(Settings):
         return {
             name: hashlib.sha256(json.dumps(plain[name], sort_keys=True).encode()).hexdigest()[:16] for name in COMMON
         }
+
+    @property
+    def looks(self) -> list[int]:
+        """After how many seeds the verdict looks at the differences."""
+        return planned_looks(*number_range(self.verdict_seeds))
 
     @property
     def grace(self) -> int:

@@ -14,7 +14,7 @@ import jinja2
 from colotride.errors import SearchError
 from colotride.io import write_atomically
 from colotride.tune.charts import COLOURS, charts_of, write_pictures
-from colotride.tune.final_evaluation import Finalist
+from colotride.tune.final_evaluation import Finalist, verdict_sentences
 from colotride.tune.parameters import Choice, Space, value_in
 from colotride.tune.plan import SearchPlan
 from colotride.tune.progress import COLUMNS, score_text, value_text
@@ -83,6 +83,7 @@ def write_report(
     except ModuleNotFoundError as error:
         raise SearchError(f"the report needs {error.name}; install it with pip install 'colotride[report]'") from None
 
+    statistics = {one.name: one.statistics for one in finalists}
     charts, importances = charts_of(records, plan.space, plan.objectives, plan.epochs, finalists)
     finished = [record for record in records if record.status == "finished"]
     best = best_first(finished, plan.objectives)[0] if finished else None
@@ -104,7 +105,8 @@ def write_report(
         choices=[one.name for one in plan.space.parameters if isinstance(one, Choice)],
         partial={name: count for name in importances.shares if (count := _having(finished, name)) < len(finished)},
         settings=_settings(plan, best),
-        verdict=verdict_rows({one.name: one.statistics for one in finalists}, plan.objectives[0]) if finalists else [],
+        verdict=verdict_rows(statistics, plan.objectives[0], len(plan.looks)) if finalists else [],
+        sentences=verdict_sentences(plan, finalists),
         columns=COLUMNS,
         score_text=score_text,
         value_text=value_text,

@@ -1,5 +1,10 @@
-"""Whether a configuration is better than the default, or only luckier: several seeds, and a test of the difference."""
+"""Whether a configuration is better than the default, or only luckier: seeds in pairs, and a test of the difference.
 
+With one seed, two configurations start from the same weights, see the same batches and are attacked with the same
+targets. Their difference therefore varies less than either score does, and it is the difference that is tested.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,16 +21,20 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class Difference:
-    """How much higher one mean is than another, with Welch's interval at 95 %."""
+    """How much higher one configuration scores than another with the same seeds, with an interval."""
 
     mean: float
     low: float
     high: float
+    seeds: int
 
     @property
     def beyond_noise(self) -> bool:
         """Whether the interval leaves out zero."""
         return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
 
 
 @dataclass(frozen=True)
@@ -33,18 +42,18 @@ class SeedStatistics:
     """One configuration, retrained with several seeds and evaluated on the test classes."""
 
     name: str
-    scores: dict[str, list[float]] = field(default_factory=dict)
-    """By the name of the score, in percent: one per seed that could be evaluated."""
+    scores: dict[str, dict[int, float]] = field(default_factory=dict)
+    """By the name of the score and the seed, in percent. A lost model scores 0, as it retrieves nothing."""
     lost: tuple[str, ...] = ()
-    """How the other seeds ended."""
+    """How the seeds ended that left no model to evaluate."""
 
     def mean(self, score: str) -> float:
-        """Mean over the seeds; 0 where no seed could be evaluated, as a lost model retrieves nothing."""
-        return float(np.mean(self.scores[score])) if self.scores.get(score) else 0.0
+        """Mean over the seeds."""
+        return float(np.mean(list(self.scores[score].values())))
 
     def deviation(self, score: str) -> float | None:
         """Standard deviation over the seeds; None for a single one."""
-        values = self.scores.get(score, [])
+        values = list(self.scores[score].values())
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
     def text(self, score: str) -> str:
@@ -52,45 +61,73 @@ class SeedStatistics:
         deviation = self.deviation(score)
         return f"{self.mean(score):.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
 
+    def above(self, other: "SeedStatistics", score: str, looks: int = 1) -> Difference | None:
+        """How much higher this configuration scores than another one; see `paired_difference`."""
+        return paired_difference(self.scores[score], other.scores[score], looks)
 
-def difference(one: Sequence[float], other: Sequence[float]) -> Difference | None:
-    """How much higher the first mean is; None where a side has a single value, so that the noise is unknown."""
-    if min(len(one), len(other)) < 2:
+
+def paired_difference(one: Mapping[int, float], other: Mapping[int, float], looks: int = 1) -> Difference | None:
+    """Mean difference over the seeds that two configurations share, with Student's interval for pairs.
+
+    Whoever looks at the interval after some seeds, and adds seeds as long as it holds zero, is wrong more often than
+    one time in twenty. Each of the planned looks therefore gets its part of the five percent (Bonferroni): the interval
+    holds the true difference with at least 95 % probability at all looks together.
+
+    Args:
+        one: score by seed.
+        other: the same of the other configuration.
+        looks: how many times the interval may be looked at.
+
+    Returns:
+        None where there are fewer than two pairs, so that the noise is unknown.
+    """
+    seeds = sorted(one.keys() & other.keys())
+    if len(seeds) < 2:
         return None
-    mean = float(np.mean(one) - np.mean(other))
-    if np.var(one) + np.var(other) == 0:
-        return Difference(mean, mean, mean)
-    interval = stats.ttest_ind(one, other, equal_var=False).confidence_interval(CONFIDENCE)
-    return Difference(mean, float(interval.low), float(interval.high))
+    differences = np.array([one[seed] - other[seed] for seed in seeds])
+    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(seeds))
+    half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * looks), len(seeds) - 1)) * error
+    return Difference(mean, mean - half, mean + half, len(seeds))
 
 
-def verdict_rows(statistics: Mapping[str, SeedStatistics], score: str) -> list[dict[str, str]]:
-    """The verdict as text: every configuration's means and deviations, and its difference from the default.
+def planned_looks(first: int, most: int) -> list[int]:
+    """After how many seeds the verdict looks at the difference: after the first ones, then each time they doubled.
+
+    Args:
+        first: seeds before the first look.
+        most: seeds that the verdict may spend.
+    """
+    looks = [min(first, most)]
+    while looks[-1] < most:
+        looks.append(min(2 * looks[-1], most))
+    return looks
+
+
+def verdict_rows(statistics: Mapping[str, SeedStatistics], score: str, looks: int = 1) -> list[dict[str, str]]:
+    """The verdict as text: every configuration's means and deviations, and its differences from the default.
 
     Args:
         statistics: by name; the default's is "default".
-        score: of the last column.
+        score: that was searched for; the difference in R@1 stands beside the one in it.
+        looks: planned ones.
     """
     default = statistics[DEFAULT]
     rows = []
     for name, one in statistics.items():
-        seeds = str(len(one.scores.get(score, []))) + (f" ({', '.join(one.lost)} lost)" if one.lost else "")
+        seeds = str(len(one.scores[score])) + (f" ({', '.join(one.lost)}: 0)" if one.lost else "")
+        differences = {
+            f"{column} against default": "" if name == DEFAULT else _difference_text(one.above(default, column, looks))
+            for column in dict.fromkeys((score, "R@1"))
+        }
         scores = {column: one.text(column) for column in SHOWN_SCORES}
-        rows.append(
-            {
-                "configuration": name,
-                "seeds": seeds,
-                **scores,
-                f"{score} against default": "" if name == DEFAULT else _difference_text(one, default, score),
-            }
-        )
+        rows.append({"configuration": name, "seeds": seeds, **scores, **differences})
     return rows
 
 
 def verdict_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
-    """The same for a terminal, without the last column, which is too wide for one; see `difference_lines`."""
+    """The same for a terminal, without the differences, for which it is too narrow; see `verdict_sentence`."""
     table = Table(title=title, caption="mean ± standard deviation over the seeds, %", box=box.SIMPLE_HEAD)
-    columns = list(rows[0])[:-1]
+    columns = [column for column in rows[0] if not column.endswith("against default")]
     for column in columns:
         table.add_column(column, justify="left" if column == "configuration" else "right", no_wrap=True)
     for row in rows:
@@ -98,15 +135,24 @@ def verdict_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
     return table
 
 
-def difference_lines(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """How each configuration differs from the default, a line each."""
-    last = list(rows[0])[-1]
-    return [f"{row['configuration']}: {last} {row[last]}" for row in rows if row[last]]
-
-
-def _difference_text(one: SeedStatistics, default: SeedStatistics, score: str) -> str:
-    found = difference(one.scores.get(score, []), default.scores.get(score, []))
+def verdict_sentence(one: SeedStatistics, default: SeedStatistics, score: str, looks: int = 1) -> str:
+    """What the verdict says about one configuration, in a plain sentence or two."""
+    found = one.above(default, score, looks)
     if found is None:
-        return f"{one.mean(score) - default.mean(score):+.1f}, noise unknown (one seed)"
-    word = "beyond the noise" if found.beyond_noise else "within the noise"
-    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] (95 %), {word}"
+        mean = one.mean(score) - default.mean(score)
+        return (
+            f"With one seed, {one.name} scores {mean:+.1f} {score} against the default; how much of that is luck, "
+            "only more seeds can say."
+        )
+    numbers = f"{score} {found} (paired over {found.seeds} seeds, 95 %)"
+    retrieval = None if score == "R@1" else one.above(default, "R@1", looks)
+    beside = f" R@1 changes by {retrieval}." if retrieval is not None else ""
+    if not found.beyond_noise:
+        return f"{one.name} cannot be told from the default: {numbers}.{beside}"
+    return f"{one.name} is {'better' if found.mean > 0 else 'worse'} than the default: {numbers}.{beside}"
+
+
+def _difference_text(found: Difference | None) -> str:
+    if found is None:
+        return "noise unknown (one seed)"
+    return f"{found}, {'beyond' if found.beyond_noise else 'within'} the noise"

@@ -11,10 +11,10 @@ from colotride.evaluation.table import table_of
 from colotride.tracking.export import DEFAULT_URI, absolute
 from colotride.tracking.model_registry import CHAMPION
 from colotride.tune.api import SearchResult
-from colotride.tune.final_evaluation import BEST, Finalist
+from colotride.tune.final_evaluation import BEST, Finalist, verdict_sentences
 from colotride.tune.plan import SearchPlan
 from colotride.tune.progress import trial_table, value_text
-from colotride.tune.seed_statistics import DEFAULT, difference_lines, verdict_rows, verdict_table
+from colotride.tune.seed_statistics import DEFAULT, verdict_rows, verdict_table
 
 
 def show_interrupted(console: Console, result: SearchResult) -> None:
@@ -66,11 +66,13 @@ def as_json(result: SearchResult) -> dict[str, Any]:
             one.name: {"scores": one.statistics.scores, "lost": list(one.statistics.lost)} for one in result.finalists
         },
         "table": _rows(result.plan, result.finalists),
+        "sentences": verdict_sentences(result.plan, result.finalists),
     }
 
 
 def _rows(plan: SearchPlan, finalists: Sequence[Finalist]) -> list[dict[str, str]]:
-    return verdict_rows({one.name: one.statistics for one in finalists}, plan.objectives[0]) if finalists else []
+    statistics = {one.name: one.statistics for one in finalists}
+    return verdict_rows(statistics, plan.objectives[0], len(plan.looks)) if finalists else []
 
 
 def _show_verdict(console: Console, plan: SearchPlan, finalists: Sequence[Finalist]) -> None:
@@ -84,9 +86,8 @@ def _show_verdict(console: Console, plan: SearchPlan, finalists: Sequence[Finali
     }
     if shown:
         console.print(table_of(shown, title=f"Verdict on the test classes, seed {plan.base.seed}"))
-    rows = _rows(plan, finalists)
-    console.print(verdict_table(rows, title="Verdict over all seeds"))
-    for line in difference_lines(rows):
+    console.print(verdict_table(_rows(plan, finalists), title="Verdict over all seeds"))
+    for line in verdict_sentences(plan, finalists):
         console.print(line)
     if len(finalists) == 1:
         console.print("The default configuration is the best one that was found.")

@@ -1,59 +1,138 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from colotride.tune.seed_statistics import SeedStatistics, difference, difference_lines, verdict_rows
+from colotride.tune.final_evaluation import FinalRun, Finalist, decided, verdict_sentences
+from colotride.tune.seed_statistics import (
+    SeedStatistics,
+    paired_difference,
+    planned_looks,
+    verdict_rows,
+    verdict_sentence,
+)
+from tests.tune.searches import BASE, plan_of
 
 
-def welch(one, other):
-    """Welch's interval, written out."""
-    one, other = np.array(one), np.array(other)
-    parts = one.var(ddof=1) / len(one), other.var(ddof=1) / len(other)
-    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (len(one) - 1) + parts[1] ** 2 / (len(other) - 1))
-    half = stats.t.ppf(0.975, freedom) * sum(parts) ** 0.5
-    mean = one.mean() - other.mean()
-    return mean, mean - half, mean + half
+def by_seed(*values, first=0):
+    return dict(enumerate(map(float, values), first))
+
+
+def statistics(name, ars, r1=None, lost=()):
+    scores = dict.fromkeys(("R@1", "mAP", "ERS", "ARS"), by_seed(*ars))
+    return SeedStatistics(name, scores | {"R@1": by_seed(*(r1 or ars))}, lost)
+
+
+def test_the_interval_is_that_of_the_paired_t_test():
+    one, other = [30.0, 35.0, 32.5, 31.0], [28.5, 33.0, 31.5, 30.5]
+    expected = stats.ttest_rel(one, other).confidence_interval(0.95)
+    found = paired_difference(by_seed(*one), by_seed(*other))
+    assert (found.low, found.high, found.seeds) == pytest.approx((expected.low, expected.high, 4))
+    assert found.beyond_noise
+    unpaired = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    assert unpaired.low < 0, "what all configurations have in common with one seed is no noise"
+
+
+def test_only_seeds_that_both_have_make_pairs():
+    found = paired_difference(by_seed(1, 2, 3, first=1), by_seed(9, 0, 0, first=0))
+    assert found.seeds == 2
+    assert found.mean == 1.5
+
+
+def test_looking_repeatedly_errs_in_at_most_five_percent():
+    looks, draws = planned_looks(3, 12), np.random.default_rng(0).normal(size=(4000, 12))
+    assert looks == [3, 6, 12]
+
+    def wrong(corrected):
+        count = len(looks) if corrected else 1
+        found = 0
+        for row in draws:
+            pairs = [paired_difference(by_seed(*row[:look]), by_seed(*np.zeros(look)), count) for look in looks]
+            found += any(one.beyond_noise for one in pairs)
+        return found / len(draws)
+
+    assert wrong(corrected=True) <= 0.05
+    assert wrong(corrected=False) > 0.08
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "beyond"),
-    [([30.0, 31.0, 32.0], [20.0, 21.5, 22.0], True), ([30.0, 25.0, 35.0], [28.0, 24.0, 33.0], False)],
+    ("first", "most", "looks"), [(3, 3, [3]), (3, 6, [3, 6]), (2, 7, [2, 4, 7]), (1, 4, [1, 2, 4])]
 )
-def test_a_difference_is_told_from_noise_by_welchs_interval(one, other, beyond):
-    found = difference(one, other)
-    assert (found.mean, found.low, found.high) == pytest.approx(welch(one, other))
-    assert found.beyond_noise == beyond
+def test_seeds_double_up_to_the_budget(first, most, looks):
+    assert planned_looks(first, most) == looks
 
 
 def test_of_a_single_seed_the_noise_is_unknown():
-    assert difference([30.0], [20.0, 21.0]) is None
-    rows = verdict_rows({"default": statistics("default", [20.0]), "best": statistics("best", [30.0])}, "ARS")
-    assert rows[1]["ARS against default"] == "+10.0, noise unknown (one seed)"
-
-
-def test_equal_values_without_spread_differ_by_nothing():
-    assert not difference([5.0, 5.0], [5.0, 5.0]).beyond_noise
-
-
-def statistics(name, ars, lost=()):
-    return SeedStatistics(name, {"R@1": ars, "mAP": ars, "ERS": ars, "ARS": ars}, lost)
+    default, best = statistics("default", [20.0]), statistics("best", [30.0])
+    assert paired_difference(by_seed(30), by_seed(20)) is None
+    rows = verdict_rows({"default": default, "best": best}, "ARS")
+    assert rows[1]["ARS against default"] == "noise unknown (one seed)"
+    assert "+10.0 ARS" in verdict_sentence(best, default, "ARS")
+    assert "luck" in verdict_sentence(best, default, "ARS")
 
 
 def test_the_verdict_as_text():
-    rows = verdict_rows(
-        {"default": statistics("default", [20.0, 22.0]), "best": statistics("best", [40.0, 42.0], ("nan",))}, "ARS"
-    )
-    assert rows[0]["ARS"] == "21.0 ± 1.4"
+    default = statistics("default", [20.0, 22.0, 21.0], r1=[80.0, 80.0, 80.0])
+    best = statistics("best", [40.0, 43.0, 42.0], r1=[79.0, 80.0, 82.0])
+    rows = verdict_rows({"default": default, "best": best}, "ARS", looks=2)
+    assert rows[0]["ARS"] == "21.0 ± 1.0"
     assert rows[0]["ARS against default"] == ""
-    assert rows[1]["seeds"] == "2 (nan lost)"
-    mean, low, high = welch([40.0, 42.0], [20.0, 22.0])
-    assert difference_lines(rows) == [
-        f"best: ARS against default {mean:+.1f} [{low:+.1f}, {high:+.1f}] (95 %), beyond the noise"
-    ]
+    half = stats.t.ppf(1 - 0.025 / 2, 2) * np.std([20, 21, 21], ddof=1) / 3**0.5
+    interval = f"[+{20 + 2 / 3 - half:.1f}, +{20 + 2 / 3 + half:.1f}]"
+    assert rows[1]["ARS against default"] == f"+20.7 {interval}, beyond the noise"
+    assert rows[1]["R@1 against default"].endswith("within the noise")
+    said = verdict_sentence(best, default, "ARS", looks=2)
+    assert said.startswith(f"best is better than the default: ARS +20.7 {interval} (paired over 3 seeds, 95 %).")
+    assert "R@1 changes by +0.3 [" in said
+    assert "worse" in verdict_sentence(default, best, "ARS", looks=2)
+    same = statistics("best", [20.0, 23.0, 20.0])
+    assert verdict_sentence(same, default, "ARS").startswith("best cannot be told from the default: ARS")
 
 
-def test_a_configuration_that_was_lost_with_every_seed_stands_at_zero():
-    lost = SeedStatistics("best", {}, ("nan", "nan"))
-    rows = verdict_rows({"default": statistics("default", [20.0, 22.0]), "best": lost}, "ARS")
-    assert rows[1]["ARS"] == "0.0"
-    assert rows[1]["ARS against default"].startswith("-21.0")
+def test_a_lost_model_scores_nothing():
+    lost = FinalRun("nan", "the loss is NaN", [], None)
+    for runs, said in (({0: lost, 1: lost}, "2 (nan, nan: 0)"), ({0: lost}, "1 (nan: 0)")):
+        finalist = finalist_of("best", runs)
+        default = statistics("default", [20.0, 22.0][: len(runs)])
+        row = verdict_rows({"default": default, "best": finalist.statistics}, "ARS")[1]
+        assert row["ARS"].startswith("0.0")
+        assert row["seeds"] == said
+
+
+def finalist_of(name, runs):
+    return Finalist(name, BASE, Path("verdict") / name, runs)
+
+
+class _Evaluated:
+    def __init__(self, ars):
+        self._ars = ars
+
+    def scores(self):
+        return {"R@1": 80.0, "mAP": 50.0, "ERS": self._ars, "ARS": self._ars}
+
+
+def test_seeds_are_added_only_while_a_difference_is_within_the_noise():
+    def finalists(ars):
+        return [
+            finalist_of(
+                name, {seed: FinalRun("finished", "", [], _Evaluated(value)) for seed, value in enumerate(values)}
+            )
+            for name, values in ars.items()
+        ]
+
+    plan = plan_of(verdict_seeds="3:12")
+    assert plan.looks == [3, 6, 12]
+    default, better, alike = [20.0, 22.0, 21.0], [40.0, 42.0, 41.5], [20.0, 23.0, 20.0]
+    assert decided(finalists({"default": default}), plan), "there is nothing to compare"
+    assert decided(finalists({"default": default, "best": better}), plan)
+    assert not decided(finalists({"default": default, "best": alike}), plan)
+    both = finalists({"default": default, "best": better, "trial-3": alike})
+    assert not decided(both, plan)
+    assert [line.split()[0] for line in verdict_sentences(plan, both)] == ["best", "trial-3"]
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "6:3", "a", "3:", "1:2:3"])
+def test_a_bad_number_of_seeds_is_refused(given):
+    with pytest.raises(ValueError, match="should be"):
+        plan_of(verdict_seeds=given)

@@ -20,6 +20,7 @@ from colotride.cli.options.shared import (
     TrackingURI,
 )
 from colotride.names import Name
+from colotride.settings import NumberRange
 
 METHOD = "search"
 """Heading of the help."""
@@ -63,8 +64,9 @@ class Search(RunOptions):
     """Do not compare the best with the default on the test classes."""
     top: Annotated[Count, Option(METHOD, rare=True)] = 1
     """How many of the best configurations the verdict judges."""
-    verdict_seeds: Annotated[Count, Option(METHOD, rare=True)] = 3
-    """Seeds per configuration of the verdict."""
+    verdict_seeds: Annotated[NumberRange, Option(METHOD, "N|N:M", rare=True)] = "3:6"
+    """Seeds per configuration of the verdict. With N:M it adds seeds to N, up to M, while the difference is within the
+    noise."""
     resume: Annotated[Name | None, Option(METHOD, "NAME")] = None
     """Continue an interrupted search. Every choice of its first call stays, unless it is given again."""
     device: Device = "auto"
