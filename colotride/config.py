@@ -35,6 +35,9 @@ class ValidationSettings(Settings):
     """PGD steps per attack."""
     first_share: Fraction = Field(default=1.0, gt=0, le=1)
     """Share of the queries and of the steps in the first epoch; it grows evenly to all of them in the last one."""
+    average_over: int = Field(default=3, ge=1)
+    """Newest validations whose mean is the score of a search's trial. Weights move from epoch to epoch: a single validation
+    says less about a configuration than about the epoch."""
 
     def at(self, epoch: int, epochs: int, images: int) -> tuple[int, int]:
         """Queries and PGD steps of one epoch; the same for every run with this number of epochs.

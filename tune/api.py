@@ -36,7 +36,7 @@ from colotride.tune.final_evaluation import (
     register_winner,
 )
 from colotride.tune.parameters import Values
-from colotride.tune.plan import FILE, SearchPlan, new_plan, save_plan
+from colotride.tune.plan import FILE, SearchPlan, changed, new_plan, save_plan
 from colotride.tune.progress import SearchProgress
 from colotride.tune.ray_tune import run_trials
 from colotride.tune.records import TrialRecord, best_first, pareto_front
@@ -154,7 +154,7 @@ def search(
         verdict: retrain the best and the default on all training classes and evaluate them on the test classes.
         quiet: show nothing while the search runs.
         choices: other fields of `SearchPlan`: sampler, stopping, seed, max_cost, max_epochs, top, verdict_seeds,
-            concurrent, cpus_per_trial, gpus_per_trial, workers_per_trial, device, storage, tracking_uri.
+            deterministic, concurrent, cpus_per_trial, gpus_per_trial, workers_per_trial, device, storage, tracking_uri.
 
     Raises:
         SearchError: a choice that makes no sense, a directory that is taken, or no trial that finished.
@@ -223,6 +223,9 @@ def _executed(
     plan: SearchPlan, folder: Path, console: Console, resources: TrialResources, at_once: int
 ) -> SearchResult:
     check_writable(folder)
+    if plan.deterministic and plan.concurrent is None:
+        # How far the sampler lags behind must not depend on the machine on which the search is resumed.
+        plan = changed(plan, concurrent=at_once)
     storage = None if plan.storage is None else f"{plan.storage.rstrip('/')}/{folder.name}/trials"
     folders = TrialFolders((folder / "trials").absolute(), storage)
     # The plan of a search that has begun is compared with its trials before it is written again.

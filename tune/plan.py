@@ -25,7 +25,7 @@ Stopping = Literal["asha", "median", "none"]
 
 FILE = "search.json"
 
-COMMON = ("base", "space", "initial_points", "objectives", "sampler", "stopping", "seed", "max_cost")
+COMMON = ("base", "space", "initial_points", "objectives", "sampler", "stopping", "seed", "max_cost", "deterministic")
 """Choices that never change once a search has begun: with others its trials could not be compared."""
 
 CONFIGURATIONS = ("best.yaml", "config.yaml")
@@ -59,6 +59,9 @@ class SearchPlan(Settings):
     verdict_seeds: NumberRange = "3:6"
     """Seeds per configuration of the final evaluation; with a range, the difference is looked at after the first ones,
     and seeds are added as long as it is within the noise."""
+    deterministic: bool = False
+    """Whether the same seed gives the same search with several trials at once: sampler and pruner are told of a trial's
+    end only when the trials that run beside it could not have ended differently."""
     concurrent: int | None = Field(default=None, ge=1)
     cpus_per_trial: int = Field(default=1, ge=1)
     gpus_per_trial: float = Field(default=0.0, ge=0)

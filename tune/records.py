@@ -44,10 +44,16 @@ class TrialRecord:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Validation scores of the last epoch, in percent. They are 0 for a lost model, which retrieves nothing."""
+        """Validation scores in percent: means over the newest validations, see `ValidationSettings.average_over`.
+
+        They are 0 for a lost model, which retrieves nothing.
+        """
         if not self.history:
             return {}
-        return {name: self.history[-1].validation.get(name, 0.0) for name in SHOWN_SCORES}
+        if not self.history[-1].validation:
+            return dict.fromkeys(SHOWN_SCORES, 0.0)
+        newest = [one.validation for one in self.history if one.validation][-self.config.validation.average_over :]
+        return {name: sum(one.get(name, 0.0) for one in newest) / len(newest) for name in SHOWN_SCORES}
 
     @property
     def costs(self) -> list[float]:

@@ -12,6 +12,7 @@ infeasible, and a trial that raised is FAIL.
 import copy
 import dataclasses
 import warnings
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ informative."""
 PLAN = "plan"
 """Attribute of the study: digests of what its trials have in common."""
 
+FROM_RESULTS = ("completed_rung_", "constraints")
+"""Begin the names of what pruners and samplers note of a trial's results."""
+
 STOP, END, EPOCH = "stop", "end", "epoch "
 """Attributes of a trial: whether it has to stop, its status and reason, and each of its epochs."""
 
@@ -56,26 +60,28 @@ class SearchStudy:
         study: Optuna's view of it.
     """
 
-    def __init__(self, folder: Path, plan: SearchPlan) -> None:
+    def __init__(self, folder: Path, plan: SearchPlan, storage: BaseStorage | None = None) -> None:
         """Open the study of a search, or begin it.
 
         Args:
             folder: of the search; made when missing.
             plan: of the search; its number of trials may have grown since it was begun.
+            storage: where the trials are kept; None for the journal in the folder.
 
         Raises:
             SearchError: the study is damaged, or was begun with another plan.
             StorageError: it cannot be read or written.
         """
         path = folder / JOURNAL
-        with one_line(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        journal = CheckedJournal(path)
-        self.cut = journal.cut
-        self.plan = plan
+        self.plan, self.cut = plan, 0
+        if storage is None:
+            with one_line(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            journal = CheckedJournal(path)
+            self.cut = journal.cut
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            self._storage = JournalStorage(journal)
+            self._storage = JournalStorage(journal) if storage is None else storage
             self.study = optuna.create_study(
                 storage=self._storage,
                 study_name=STUDY,
@@ -127,21 +133,41 @@ class SearchStudy:
 
     @property
     def _drawn_all(self) -> bool:
-        spent = sum(record.epoch for record in self._records.values())
+        known = self._known_to(len(self._records) + 1)
+        spent = sum(record.epoch for number, record in self._records.items() if number <= known)
         return len(self._records) >= self.plan.trials or (
             self.plan.max_epochs is not None and spent >= self.plan.max_epochs
         )
 
     def draw(self) -> TrialRecord | None:
-        """Draw the next trial; None where the plan has no more.
+        """Draw the next trial; None where the plan has no more, or where a deterministic one waits for an earlier trial.
 
         The sampler's randomness follows from the search's seed and the number of the trial alone.
         """
-        if self._drawn_all:
+        number = len(self._records) + 1
+        if self._drawn_all or (self.plan.deterministic and self._first_unfinished <= self._known_to(number)):
             return None
-        self._seed_sampler(len(self._records) + 1)
-        trial = self.study.ask()
+        self._seed_sampler(number)
+        trial = self._as_known_to(number).ask()
         return self._begun(trial, self.plan.space.suggest(trial))
+
+    def _known_to(self, number: int) -> int:
+        """Up to which trial the sampler and the pruner know what became of the others when they handle a trial.
+
+        In a deterministic search these are the trials that have ended whichever of the later ones is faster.
+        """
+        return number - (self.plan.concurrent or 1) if self.plan.deterministic else self.plan.trials + number
+
+    @property
+    def _first_unfinished(self) -> int:
+        return min(self.unfinished(), default=len(self._records) + 1)
+
+    def _as_known_to(self, number: int) -> optuna.Study:
+        if not self.plan.deterministic:
+            return self.study
+        study = copy.copy(self.study)
+        study._storage = _KnownTrials(self._storage, self._known_to(number), number)
+        return study
 
     def report(self, record: TrialRecord) -> bool:
         """Record a trial's newest epoch or its end; returns whether the trial should be stopped.
@@ -170,8 +196,9 @@ class SearchStudy:
         single = len(self.plan.objectives) == 1
         if record.status != "running" or not single or record.epoch > LAST_STOP * self.plan.epochs:
             return False
-        identity, notes = self._id(record.number), _PrunerNotes(self._storage)
-        study = copy.copy(self.study)
+        known = self._as_known_to(record.number)
+        identity, notes = self._id(record.number), _PrunerNotes(known._storage)
+        study = copy.copy(known)
         study._storage = notes
         if study.pruner.prune(study, self._frozen(record.number)):
             self._storage.set_trial_user_attr(identity, STOP, True)
@@ -250,7 +277,7 @@ class SearchStudy:
         if end is None:
             # The driver was killed while it drew this one.
             self._seed_sampler(trial.number + 1)
-            live = optuna.Trial(self.study, self._id(trial.number + 1))
+            live = optuna.Trial(self._as_known_to(trial.number + 1), self._id(trial.number + 1))
             return self._begun(live, self.plan.space.suggest(live))
         epochs = [EpochRecord(**value) for name, value in trial.user_attrs.items() if name.startswith(EPOCH)]
         record = TrialRecord(
@@ -293,6 +320,31 @@ class _PrunerNotes:
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         self.attributes[key] = value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+class _KnownTrials:
+    """A storage in which only the first trials have ended: the others, but one, seem to have just begun."""
+
+    def __init__(self, storage: BaseStorage, known: int, own: int) -> None:
+        self._storage, self._known, self._own = storage, known, own
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        trials = [self._seen(trial) for trial in self._storage.get_all_trials(study_id, deepcopy=False)]
+        return [trial for trial in trials if states is None or trial.state in states]
+
+    def _seen(self, trial: FrozenTrial) -> FrozenTrial:
+        if trial.number < self._known or trial.number + 1 == self._own or trial.state == TrialState.WAITING:
+            return trial
+        seen = copy.deepcopy(trial)
+        seen.state, seen.values, seen.datetime_complete = TrialState.RUNNING, None, None
+        seen.intermediate_values, seen.user_attrs = {}, {}
+        seen.system_attrs = {key: value for key, value in seen.system_attrs.items() if not key.startswith(FROM_RESULTS)}
+        return seen
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)

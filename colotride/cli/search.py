@@ -65,6 +65,7 @@ def _begun(options: Search) -> tuple[SearchPlan, Path]:
         sampler=options.sampler,
         seed=options.seed,
         max_cost=options.max_cost,
+        deterministic=options.deterministic,
         command=_typed(options),
         **{name: getattr(options, name) for name in RESUMABLE if name in options.model_fields_set},
     )
@@ -81,6 +82,10 @@ def _resumed(options: Search) -> tuple[SearchPlan, Path]:
     folder = options.results / str(options.resume)
     plan = load_plan(folder)
     choices = {name: getattr(options, name) for name in RESUMABLE if name in given}
+    if plan.deterministic and choices.get("concurrent", plan.concurrent) != plan.concurrent:
+        raise SearchError(
+            f"--concurrent cannot change in a deterministic search; leave it out, or give {plan.concurrent} as before"
+        )
     if options.data_root is not None:
         base = with_data_root(plan.base, options.data_root)
         choices["base"] = base.with_values({"data.root": absolute_root(base.data.root)})

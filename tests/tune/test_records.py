@@ -46,5 +46,22 @@ def test_a_record_adds_up_its_epochs_and_leaves_out_those_without_a_score():
     one = TrialRecord(1, {}, BASE, history=history)
     assert (one.epoch, one.seconds, one.cost, one.costs) == (3, 6.0, 4.5, [1.5, 3.0, 4.5])
     assert one.curve("ARS") == {1: 10.0, 3: 30.0}
-    assert one.scores == {"R@1": 0.0, "mAP": 0.0, "ERS": 0.0, "ARS": 30.0}
+    assert one.scores == {"R@1": 0.0, "mAP": 0.0, "ERS": 0.0, "ARS": 20.0}
     assert TrialRecord(2, {}, BASE).scores == {}
+
+
+def test_a_score_is_the_mean_over_the_newest_validations_and_0_for_a_lost_model():
+    def after(*values):
+        return tuple(
+            EpochRecord(at, at, 1.0, {}, {} if one is None else {"ARS": one}) for at, one in enumerate(values, 1)
+        )
+
+    def ars(count, *values):
+        config = BASE.with_values({"validation.average_over": count})
+        return TrialRecord(1, {}, config, history=after(*values)).scores["ARS"]
+
+    assert ars(3, 10.0, 20.0, 60.0, 40.0) == 40.0
+    assert ars(3, 10.0) == 10.0
+    assert ars(1, 10.0, 20.0) == 20.0
+    assert ars(2, 10.0, None, 20.0) == 15.0, "epochs without a validation do not count"
+    assert ars(3, 10.0, 20.0, None) == 0.0

@@ -60,6 +60,8 @@ class Search(RunOptions):
     1 with --max-cost."""
     seed: Annotated[Seed, Option(METHOD, rare=True)] = 0
     """Seed of the sampler; --run.seed is the one of the trials."""
+    deterministic: Annotated[bool, Option(METHOD, rare=True)] = False
+    """The same seed gives the same search with several trials at once; a slow trial may then leave others waiting."""
     verdict: Annotated[bool, Option(METHOD)] = True
     """Do not compare the best with the default on the test classes."""
     top: Annotated[Count, Option(METHOD, rare=True)] = 1

@@ -1,0 +1,65 @@
+"""A deterministic search, whose trials end in any order, against itself."""
+
+import random
+from pathlib import Path
+
+import pytest
+from optuna.storages import InMemoryStorage
+
+from colotride.tune.study import SearchStudy
+from tests.tune.searches import reported, score, small_plan
+
+CONCURRENT = 3
+
+
+def course(order, plan, folder=None):
+    """Search with trials that advance in a random order; returns every trial's values, end and scores.
+
+    With a folder the study is on disk, and opened again whenever a trial has ended.
+    """
+    study = SearchStudy(folder or Path("nowhere"), plan, None if folder else InMemoryStorage())
+    turns = random.Random(order)
+    running = []
+    while True:
+        while len(running) < CONCURRENT and (record := study.draw()) is not None:
+            running.append(record.number)
+        if not running:
+            break
+        number = turns.choice(running)
+        record = study.record(number)
+        epoch = record.epoch + 1
+        end = "finished" if epoch == plan.epochs else "collapsed" if epoch == 2 and number % 7 == 0 else "running"
+        stop = study.report(reported(record, epoch, score(record.values) * (0.5 + epoch / 24), end))
+        if stop or end != "running":
+            study.settle(number)
+            running.remove(number)
+            if folder:
+                study = SearchStudy(folder, plan)
+                running = study.unfinished()
+    return [(one.values, one.status, one.epoch, one.scores) for one in study.records()]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "stopping"), [("tpe", "asha"), ("tpe", "median"), ("gp", "none"), ("nsga2", "none"), ("random", "asha")]
+)
+def test_the_same_seed_gives_the_same_search_whichever_trial_is_faster(tmp_path, sampler, stopping):
+    plan = small_plan(trials=14, sampler=sampler, stopping=stopping, deterministic=True, concurrent=CONCURRENT)
+    first = course(1, plan)
+    assert course(2, plan) == first
+    assert len(first) == plan.trials
+    if sampler == "tpe" and stopping == "asha":
+        assert course(3, plan, tmp_path / "reopened") == first
+    if stopping != "none":
+        assert {status for _, status, _, _ in first} >= {"finished", "stopped", "collapsed"}
+
+
+def test_otherwise_the_order_of_ends_decides():
+    plan = small_plan(trials=14, concurrent=CONCURRENT)
+    assert course(1, plan) != course(2, plan)
+
+
+def test_a_budget_of_epochs_is_spent_alike():
+    plan = small_plan(trials=50, max_epochs=70, deterministic=True, concurrent=CONCURRENT)
+    first = course(1, plan)
+    assert course(2, plan) == first
+    assert len(first) < 50
