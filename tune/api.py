@@ -35,6 +35,7 @@ from colotride.tune.final_evaluation import (
     finalists_of,
     register_winner,
 )
+from colotride.tune.packing import largest, measured_peak, memory_of, share_of_gpu
 from colotride.tune.parameters import Values
 from colotride.tune.plan import FILE, SearchPlan, changed, new_plan, save_plan
 from colotride.tune.progress import SearchProgress
@@ -289,18 +290,40 @@ def prepare(plan: SearchPlan, console: Console) -> tuple[TrialResources, int]:
     check_tracking_uri(plan.tracking_uri or default_uri())
     if plan.storage is not None:
         RemoteCopy(plan.storage)
-    device = plan.device if plan.gpus_per_trial > 0 or plan.device != "auto" else "cpu"
-    resources = TrialResources(
-        plan.cpus_per_trial, plan.gpus_per_trial, plan.concurrent, plan.workers_per_trial, device
-    )
     pixels = load_splits(plan.base.data).train.pixels(torch.zeros(1, dtype=torch.int64))
     build_model(plan.base.model, channels=pixels.shape[1], image_size=plan.base.data.image_size, seed=plan.base.seed)
     if plan.device != "auto":
         device_of(plan.device)
     for line in questionable_settings(plan.base):
         console.print(Text.assemble(("warning:", "yellow"), f" {line}"), soft_wrap=True)
+    if plan.gpus_per_trial == "auto":
+        return _packed(plan, console)
+    device = plan.device if plan.gpus_per_trial > 0 or plan.device != "auto" else "cpu"
+    resources = TrialResources(
+        plan.cpus_per_trial, plan.gpus_per_trial, plan.concurrent, plan.workers_per_trial, device
+    )
     at_once = capacity(resources, machines())
     start_ray()
+    return resources, at_once
+
+
+def _packed(plan: SearchPlan, console: Console) -> tuple[TrialResources, int]:
+    """What a trial gets where its need is measured: a share of a GPU, or of the machine's memory where there is none."""
+    if plan.workers_per_trial > 1:
+        raise SearchError("--gpus-per-trial auto measures a trial in one process; give 1 with --workers-per-trial")
+    start_ray()
+    offered = machines()
+    there = any(machine.get("GPU", 0) >= 1 for machine in offered) and plan.device != "cpu"
+    peak = measured_peak(largest(plan.space, plan.base), "cuda" if there else "cpu")
+    if there:
+        share = share_of_gpu(peak)
+        resources = TrialResources(plan.cpus_per_trial, share, plan.concurrent, device=plan.device, capped=True)
+        said = f"{1 / share:.0f} share a GPU of {peak.total / 2**30:.1f} GiB"
+    else:
+        resources = TrialResources(plan.cpus_per_trial, 0.0, plan.concurrent, memory=memory_of(peak))
+        said = "a machine without a GPU runs as many as its memory and its cores hold"
+    at_once = capacity(resources, offered)
+    console.print(f"A trial needs {peak.used / 2**30:.2f} GiB: {said}, {at_once} at once.", soft_wrap=True)
     return resources, at_once
 
 

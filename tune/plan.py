@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -64,7 +64,8 @@ class SearchPlan(Settings):
     end only when the trials that run beside it could not have ended differently."""
     concurrent: int | None = Field(default=None, ge=1)
     cpus_per_trial: int = Field(default=1, ge=1)
-    gpus_per_trial: float = Field(default=0.0, ge=0)
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    """GPUs of a trial; auto measures what a trial needs of one."""
     workers_per_trial: int = Field(default=1, ge=1)
     device: str = "auto"
     storage: str | None = None

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from colotride.distributed.ray_train import Workers
 from colotride.errors import SearchError
 from colotride.training.run_directory import CheckpointPolicy
@@ -27,6 +29,10 @@ class TrialResources:
     """Ray Train's; a trial with one trains in its own process."""
     device: str = "cpu"
     """Where a trial computes: cpu, cuda, or auto for a GPU where the trial has one."""
+    memory: int = 0
+    """Bytes of a machine's memory that a trial needs; 0 where nobody measured it."""
+    capped: bool = False
+    """Whether a trial may not use more of a GPU than its share, so that it cannot take what another one needs."""
 
     @property
     def workers(self) -> Workers | None:
@@ -43,7 +49,13 @@ class TrialResources:
         """
         if self.workers_per_trial > 1:
             return {"CPU": DRIVER_CPUS}
-        return {"CPU": float(self.cpus), "GPU": float(math.ceil(self.gpus)) if exclusive else self.gpus}
+        gpus = float(math.ceil(self.gpus)) if exclusive else self.gpus
+        return {"CPU": float(self.cpus), "GPU": gpus} | ({"memory": float(self.memory)} if self.memory else {})
+
+    def limit(self, *, exclusive: bool) -> None:
+        """Keep this process within its share of the GPU, by the limit of CUDA's own allocator."""
+        if self.capped and not exclusive and 0 < self.gpus < 1 and torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(self.gpus)
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,12 @@ def _check(resources: TrialResources, offered: Sequence[Mapping[str, float]], un
         raise SearchError(f"--cpus-per-{unit} {resources.cpus} is too few; give 1 or more")
     if not 0 <= resources.gpus < math.inf:
         raise SearchError(f"--gpus-per-{unit} {resources.gpus:g} is not a number of GPUs; give 0 or more")
+    most_memory = max((machine.get("memory", math.inf) for machine in offered), default=math.inf)
+    if resources.memory > most_memory:
+        raise SearchError(
+            f"one {unit} needs {resources.memory / 2**30:.1f} GiB of memory and no machine has more than "
+            f"{most_memory / 2**30:.1f} to give; give smaller batches with --run.data.pairs-per-batch"
+        )
     if resources.workers_per_trial > 1 and resources.gpus not in (0, 1):
         raise SearchError(
             f"--gpus-per-{unit} {resources.gpus:g} with several workers: each has no GPU or one; give 0 or 1"
@@ -113,6 +131,8 @@ def _check(resources: TrialResources, offered: Sequence[Mapping[str, float]], un
 
 def _room(machine: Mapping[str, float], resources: TrialResources) -> int:
     counts = [math.floor(machine.get("CPU", 0.0) / resources.cpus)]
+    if resources.memory and "memory" in machine:
+        counts.append(math.floor(machine["memory"] / resources.memory))
     if resources.gpus > 0:
         gpus, each = machine.get("GPU", 0.0), resources.gpus
         # A fraction of a GPU lies on one GPU: 0.4 does not fit three times on one, though two would hold five in sum.

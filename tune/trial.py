@@ -37,6 +37,7 @@ def run_trial(given: Mapping[str, Any], plan: SearchPlan, resources: TrialResour
     report = TrialReport(dataclasses.replace(record, status="running", reason="", history=()), plan)
     try:
         torch.set_num_threads(resources.cpus)
+        resources.limit(exclusive=given["exclusive"])
         train = prepare_training(
             record.config, folder, device=resources.device, workers=resources.workers, checkpoint_policy=policy
         )

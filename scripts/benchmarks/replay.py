@@ -5,7 +5,7 @@ numbers of the table's configuration that is nearest to the values that the samp
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 from optuna.storages import InMemoryStorage
 
-from colotride.config import RunConfig
 from colotride.training.records import EpochRecord
 from colotride.tune.parameters import Choice, Values
-from colotride.tune.plan import SearchPlan, new_plan
+from colotride.tune.plan import SearchPlan
 from colotride.tune.records import LOST, TrialRecord
 from colotride.tune.study import SearchStudy
 from scripts.benchmarks.table import TEST, VALIDATION

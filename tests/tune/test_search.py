@@ -37,7 +37,7 @@ QUICK = (
 
 SEARCH = (
     "--dataset", "digits", "--trials", "3", "--name", "first", "--concurrent", "1", "--cpus-per-trial", "1",
-    "--verdict-seeds", "1", *QUICK,
+    "--verdict-seeds", "1", "--gpus-per-trial", "auto", *QUICK,
 )  # fmt: skip
 
 
@@ -62,6 +62,7 @@ def runs_of(place):
 def test_a_search_on_digits_ends_with_the_comparison_and_is_on_record(finished):
     done, place = finished
     assert done.returncode == 0, done.stderr
+    assert "A trial needs" in done.stdout, "what fits at once was measured"
     for words in ("Best configuration", "Verdict on the test classes", "default", "ARS", "make ui", "best.yaml"):
         assert words in done.stdout
     folder = place / "runs/search/first"

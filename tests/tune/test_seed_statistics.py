@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from colotride.tune.final_evaluation import FinalRun, Finalist, decided, verdict_sentences
+from colotride.tune.final_evaluation import Finalist, FinalRun, decided, verdict_sentences
 from colotride.tune.seed_statistics import (
     SeedStatistics,
     paired_difference,

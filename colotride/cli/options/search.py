@@ -76,8 +76,9 @@ class Search(RunOptions):
     """Trials at once (default: as many as the machines hold)."""
     cpus_per_trial: Annotated[Count, Option(MACHINE)] = 1
     """CPU cores of one trial. Or of each of its workers."""
-    gpus_per_trial: Annotated[Gpus, Option(MACHINE)] = 0.0
-    """GPUs of one trial; 0.25 packs four onto one GPU. Or of each of its workers."""
+    gpus_per_trial: Annotated[Gpus | Literal["auto"], Option(MACHINE, "N")] = 0.0
+    """GPUs of one trial, 0.25 packs four onto one, auto measures. Without a GPU, auto packs trials by the machine's
+    memory. With workers it is the number of each."""
     workers_per_trial: Annotated[Count, Option(MACHINE, rare=True)] = 1
     """Train each trial with this many of Ray's workers."""
     name: Annotated[Name | None, Option(OUTPUT)] = None
