@@ -21,7 +21,10 @@ SCORES = {"ars": "ARS", "ers": "ERS", "r1": "R@1", "map": "mAP"}
 """What can be maximised, by the name of the option: scores of the evaluation."""
 
 Sampler = Literal["tpe", "gp", "nsga2", "random"]
-Stopping = Literal["asha", "median", "none"]
+Stopping = Literal["asha", "median", "forecast", "none"]
+
+STARTUP_TRIALS = 6
+"""Trials before a sampler models anything, the initial points included."""
 
 FILE = "search.json"
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -27,14 +26,12 @@ from colotride.errors import SearchError
 from colotride.randomness import derive_seed
 from colotride.training.records import EpochRecord
 from colotride.tune.journal import REMEDY, CheckedJournal
-from colotride.tune.plan import FILE, Sampler, SearchPlan
+from colotride.tune.plan import FILE, STARTUP_TRIALS, Sampler, SearchPlan
+from colotride.tune.pruners import build_pruner
 from colotride.tune.records import LOST, OUT_OF_MEMORY, TrialRecord
 
 JOURNAL = "optuna.journal"
 STUDY = "colotride"
-STARTUP_TRIALS = 6
-"""Trials before a sampler models anything, the initial points included."""
-
 HEALTH = "health"
 """Constraint of a trial: 0 where it is feasible; above 1 for a lost model, the more the earlier it was lost."""
 
@@ -367,15 +364,6 @@ def build_sampler(name: Sampler, seed: int) -> BaseSampler:
         if name == "nsga2":
             return NSGAIISampler(population_size=STARTUP_TRIALS, seed=seed)
         return TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS, seed=seed)
-
-
-def build_pruner(plan: SearchPlan) -> BasePruner:
-    """What stops trials early: asynchronous successive halving (ASHA), the running median, or nothing."""
-    if plan.stopping == "asha":
-        return SuccessiveHalvingPruner(min_resource=plan.grace, reduction_factor=3)
-    if plan.stopping == "median":
-        return MedianPruner(n_startup_trials=STARTUP_TRIALS - 1, n_warmup_steps=plan.grace)
-    return NopPruner()
 
 
 def trained_in(folder: Path) -> list[int]:

@@ -1,28 +1,78 @@
 """Searches replayed on a measured table: hundreds of repetitions per method, in milliseconds each.
 
 The search's own study draws, judges and stops the trials; only their training is read instead of done. A trial gets the
-numbers of the table's configuration that is nearest to the values that the sampler drew, with a seed drawn for it.
+numbers of the table's configuration that is nearest to the values that the sampler drew. All trials of a search have one
+seed, as in a real one, and the race repeats the best of them with the others.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from optuna.pruners import HyperbandPruner
 from optuna.storages import InMemoryStorage
 
+from colotride.config import RunConfig
+from colotride.presets import preset
+from colotride.randomness import derive_seed
 from colotride.training.records import EpochRecord
 from colotride.tune.parameters import Choice, Values
-from colotride.tune.plan import SearchPlan
-from colotride.tune.records import LOST, TrialRecord
+from colotride.tune.plan import SearchPlan, new_plan
+from colotride.tune.race import race
+from colotride.tune.records import LOST, TrialRecord, best_first
 from colotride.tune.study import SearchStudy
-from scripts.benchmarks.table import TEST, VALIDATION
+from scripts.benchmarks.table import GROUPS, TEST, VALIDATION
 
 SCORE = "ARS"
 """What is searched for."""
+
+AT_ONCE = 2
+"""Trials side by side."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to search."""
+
+    sampler: str = "tpe"
+    stopping: str = "none"
+    contenders: int = 0
+    """Trials that are repeated at the end with two further seeds; 0 for no race."""
+    average_over: int = 3
+    """Validations whose mean judges a trial."""
+    hyperband: bool = False
+    prior: int = 0
+    """Trials that are drawn around the default after it."""
+    slow: bool = False
+    """Whether drawing a trial takes so long that fewer searches are replayed."""
+
+
+METHODS: Mapping[str, Method] = {
+    "random": Method("random"),
+    "random, last validation": Method("random", average_over=1),
+    "TPE, last validation": Method(average_over=1),
+    "TPE": Method(),
+    "GP": Method("gp", slow=True),
+    "NSGA-II": Method("nsga2"),
+    "TPE, ASHA": Method(stopping="asha"),
+    "TPE, median": Method(stopping="median"),
+    "TPE, Hyperband": Method(hyperband=True),
+    "TPE, forecast": Method(stopping="forecast"),
+    "TPE, prior": Method(prior=6),
+    "random, race": Method("random", contenders=3),
+    "TPE, race": Method(contenders=3),
+    "TPE, ASHA, race": Method(stopping="asha", contenders=3),
+    "TPE, forecast, race": Method(stopping="forecast", contenders=3),
+}
+
+COMMON = ("default", "all")
+"""The spaces on which searches are replayed."""
 
 
 @dataclass(frozen=True)
@@ -30,41 +80,49 @@ class Runs:
     """All runs of one configuration: what a trial would have seen, by seed."""
 
     number: int
-    curves: list[list[EpochRecord]]
-    statuses: list[str]
+    curves: dict[int, list[EpochRecord]]
+    statuses: dict[int, str]
     validation: float
-    """Mean over the seeds of the last epoch's score, in percent."""
+    """Mean over the seeds of a trial's score, in percent."""
     test: float
+    retrieval: float
+    """Mean R@1 on the test classes."""
 
 
 class MeasuredSpace:
     """The configurations of a table within the space that is searched by default, and which of them is nearest."""
 
-    def __init__(self, table: pd.DataFrame, plan: SearchPlan) -> None:
+    def __init__(self, table: pd.DataFrame, plan: SearchPlan, space: str = "default") -> None:
         """Read the table's runs.
 
         Args:
             table: see `table.load_table`.
             plan: says which parameters there are and how they are scaled.
+            space: whose configurations: "default" or "all".
         """
         self._parameters = plan.space.parameters
-        part = table[table["space"] == "default"]
+        part = table[(table["space"] == space) | (table["configuration"] == 0)]
         self.runs: list[Runs] = []
         points = []
-        for number, rows in part.groupby("configuration"):
-            by_seed = [one for _, one in rows.groupby("seed")]
-            last = rows.groupby("seed").tail(1)
-            points.append(self._point(rows.iloc[0].dropna().to_dict()))
-            self.runs.append(
-                Runs(
-                    int(number),
-                    [_curve(one) for one in by_seed],
-                    [str(one["status"].iloc[0]) for one in by_seed],
-                    float(last[VALIDATION + SCORE].mean()),
-                    float(last[TEST + SCORE].mean()),
-                )
-            )
+        for _, rows in part.groupby("configuration"):
+            by_seed: dict[int, list[dict[str, Any]]] = {}
+            for row in rows.to_dict("records"):
+                by_seed.setdefault(int(row["seed"]), []).append({str(name): value for name, value in row.items()})
+            first = next(iter(by_seed.values()))[0]
+            values = {name: value for name, value in first.items() if not pd.isna(value)}
+            if first["configuration"] == 0:
+                values |= plan.initial_points[0]
+            points.append(self._point(values))
+            curves = {seed: _curve(one) for seed, one in by_seed.items()}
+            scores = [_score(curve, plan.base) for curve in curves.values()]
+            tests = [(one[-1][TEST + SCORE], one[-1][TEST + "R@1"]) for one in by_seed.values()]
+            statuses = {seed: str(one[0]["status"]) for seed, one in by_seed.items()}
+            test, retrieval = (float(np.mean(column)) for column in zip(*tests, strict=True))
+            number = int(first["configuration"])
+            self.runs.append(Runs(number, curves, statuses, float(np.mean(scores)), test, retrieval))
         self._points = np.stack(points)
+        # The default has more seeds than the others.
+        self.seeds = sorted(set.intersection(*(set(one.curves) for one in self.runs)))
 
     @property
     def default(self) -> Runs:
@@ -103,46 +161,93 @@ class MeasuredSpace:
 
 @dataclass(frozen=True)
 class Replay:
-    """One replayed search: what it had found after each finished trial."""
+    """One replayed search."""
 
     epochs: list[int]
-    """Epochs trained over all trials."""
+    """Epochs trained over all trials when a trial became the best."""
     best: list[Runs]
-    """The configuration that was best so far, by the score that its trial saw."""
+    """That trial's configuration."""
+    winner: Runs
+    """The configuration that the search ends with, after the race where there is one."""
+    trained: int
+    """Epochs in all, those of the race included."""
+    trials: int
 
 
-def replay(space: MeasuredSpace, plan: SearchPlan, rng: np.random.Generator, at_once: int = 2) -> Replay:
+def plan_of(method: Method, trials: int, space: str, dataset: str = "digits", seed: int = 0) -> SearchPlan:
+    """The plan of a search that may train as many epochs as a number of whole trials take, its race included.
+
+    Args:
+        method: how to search.
+        trials: whose epochs are the budget.
+        space: "default" or "all".
+        dataset: one with a preset and a table.
+        seed: of the sampler.
+    """
+    base = preset(dataset).with_values({"validation.average_over": method.average_over})
+    plan = new_plan(base, groups=GROUPS if space == "all" else (), stopping=method.stopping)
+    points = plan.initial_points
+    budget = plan.epochs * (trials - 2 * method.contenders)
+    return plan.model_copy(
+        update={
+            "trials": 4 * trials,
+            "max_epochs": budget,
+            "sampler": method.sampler,
+            "seed": seed,
+            "initial_points": points,
+        }
+    )
+
+
+def replay(space: MeasuredSpace, plan: SearchPlan, method: Method, seed: int) -> Replay:
     """Search once.
 
     Args:
         space: what was measured.
         plan: of the search; its seed is that of the sampler.
-        rng: draws the seed of each trial.
-        at_once: trials side by side; all epochs take equally long.
+        method: how to search.
+        seed: of the trials.
     """
     study = SearchStudy(Path("replay"), plan, InMemoryStorage())
-    running: list[tuple[int, Runs, int]] = []
+    if method.hyperband:
+        study.study.pruner = HyperbandPruner(min_resource=plan.grace, max_resource=plan.epochs, reduction_factor=3)
+    running: list[int] = []
+    found: dict[int, Runs] = {}
     epochs, best, highest, trained = list[int](), list[Runs](), -np.inf, 0
     while True:
-        while len(running) < at_once and (record := study.draw()) is not None:
-            runs = space.nearest(record.values)
-            running.append((record.number, runs, int(rng.integers(len(runs.curves)))))
+        while len(running) < AT_ONCE and (record := study.draw()) is not None:
+            found[record.number] = space.nearest(record.values)
+            running.append(record.number)
         if not running:
-            return Replay(epochs, best)
+            break
         still = []
-        for number, runs, seed in running:
-            record = _trained(study.record(number), runs, seed)
+        for number in running:
+            record = _trained(study.record(number), found[number], seed)
             trained += 1
             if not study.report(record) and record.status == "running":
-                still.append((number, runs, seed))
+                still.append(number)
                 continue
             study.settle(number)
             record = study.record(number)
             if record.status == "finished" and record.scores[SCORE] > highest:
                 highest = record.scores[SCORE]
                 epochs.append(trained)
-                best.append(runs)
+                best.append(found[number])
         running = still
+
+    def repeat(asked: Sequence[tuple[TrialRecord, int]]) -> Iterator[tuple[int, int, float]]:
+        nonlocal trained
+        for record, other in asked:
+            curve = found[record.number].curves[other]
+            trained += len(curve)
+            yield record.number, other, _score(curve, plan.base)
+
+    winner = best[-1]
+    if method.contenders:
+        ranked = best_first(study.records(), [SCORE])[: method.contenders]
+        others = [other for other in space.seeds if other != seed]
+        winner = found[race(ranked, SCORE, [seed, *others], repeat)[0].record.number]
+    return Replay(epochs, best, winner, trained, len(found))
 
 
 def _trained(record: TrialRecord, runs: Runs, seed: int) -> TrialRecord:
@@ -153,11 +258,14 @@ def _trained(record: TrialRecord, runs: Runs, seed: int) -> TrialRecord:
     return record.with_end(runs.statuses[seed]) if epoch == len(curve) else record
 
 
-def _curve(rows: pd.DataFrame) -> list[EpochRecord]:
-    lost = rows["status"].iloc[0] in LOST
+def _curve(rows: Sequence[Mapping[str, Any]]) -> list[EpochRecord]:
     found = []
-    for row in rows.to_dict("records"):
+    for row in rows:
         scores = {name.removeprefix(VALIDATION): row[name] for name in row if name.startswith(VALIDATION)}
-        kept = {} if lost and row["epoch"] == rows["epoch"].max() else scores
+        kept = {} if row["status"] in LOST and row is rows[-1] else scores
         found.append(EpochRecord(int(row["epoch"]), int(row["epoch"]), row["seconds"], {}, kept, int(row["passes"])))
     return found
+
+
+def _score(curve: Sequence[EpochRecord], base: RunConfig) -> float:
+    return TrialRecord(1, {}, base, history=tuple(curve)).scores[SCORE]

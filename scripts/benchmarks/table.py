@@ -158,7 +158,7 @@ def measure_table(
         if (one.number, seed) not in there
     }
     missing = {path: task for path, task in wanted.items() if not path.exists()}
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), max_tasks_per_child=50) as pool:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(_measured, path, *task): path for path, task in missing.items()}
         on_run(f"{len(wanted) - len(missing)} of {len(wanted)} runs")
         try:
