@@ -21,6 +21,9 @@ from colotride.tune.progress import COLUMNS, score_text, value_text
 from colotride.tune.records import LOST, TrialRecord, best_first
 from colotride.tune.seed_statistics import verdict_rows
 
+ROWS = 100
+"""Trials in one table of the report; of more, all but the first table are folded."""
+
 
 @dataclass(frozen=True)
 class SavedEpochs:
@@ -108,6 +111,7 @@ def write_report(
         verdict=verdict_rows(statistics, plan.objectives[0], len(plan.looks)) if finalists else [],
         sentences=verdict_sentences(plan, finalists),
         columns=COLUMNS,
+        rows=ROWS,
         score_text=score_text,
         value_text=value_text,
         mlflow_link=mlflow_link,

@@ -28,6 +28,7 @@ from rich.table import Table
 from colotride.cli.options.benchmark import Benchmark
 from colotride.devices import device_of
 from colotride.disk import check_writable
+from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import Protocol
 from colotride.io import write_atomically
 from colotride.models import TWO_CONVOLUTIONS
@@ -59,7 +60,9 @@ def main(command: Benchmark) -> int:
         "profile": profile,
         "evaluation": evaluation,
         "scaling": scaling,
-        "search": search,
+        "search": replays if command.replay else search,
+        "table": table,
+        "engine": engine,
         "index": index,
         "fine-tuning": fine_tuning,
     }
@@ -67,14 +70,16 @@ def main(command: Benchmark) -> int:
         torch.set_num_threads(command.threads)
     device = device_of(command.device)
     check_writable(command.output)
-    table, rows = works[command.what](command, device)
+    if command.replay and command.what != "search":
+        raise ConfigurationError(f"--replay replays searches, not {command.what}; give `search --replay`")
+    shown, rows = works[command.what](command, device)
     result = {"what": command.what, "machine": machine(device), "rows": rows}
     path = command.output / f"{command.what}.json"
     write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
     if command.as_json:
         print(json.dumps(result))
     else:
-        Terminal().print(table)
+        Terminal().print(shown)
         Terminal(stderr=True).print(f"written to {path}", soft_wrap=True)
     return 0
 
@@ -296,6 +301,124 @@ def search(command: Benchmark, device: torch.device) -> tuple[RenderableType, li
     )
     values = [*map(asdict, courses), {"recording_seconds": recording, "epoch_seconds": training}]
     return Group(table, said), values
+
+
+def table(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """Configurations that are trained and tested, so that searches can be replayed on them."""
+    # Optuna and the search take seconds to import.
+    from scripts.benchmarks.table import TABLES, describe, load_table, measure_table, save_table
+
+    shipped = TABLES / f"{command.dataset}.parquet"
+    target = command.output / "table" / f"{command.dataset}.parquet"
+    start = next((path for path in (command.table, target, shipped) if path is not None and path.is_file()), None)
+    with Terminal(stderr=True).status("table") as status:
+        measured = measure_table(
+            command.dataset,
+            command.configurations,
+            command.seeds,
+            command.output / "table" / command.dataset,
+            data_root=command.data_root,
+            known=None if start is None else load_table(start),
+            processes=max(command.workers),
+            on_run=partial(_show, status, "table"),
+        )
+    typed = f"colotride benchmark table --dataset {command.dataset} --configurations {command.configurations}"
+    save_table(measured, command.dataset, f"{typed} --seeds {command.seeds}", target)
+    rows = describe(measured)
+    shown = Table(title=f"Configurations on {command.dataset}", caption="ARS: means over the seeds, in %")
+    headings = list(rows[0])
+    for heading in headings:
+        shown.add_column(heading, justify="left" if heading == "space" else "right")
+    for row in rows:
+        shown.add_row(*(f"{value:.1f}" if isinstance(value, float) else str(value) for value in row.values()))
+    return Group(shown, f"The table is in {target}."), rows
+
+
+def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """Hundreds of searches per method, replayed on a measured table."""
+    from scripts.benchmarks.replay import PICTURED, SPACES, draw_replays, replay_all, share_of_budget
+    from scripts.benchmarks.table import TABLES, load_table
+
+    measured = load_table(command.table or TABLES / f"{command.dataset}.parquet")
+    with Terminal(stderr=True).status("replay") as status:
+        rows, courses = replay_all(
+            measured,
+            command.dataset,
+            (command.trials, 3 * command.trials),
+            command.repetitions,
+            processes=os.cpu_count() or 1,
+            on_run=partial(_show, status, "replay"),
+        )
+    draw_replays(courses, PICTURED, command.output / "replay.png")
+    shown = Table(
+        title=f"Searches replayed on {command.dataset}",
+        caption="gain: test ARS of the winner above the default's; better: share of winners above it; 95 % intervals",
+    )
+    for heading in ("space", "method", "budget", "trials", "regret", "gain", "R@1", "better", "searches"):
+        shown.add_column(heading, justify="left" if heading in ("space", "method") else "right")
+    for row in rows:
+        low, high = row.gain_interval
+        least, most = row.better_interval
+        shown.add_row(
+            row.space,
+            row.method,
+            str(row.budget),
+            f"{row.trials:.1f}",
+            f"{row.regret:.2f}",
+            f"{row.gain:+.2f} [{low:+.2f}, {high:+.2f}]",
+            f"{row.retrieval:+.1f}",
+            f"{row.better:.0%} [{least:.0%}, {most:.0%}]",
+            str(row.searches),
+        )
+    shares = {
+        (space, one.method): share_of_budget(courses, "random", one.method, space)
+        for space in SPACES
+        for one in courses
+        if one.space == space
+    }
+    lines = [
+        f"{method} on {space}: what random search found with its whole budget "
+        + ("was not reached" if share is None else f"was found with {share:.0%} of it")
+        for (space, method), share in shares.items()
+    ]
+    values = [asdict(row) | {"share_of_random": shares[row.space, row.method]} for row in rows]
+    return Group(shown, "\n".join(lines)), values
+
+
+def engine(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
+    """Trials that train nothing, many at once, and a study of many trials."""
+    from scripts.benchmarks.engine import measure_engine, measure_study
+
+    with Terminal(stderr=True).status("engine") as status:
+        on_run = partial(_show, status, "engine")
+        on_run(f"{command.trials} trials, {command.concurrent} at once")
+        driven = measure_engine(command.trials, command.concurrent)
+        studies = measure_study(command.galleries, on_run)
+    drives = Table(title="Trials that sleep for ten epochs of two seconds")
+    for heading in ("trials", "at once", "seconds", "start", "busy", "overhead, s a trial", "driver, MiB"):
+        drives.add_column(heading, justify="right")
+    drives.add_row(
+        str(driven.trials),
+        str(driven.at_once),
+        f"{driven.seconds:.0f}",
+        f"{driven.start:.0f}",
+        f"{driven.busy:.0%}",
+        f"{driven.overhead:.1f}",
+        str(driven.driver_mib),
+    )
+    held = Table(title="A study on disk (TPE, ASHA)", caption="means over the newest 50 trials, in milliseconds")
+    for heading in ("trials", "draw", "report an epoch", "open, s", "journal, MiB", "driver, MiB"):
+        held.add_column(heading, justify="right")
+    for row in studies:
+        held.add_row(
+            f"{row.trials:,}",
+            f"{1000 * row.draw:.0f}",
+            f"{1000 * row.report:.1f}",
+            f"{row.open:.1f}",
+            f"{row.journal_mib:.0f}",
+            str(row.driver_mib),
+        )
+    return Group(drives, held, f"Measured on {machine(device)}."), [asdict(driven), *map(asdict, studies)]
 
 
 def _with_error(values: torch.Tensor) -> str:

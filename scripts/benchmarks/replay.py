@@ -15,15 +15,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from optuna.pruners import HyperbandPruner
 from optuna.storages import InMemoryStorage
+from scipy import stats
 
 from colotride.config import RunConfig
+from colotride.io import save_figure
 from colotride.presets import preset
 from colotride.randomness import derive_seed
 from colotride.training.records import EpochRecord
-from colotride.tune.parameters import Choice, Values
-from colotride.tune.plan import SearchPlan, new_plan
+from colotride.tune.parameters import Choice, Integer, Values
+from colotride.tune.plan import Sampler, SearchPlan, Stopping, new_plan
 from colotride.tune.race import race
 from colotride.tune.records import LOST, TrialRecord, best_first
 from colotride.tune.study import SearchStudy
@@ -40,8 +43,8 @@ AT_ONCE = 2
 class Method:
     """One way to search."""
 
-    sampler: str = "tpe"
-    stopping: str = "none"
+    sampler: Sampler = "tpe"
+    stopping: Stopping = "none"
     contenders: int = 0
     """Trials that are repeated at the end with two further seeds; 0 for no race."""
     average_over: int = 3
@@ -71,7 +74,10 @@ METHODS: Mapping[str, Method] = {
     "TPE, forecast, race": Method(stopping="forecast", contenders=3),
 }
 
-COMMON = ("default", "all")
+PICTURED = ("random, last validation", "random", "TPE", "TPE, ASHA", "TPE, forecast")
+"""Methods whose courses are drawn."""
+
+SPACES = ("default", "all")
 """The spaces on which searches are replayed."""
 
 
@@ -186,7 +192,8 @@ def plan_of(method: Method, trials: int, space: str, dataset: str = "digits", se
     """
     base = preset(dataset).with_values({"validation.average_over": method.average_over})
     plan = new_plan(base, groups=GROUPS if space == "all" else (), stopping=method.stopping)
-    points = plan.initial_points
+    rng = np.random.default_rng(derive_seed(seed, "prior"))
+    points = (*plan.initial_points, *(_near(plan, rng) for _ in range(method.prior)))
     budget = plan.epochs * (trials - 2 * method.contenders)
     return plan.model_copy(
         update={
@@ -197,6 +204,27 @@ def plan_of(method: Method, trials: int, space: str, dataset: str = "digits", se
             "initial_points": points,
         }
     )
+
+
+def _near(plan: SearchPlan, rng: np.random.Generator) -> Values:
+    """Values drawn around the default: normal on the scale of each parameter, a fifth of its range wide."""
+    found: Values = {}
+    for one in plan.space.parameters:
+        if not one.applies(found):
+            continue
+        default = plan.initial_points[0].get(one.name)
+        if isinstance(one, Choice):
+            found[one.name] = (
+                default if default is not None and rng.random() < 0.6 else one.values[rng.integers(len(one.values))]
+            )
+            continue
+        ends = np.array([one.low, one.high], dtype=float)
+        low, high = np.log(ends) if one.log else ends
+        start = (low + high) / 2 if default is None else float(np.log(default) if one.log else default)
+        value = float(np.clip(rng.normal(start, (high - low) / 5), low, high))
+        value = float(np.exp(value)) if one.log else value
+        found[one.name] = min(one.high, max(one.low, round(value) if isinstance(one, Integer) else value))
+    return found
 
 
 def replay(space: MeasuredSpace, plan: SearchPlan, method: Method, seed: int) -> Replay:
@@ -269,3 +297,172 @@ def _curve(rows: Sequence[Mapping[str, Any]]) -> list[EpochRecord]:
 
 def _score(curve: Sequence[EpochRecord], base: RunConfig) -> float:
     return TrialRecord(1, {}, base, history=tuple(curve)).scores[SCORE]
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """What one method's replayed searches found on one space, at one budget; means with 95 % intervals."""
+
+    space: str
+    method: str
+    budget: int
+    """Whole trials whose epochs all searches of the row were allowed."""
+    searches: int
+    trials: float
+    validation: float
+    """Mean validation score of the winners over the seeds."""
+    regret: float
+    """How much lower that is than the best configuration's of the table."""
+    gain: float
+    """Test score of the winners above the default's, in points."""
+    gain_interval: tuple[float, float]
+    retrieval: float
+    """The same of R@1."""
+    better: float
+    """Share of the winners that score higher than the default on the test classes, in [0, 1]."""
+    better_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Courses:
+    """The searches of one method on one space, for the picture."""
+
+    space: str
+    method: str
+    epochs: list[int]
+    validation: list[float]
+    """Mean true validation score of what was best at these epochs."""
+    low: list[float]
+    high: list[float]
+
+
+def replay_all(
+    table: pd.DataFrame,
+    dataset: str,
+    budgets: Sequence[int],
+    repetitions: int,
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    processes: int = 1,
+    on_run: Callable[[str], None] = lambda _: None,
+) -> tuple[list[MethodRow], list[Courses]]:
+    """Replay every method on every space at every budget.
+
+    Args:
+        table: measured runs; configurations that lack a seed are left out.
+        dataset: the table's.
+        budgets: whole trials whose epochs a search may train.
+        repetitions: searches per row; a tenth of it for slow samplers.
+        methods: names of those to replay.
+        processes: searches side by side.
+        on_run: called with a line about how far it is.
+    """
+    table = complete(table)
+    tasks = [(space, method, budget) for space in SPACES for method in methods for budget in budgets]
+    rows: list[MethodRow] = []
+    courses: list[Courses] = []
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(_replays, table, dataset, *task, _count(task[1], repetitions)) for task in tasks]
+        for (space, method, budget), job in zip(tasks, jobs, strict=True):
+            measured, replays = job.result()
+            on_run(f"{method} on {space}, {budget} trials")
+            rows.append(_row(measured, space, method, budget, replays))
+            if budget == max(budgets):
+                courses.append(_courses(space, method, replays))
+    return rows, courses
+
+
+def complete(table: pd.DataFrame) -> pd.DataFrame:
+    """The configurations that were measured with as many seeds as the others."""
+    seeds = table.groupby("configuration")["seed"].nunique()
+    usual = seeds[seeds.index > 0].max()
+    return table[table["configuration"].isin(seeds[seeds >= usual].index)]
+
+
+def share_of_budget(courses: Sequence[Courses], reference: str, method: str, space: str) -> float | None:
+    """The share of its budget after which a method had found what another one found with the whole of it.
+
+    Args:
+        courses: of `replay_all`.
+        reference: name of the other method.
+        method: name of the method.
+        space: on which both searched.
+
+    Returns:
+        None where it never found as much.
+    """
+    named = {(one.space, one.method): one for one in courses}
+    goal, own = named[space, reference].validation[-1], named[space, method]
+    reached = [epochs for epochs, value in zip(own.epochs, own.validation, strict=True) if value >= goal]
+    return reached[0] / own.epochs[-1] if reached else None
+
+
+def draw_replays(courses: Sequence[Courses], methods: Sequence[str], path: Path) -> None:
+    """Draw what the searches had found against the epochs trained: means, and their 95 % intervals as bands."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, len(SPACES))
+    for axis, space in zip(axes, SPACES, strict=True):
+        for place, one in enumerate(course for course in courses if course.space == space and course.method in methods):
+            axis.plot(one.epochs, one.validation, color=f"C{place}", label=one.method)
+            axis.fill_between(one.epochs, one.low, one.high, color=f"C{place}", alpha=0.15, linewidth=0)
+        axis.set(
+            xlabel="epochs trained over all trials",
+            ylabel="validation ARS of the best so far, mean over seeds",
+            title={"default": "default space", "all": "all groups"}[space],
+        )
+        axis.grid(alpha=0.3)
+    axes[-1].legend(frameon=False)
+    save_figure(figure, path)
+
+
+def _count(method: str, repetitions: int) -> int:
+    return max(2, repetitions // 10) if METHODS[method].slow else repetitions
+
+
+def _replays(
+    table: pd.DataFrame, dataset: str, space: str, name: str, budget: int, count: int
+) -> tuple["MeasuredSpace", list[Replay]]:
+    method = METHODS[name]
+    measured = MeasuredSpace(table, plan_of(method, budget, space, dataset), space)
+    replays = []
+    for number in range(count):
+        plan = plan_of(method, budget, space, dataset, seed=number)
+        replays.append(replay(measured, plan, method, measured.seeds[number % len(measured.seeds)]))
+    return measured, replays
+
+
+def _row(space: "MeasuredSpace", name: str, method: str, budget: int, replays: Sequence[Replay]) -> MethodRow:
+    gains = np.array([one.winner.test - space.default.test for one in replays])
+    validation = float(np.mean([one.winner.validation for one in replays]))
+    half = 1.96 * float(gains.std(ddof=1)) / len(gains) ** 0.5
+    better = int((gains > 0).sum())
+    interval = stats.binomtest(better, len(gains)).proportion_ci(0.95, method="wilson")
+    return MethodRow(
+        space=name,
+        method=method,
+        budget=budget,
+        searches=len(replays),
+        trials=float(np.mean([one.trials for one in replays])),
+        validation=validation,
+        regret=space.best - validation,
+        gain=float(gains.mean()),
+        gain_interval=(float(gains.mean()) - half, float(gains.mean()) + half),
+        retrieval=float(np.mean([one.winner.retrieval - space.default.retrieval for one in replays])),
+        better=better / len(gains),
+        better_interval=(float(interval.low), float(interval.high)),
+    )
+
+
+def _courses(space: str, method: str, replays: Sequence[Replay]) -> Courses:
+    last = min(one.trained for one in replays)
+    grid = np.arange(10, last + 1, 5)
+    values = []
+    for one in replays:
+        found = np.array([runs.validation for runs in one.best])
+        place = np.searchsorted(one.epochs, grid, side="right") - 1
+        values.append(np.where(place >= 0, found[place.clip(0)], np.nan))
+    table = np.array(values)
+    known = np.isfinite(table).all(axis=0)
+    mean = table[:, known].mean(axis=0)
+    half = 1.96 * table[:, known].std(axis=0, ddof=1) / len(replays) ** 0.5
+    return Courses(space, method, grid[known].tolist(), mean.tolist(), (mean - half).tolist(), (mean + half).tolist())

@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 import pandas as pd
 import torch
-from optuna.samplers import RandomSampler
+from optuna.samplers import BaseSampler, RandomSampler
 
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
@@ -25,7 +25,7 @@ from colotride.disk import one_line
 from colotride.errors import ColoTrideError, SearchError
 from colotride.evaluation.evaluator import evaluate
 from colotride.io import write_atomically
-from colotride.presets import preset
+from colotride.presets import preset, with_data_root
 from colotride.randomness import derive_seed
 from colotride.training.trainer import Trainer
 from colotride.tune.plan import new_plan
@@ -68,14 +68,15 @@ class Configuration:
     config: RunConfig
 
 
-def configurations(dataset: str, count: int) -> list[Configuration]:
+def configurations(dataset: str, count: int, data_root: str | None = None) -> list[Configuration]:
     """The first configurations of a data set's table, always the same ones.
 
     Args:
         dataset: one with a preset.
         count: how many, the default included.
+        data_root: folder of the data sets.
     """
-    base = preset(dataset)
+    base = with_data_root(preset(dataset), data_root)
     plans = {"default": new_plan(base), "all": new_plan(base, groups=GROUPS)}
     found = []
     for number in range(count):
@@ -85,9 +86,14 @@ def configurations(dataset: str, count: int) -> list[Configuration]:
             values = plan.initial_points[0]
         else:
             sampler = RandomSampler(seed=derive_seed(0, "table", number) % 2**32)
-            values = plan.space.suggest(optuna.create_study(sampler=sampler).ask())
+            values = plan.space.suggest(_study(sampler).ask())
         found.append(Configuration(number, name, values, plan.space.configure(plan.base, values)))
     return found
+
+
+def _study(sampler: BaseSampler) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(sampler=sampler)
 
 
 def measure(one: Configuration, seed: int) -> list[dict[str, Any]]:
@@ -130,6 +136,7 @@ def measure_table(
     seeds: int,
     folder: Path,
     *,
+    data_root: str | None = None,
     known: pd.DataFrame | None = None,
     processes: int = 1,
     on_run: Callable[[str], None] = lambda _: None,
@@ -143,6 +150,7 @@ def measure_table(
         count: configurations, the default included.
         seeds: how many, of each configuration; the default has `DEFAULT_SEEDS` times as many.
         folder: keeps the runs.
+        data_root: folder of the data sets.
         known: a table whose runs are not measured again.
         processes: runs side by side, of one thread each.
         on_run: called with a line about how far it is.
@@ -150,7 +158,7 @@ def measure_table(
     with one_line(folder):
         folder.mkdir(parents=True, exist_ok=True)
     there = set() if known is None else set(zip(known["configuration"], known["seed"], strict=True))
-    drawn = configurations(dataset, count)
+    drawn = configurations(dataset, count, data_root)
     wanted = {
         folder / f"{one.number:04d}-{seed}.json": (one, seed)
         for one in drawn

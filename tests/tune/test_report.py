@@ -39,8 +39,9 @@ def numbers(values):
 
 
 def table(page, name):
-    body = re.search(rf'<table id="{name}".*?<tbody>(.*?)</tbody>', page, re.DOTALL).group(1)
-    cells = (re.findall(r"<td.*?>(.*?)</td>", row, re.DOTALL) for row in re.findall(r"<tr.*?</tr>", body, re.DOTALL))
+    bodies = re.findall(rf'<table (?:id|class)="{name}".*?<tbody>(.*?)</tbody>', page, re.DOTALL)
+    rows = re.findall(r"<tr.*?</tr>", "".join(bodies), re.DOTALL)
+    cells = (re.findall(r"<td.*?>(.*?)</td>", row, re.DOTALL) for row in rows)
     return [[re.sub(r"<.*?>", "", cell) for cell in row] for row in cells]
 
 
@@ -90,6 +91,15 @@ def test_a_stopped_trials_score_is_in_brackets_and_in_no_ranking(one):
     history = traces(page, "history")
     drawn = [value for trace in history for value in numbers(trace["y"]) if value is not None]
     assert max(drawn) == best.scores["ARS"]
+
+
+def test_more_than_a_hundred_trials_are_folded_and_all_there(tmp_path):
+    page = written(tmp_path, search(trials=230))[1]
+    assert re.findall(r"<summary>(.*?)</summary>", page) == [
+        "Trials 1 to 100", "Trials 101 to 200", "Trials 201 to 230",
+    ]  # fmt: skip
+    assert page.count("<details open>") == 1
+    assert [int(row[0]) for row in table(page, "trials")] == list(range(1, 231))
 
 
 def test_the_history_numbers_the_trials_as_the_table_does(one):

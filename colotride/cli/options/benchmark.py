@@ -20,12 +20,21 @@ class Benchmark(Options):
     )
 
     what: Annotated[
-        Literal["step", "profile", "evaluation", "scaling", "search", "index", "fine-tuning"],
+        Literal["step", "profile", "evaluation", "scaling", "search", "table", "engine", "index", "fine-tuning"],
         Option(WHAT, "WHAT", positional=True),
     ] = "step"
-    """step, profile, evaluation, scaling, search, index or fine-tuning. Training steps against the textbook and against
-    the limit; where a step's time goes; an evaluation against a loop over queries and against its network passes alone; several
-    workers and loading; samplers against each other; both kinds of index; a ViT-S, trained whole and in part."""
+    """step, profile, evaluation, scaling, search, table, engine, index or fine-tuning. Training steps against the
+    textbook and against the limit; where a step's time goes; an evaluation against a loop over queries and against its
+    network passes alone; several workers and loading; ways to search against each other; configurations on which searches
+    are replayed; many trials that train nothing; both kinds of index; a ViT-S, trained whole and in part."""
+    dataset: Annotated[Literal["digits", "fashion-mnist"], Option(WHAT, rare=True)] = "digits"
+    """Whose table is measured or replayed."""
+    data_root: Annotated[str | None, Option(WHAT, "DIR", rare=True)] = None
+    """Folder of the data sets (default: $COLOTRIDE_DATA or data)."""
+    replay: Annotated[bool, Option(WHAT, rare=True)] = False
+    """Replay searches on a measured table, hundreds per method, instead of training."""
+    table: Annotated[Path | None, Option(WHAT, "FILE", rare=True)] = None
+    """Replay on this table (default: the one that comes with the project)."""
     image_sizes: Annotated[tuple[Count, ...], Option(WHAT, "N")] = (28, 64, 224)
     """Sides in pixels: 28 is the two-convolution net, others ResNet-18."""
     galleries: Annotated[tuple[Annotated[int, Field(ge=100)], ...], Option(WHAT, "N")] = (2000, 8000, 60000)
@@ -39,7 +48,13 @@ class Benchmark(Options):
     trials: Annotated[Count, Option(BUDGET)] = 12
     """Trials of a search. Its budget is that they are all trained to the end."""
     seeds: Annotated[Count, Option(BUDGET)] = 5
-    """Searches per method."""
+    """Searches per method. Of a table, trainings per configuration."""
+    configurations: Annotated[Count, Option(BUDGET, rare=True)] = 200
+    """Of a table. What was measured before is kept."""
+    repetitions: Annotated[Annotated[int, Field(ge=2)], Option(BUDGET, rare=True)] = 300
+    """Replayed searches per method, space and budget."""
+    concurrent: Annotated[Count, Option(BUDGET, rare=True)] = 16
+    """Trials at once of engine."""
     rounds: Annotated[Count, Option(BUDGET)] = 2
     """Measured runs of everything."""
     workers: Annotated[tuple[Count, ...], Option(MACHINE, "N")] = (1, 2)
