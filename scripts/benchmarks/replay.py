@@ -144,7 +144,7 @@ class MeasuredSpace:
         """The runs of the configuration nearest to any values: Euclidean, on the scales on which they are drawn."""
         point = self._point(values)
         difference = np.abs(self._points - point)
-        # A parameter that only one of both has, and a different choice, are as far apart as the ends of a range.
+        # A range that only one of both has counts like its two ends, and so does a different choice.
         distance = np.where(np.isnan(difference), np.isnan(self._points) != np.isnan(point), difference)
         return self.runs[int(np.argmin((distance**2).sum(axis=1)))]
 
@@ -270,8 +270,9 @@ def replay(space: MeasuredSpace, plan: SearchPlan, method: Method, seed: int) ->
             trained += len(curve)
             yield record.number, other, _score(curve, plan.base)
 
-    winner = best[-1]
-    if method.contenders:
+    # Where every trial was stopped early, nothing was found.
+    winner = best[-1] if best else space.default
+    if best and method.contenders:
         ranked = best_first(study.records(), [SCORE])[: method.contenders]
         others = [other for other in space.seeds if other != seed]
         winner = found[race(ranked, SCORE, [seed, *others], repeat)[0].record.number]
