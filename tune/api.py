@@ -39,6 +39,7 @@ from colotride.tune.packing import largest, measured_peak, memory_of, share_of_g
 from colotride.tune.parameters import Values
 from colotride.tune.plan import FILE, SearchPlan, changed, new_plan, save_plan
 from colotride.tune.progress import SearchProgress
+from colotride.tune.race import Contender, raced_first, run_race
 from colotride.tune.ray_tune import run_trials
 from colotride.tune.records import TrialRecord, best_first, pareto_front
 from colotride.tune.report import write_report
@@ -64,6 +65,8 @@ class SearchResult:
     """All trials, by number; the first is the default configuration."""
     finalists: list[Finalist]
     """Of the final evaluation on the test classes; empty where none was asked for."""
+    contenders: list[Contender]
+    """Of the race between the best trials, from the best to the worst; empty where there was none."""
     complete: bool
     """False where the search was interrupted; it can be resumed."""
     tracking_uri: str
@@ -75,12 +78,12 @@ class SearchResult:
 
     @property
     def ranked(self) -> list[TrialRecord]:
-        """The finished trials from the best to the worst.
+        """The finished trials from the best to the worst; those of the race come first, in its order.
 
         Raises:
             SearchError: no trial finished.
         """
-        return best_first(self.trials, self.plan.objectives)
+        return raced_first(best_first(self.trials, self.plan.objectives), self.contenders)
 
     @property
     def best_trial(self) -> TrialRecord:
@@ -244,9 +247,11 @@ def _executed(
     tracker = Tracker(plan.tracking_uri or default_uri(), folder)
     mlflow = MLflowCallback(tracker, folder.name, plan)
     finalists: list[Finalist] = []
+    contenders: list[Contender] = []
 
     def result(*, complete: bool, model: str | None = None) -> SearchResult:
-        return SearchResult(folder, plan, study.records(), finalists, complete, tracker.uri, model, tracker.page)
+        page = tracker.page
+        return SearchResult(folder, plan, study.records(), finalists, contenders, complete, tracker.uri, model, page)
 
     def interrupted() -> SearchResult:
         mlflow.pause()
@@ -260,11 +265,13 @@ def _executed(
         if not study.complete:
             return interrupted()
         ranked = best_first(study.records(), plan.objectives)
-        if plan.verdict:
-            with console.status("Verdict") as status:
-                tell = status.update if console.is_terminal else lambda text: console.print(text, soft_wrap=True)
+        with console.status("Race") as status:
+            tell = status.update if console.is_terminal else lambda text: console.print(text, soft_wrap=True)
+            contenders += run_race(plan, folder, ranked, resources, at_once, mlflow, tell)
+            ranked = raced_first(ranked, contenders)
+            if plan.verdict:
                 finalists += evaluate_finalists(plan, folder, ranked, resources, at_once, mlflow, tell)
-        artifacts = _write_results(plan, folder, study.records(), ranked, finalists, tracker.page)
+        artifacts = _write_results(plan, folder, study.records(), ranked, contenders, finalists, tracker.page)
         model = register_winner(finalists, plan.objectives[0], mlflow)
     except KeyboardInterrupt:
         return interrupted()
@@ -337,6 +344,7 @@ def _write_results(
     folder: Path,
     records: Sequence[TrialRecord],
     ranked: Sequence[TrialRecord],
+    contenders: Sequence[Contender],
     finalists: Sequence[Finalist],
     link: str,
 ) -> list[Path]:
@@ -345,5 +353,5 @@ def _write_results(
     save_config(configs[DEFAULT], folder / "default.yaml")
     save_config(configs.get(BEST, configs[DEFAULT]), folder / "best.yaml")
     save_trials(records, folder / "trials.json")
-    report = write_report(folder, plan, records, finalists, link)
+    report = write_report(folder, plan, records, finalists, link, contenders)
     return [folder / "best.yaml", folder / "trials.json", folder / "search.json", *report]

@@ -84,6 +84,21 @@ class MLflowCallback:
         self._tracker.tags(_key(record), {"status": record.status, "reason": record.reason})
         self._tracker.end(_key(record), failed=record.status not in ("finished", "stopped"))
 
+    def repeated(self, name: str, record: TrialRecord) -> None:
+        """Add a repetition of a trial with another seed as a child run.
+
+        Args:
+            name: of the run, with its seed.
+            record: the trial's, with the repetition's configuration, epochs and end.
+        """
+        key, tags = f"race/{name}", self._tags(record.config, "race") | {"status": record.status}
+        self._start(key, f"race: {name}", record.config, run_parameters(record.config), tags)
+        for epoch in record.history:
+            self._tracker.metrics(key, epoch_metrics(epoch), epoch.epoch)
+        if record.status == "finished":
+            self._tracker.metrics(key, val_metrics(record.scores), record.epoch)
+        self._tracker.end(key)
+
     def evaluated(self, name: str, config: RunConfig, history: Sequence[EpochRecord], evaluation: Evaluation) -> None:
         """Add a run of the final evaluation as a child run: its curves, and its scores on the test classes.
 

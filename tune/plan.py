@@ -55,6 +55,11 @@ class SearchPlan(Settings):
     """Millions of image passes after which a trial ends; None for as many as its epochs take."""
     max_epochs: int | None = Field(default=None, ge=1)
     """Epochs of all trials together after which no new one is begun; None for as many as the trials take."""
+    race: int = Field(default=3, ge=0)
+    """How many of the best trials are repeated with further seeds before the verdict, at most a quarter of all; 0 for
+    none."""
+    race_seeds: int = Field(default=2, ge=1)
+    """Further seeds of the race."""
     verdict: bool = True
     """Whether the best configurations are retrained and evaluated on the test classes."""
     top: int = Field(default=1, ge=1)
@@ -96,6 +101,11 @@ class SearchPlan(Settings):
         return {
             name: hashlib.sha256(json.dumps(plain[name], sort_keys=True).encode()).hexdigest()[:16] for name in COMMON
         }
+
+    @property
+    def contenders(self) -> int:
+        """Of the race. Several objectives have no single best trial, and no race."""
+        return min(self.race, self.trials // 4) if len(self.objectives) == 1 else 0
 
     @property
     def looks(self) -> list[int]:

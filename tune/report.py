@@ -18,6 +18,7 @@ from colotride.tune.final_evaluation import Finalist, verdict_sentences
 from colotride.tune.parameters import Choice, Space, value_in
 from colotride.tune.plan import SearchPlan
 from colotride.tune.progress import COLUMNS, score_text, value_text
+from colotride.tune.race import Contender, race_rows, raced_first
 from colotride.tune.records import LOST, TrialRecord, best_first
 from colotride.tune.seed_statistics import verdict_rows
 
@@ -65,6 +66,7 @@ def write_report(
     records: Sequence[TrialRecord],
     finalists: Sequence[Finalist] = (),
     mlflow_link: str = "",
+    contenders: Sequence[Contender] = (),
 ) -> list[Path]:
     """Write the report, each file atomically.
 
@@ -74,6 +76,7 @@ def write_report(
         records: all trials, in the order of their numbers.
         finalists: of the final evaluation; may be empty.
         mlflow_link: where MLflow shows the search's runs; empty where they are not recorded.
+        contenders: of the race; may be empty.
 
     Returns:
         The files that were written, the report first.
@@ -89,7 +92,7 @@ def write_report(
     statistics = {one.name: one.statistics for one in finalists}
     charts, importances = charts_of(records, plan.space, plan.objectives, plan.epochs, finalists)
     finished = [record for record in records if record.status == "finished"]
-    best = best_first(finished, plan.objectives)[0] if finished else None
+    best = raced_first(best_first(finished, plan.objectives), contenders)[0] if finished else None
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("colotride.tune", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -109,6 +112,7 @@ def write_report(
         partial={name: count for name in importances.shares if (count := _having(finished, name)) < len(finished)},
         settings=_settings(plan, best),
         verdict=verdict_rows(statistics, plan.objectives[0], len(plan.looks)) if finalists else [],
+        race=race_rows(contenders),
         sentences=verdict_sentences(plan, finalists),
         columns=COLUMNS,
         rows=ROWS,

@@ -14,6 +14,7 @@ from colotride.tune.api import SearchResult
 from colotride.tune.final_evaluation import BEST, Finalist, verdict_sentences
 from colotride.tune.plan import SearchPlan
 from colotride.tune.progress import trial_table, value_text
+from colotride.tune.race import race_rows, race_table
 from colotride.tune.seed_statistics import DEFAULT, verdict_rows, verdict_table
 
 
@@ -41,6 +42,8 @@ def show_summary(console: Console, result: SearchResult) -> None:
     if len(plan.objectives) > 1:
         title = f"Pareto front of {' and '.join(plan.objectives)}"
         console.print(trial_table(result.front, plan.space, objective, title=title))
+    if result.contenders:
+        console.print(race_table(result.contenders, objective))
     console.print(Text.assemble("\n", ("Best configuration", "bold"), f" (trial {best.number}):"))
     for name, value in best.values.items():
         default = value_text(result.trials[0].values.get(name))
@@ -61,6 +64,7 @@ def as_json(result: SearchResult) -> dict[str, Any]:
     return {
         "folder": str(result.directory),
         "best": result.best_trial.plain(),
+        "race": race_rows(result.contenders),
         "front": [record.number for record in result.front],
         "verdict": {
             one.name: {"scores": one.statistics.scores, "lost": list(one.statistics.lost)} for one in result.finalists

@@ -36,7 +36,7 @@ from colotride.tracking.export import Tracker, default_uri
 from colotride.tracking.names import CONFIG_FILE, dataset_of, epoch_metrics, run_parameters, run_tags, test_metrics
 from colotride.training.records import EpochRecord
 from colotride.training.run_directory import config_digest
-from colotride.tune.final_evaluation import FinalRun, train_and_evaluate_each
+from colotride.tune.final_runs import FinalRun, train_and_evaluate_each
 from colotride.tune.resources import TrialResources, capacity
 
 

@@ -19,7 +19,7 @@ INTERRUPTED = 130
 """Exit code of a command that was interrupted, as shells have it."""
 
 RESUMABLE = (
-    "trials", "max_epochs", "verdict", "top", "verdict_seeds", "concurrent", "cpus_per_trial", "gpus_per_trial",
+    "trials", "max_epochs", "race", "race_seeds", "verdict", "top", "verdict_seeds", "concurrent", "cpus_per_trial", "gpus_per_trial",
     "workers_per_trial", "device", "storage", "tracking_uri",
 )  # fmt: skip
 """Options that may change when a search is resumed; with any other one its trials could not be compared."""

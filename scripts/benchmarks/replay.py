@@ -106,7 +106,7 @@ class MeasuredSpace:
             plan: says which parameters there are and how they are scaled.
             space: whose configurations: "default" or "all".
         """
-        self._parameters = plan.space.parameters
+        self.plan = plan
         part = table[(table["space"] == space) | (table["configuration"] == 0)]
         self.runs: list[Runs] = []
         points = []
@@ -118,7 +118,7 @@ class MeasuredSpace:
             values = {name: value for name, value in first.items() if not pd.isna(value)}
             if first["configuration"] == 0:
                 values |= plan.initial_points[0]
-            points.append(self._point(values))
+            points.append(self.point(values))
             curves = {seed: _curve(one) for seed, one in by_seed.items()}
             scores = [_score(curve, plan.base) for curve in curves.values()]
             tests = [(one[-1][TEST + SCORE], one[-1][TEST + "R@1"]) for one in by_seed.values()]
@@ -142,16 +142,16 @@ class MeasuredSpace:
 
     def nearest(self, values: Values) -> Runs:
         """The runs of the configuration nearest to any values: Euclidean, on the scales on which they are drawn."""
-        point = self._point(values)
+        point = self.point(values)
         difference = np.abs(self._points - point)
         # A range that only one of both has counts like its two ends, and so does a different choice.
         distance = np.where(np.isnan(difference), np.isnan(self._points) != np.isnan(point), difference)
         return self.runs[int(np.argmin((distance**2).sum(axis=1)))]
 
-    def _point(self, values: Mapping[str, Any]) -> np.ndarray:
+    def point(self, values: Mapping[str, Any]) -> np.ndarray:
         """Values on their scales: [0, 1] for ranges, one number per choice, NaN where a parameter does not apply."""
         numbers: list[float] = []
-        for one in self._parameters:
+        for one in self.plan.space.parameters:
             value = values.get(one.name)
             if isinstance(one, Choice):
                 # Half of the squared distance comes from each of the two choices that differ.

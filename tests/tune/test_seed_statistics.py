@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from colotride.tune.final_evaluation import Finalist, FinalRun, decided, verdict_sentences
+from colotride.tune.final_evaluation import Finalist, decided, verdict_sentences
+from colotride.tune.final_runs import FinalRun
 from colotride.tune.seed_statistics import (
     SeedStatistics,
     paired_difference,

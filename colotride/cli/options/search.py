@@ -62,6 +62,10 @@ class Search(RunOptions):
     """Seed of the sampler; --run.seed is the one of the trials."""
     deterministic: Annotated[bool, Option(METHOD, rare=True)] = False
     """The same seed gives the same search with several trials at once; a slow trial may then leave others waiting."""
+    race: Annotated[int, Field(ge=0), Option(METHOD, "N", rare=True)] = 3
+    """Repeat the best N trials with further seeds before the verdict; 0 for none. They are at most a quarter of all."""
+    race_seeds: Annotated[Count, Option(METHOD, rare=True)] = 2
+    """Further seeds of the race."""
     verdict: Annotated[bool, Option(METHOD)] = True
     """Do not compare the best with the default on the test classes."""
     top: Annotated[Count, Option(METHOD, rare=True)] = 1
