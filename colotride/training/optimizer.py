@@ -1,5 +1,8 @@
 """How weights are fitted: optimiser, epochs, margin and miner."""
 
+import math
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import nn
@@ -19,8 +22,12 @@ class TrainingSettings(Settings):
     """Length of the run."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Adam's step size."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the learning rate goes on: as it is, or down to 0 along half a cosine."""
     weight_decay: float = Field(default=4e-4, ge=0)
     """L2 penalty, added to the gradient."""
+    weight_average: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the moving average of the weights that is validated and saved, such as 0.99; 0 for the last weights."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Factor of the learning rate from each block to the one before it: below 1, the first layers learn slowest."""
     margin: float = Field(default=0.2, gt=0, le=2)
@@ -31,6 +38,16 @@ class TrainingSettings(Settings):
     """Distance in mining, losses, objectives and diagnostics; evaluations rank by the Euclidean one."""
     loss: LossName = "triplet"
     """Base loss on the perturbed triplets."""
+
+
+def learning_rate_factor(schedule: Literal["constant", "cosine"], done: float) -> float:
+    """What the learning rate is multiplied by.
+
+    Args:
+        schedule: see `TrainingSettings`.
+        done: share of the run's batches that are trained, in [0, 1).
+    """
+    return 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1.0
 
 
 def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:

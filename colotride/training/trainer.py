@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from colotride.evaluation.chunks import in_group
 from colotride.evaluation.evaluator import evaluate
 from colotride.models import build_model
 from colotride.randomness import derive_seed, generator
+from colotride.training.averaging import WeightAverage
 from colotride.training.checkpoint import Checkpoint
 from colotride.training.health import FailureKind, failure_of
-from colotride.training.optimizer import build_optimizer
+from colotride.training.optimizer import build_optimizer, learning_rate_factor
 from colotride.training.records import EpochRecord, Outcome, RunningMeans, Status
 from colotride.training.run_directory import CheckpointPolicy, RunDirectory, config_digest
 
@@ -101,6 +102,9 @@ class Trainer:
             backbone=backbone,
         ).to(device)
         self._optimizer = build_optimizer(self.model, config.training)
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        decay = config.training.weight_average
+        self._average = WeightAverage(self.model, decay) if decay else None
         self._defense = build_defense(config.defense, defense_context(config))
         self.epoch, self.step, self.history = 0, 0, list[EpochRecord]()
         self._steps_into_epoch, self._running = 0, RunningMeans()
@@ -147,6 +151,8 @@ class Trainer:
         return self._end(*(failure or ("finished", "")))
 
     def _end(self, status: Status, reason: str) -> Outcome:
+        if self._average is not None and status != "interrupted":
+            self._average.adopt()
         outcome = Outcome(status, reason, self.history)
         if self._directory is not None:
             self._directory.finish(outcome)
@@ -174,9 +180,13 @@ class Trainer:
                 position = (self.epoch, self._steps_into_epoch)
                 # Layers that draw from torch's global generator (dropout) must draw the same after a resume.
                 torch.manual_seed(derive_seed(config.seed, "network", *position))
+                done = (self.epoch + self._steps_into_epoch / len(batches)) / config.training.epochs
+                self._set_learning_rate(learning_rate_factor(config.training.schedule, done))
                 self._train_batch(next(pixels), self._train.labels[pairs[:, 0]], position)
                 self._steps_into_epoch += 1
                 self.step += 1
+                if self._average is not None:
+                    self._average.update(self.step)
                 if on_step:
                     on_step(self.epoch + 1, self._steps_into_epoch, len(batches))
         return True
@@ -198,6 +208,10 @@ class Trainer:
         self._share_statistics()
         self._running.add({"loss": loss, **diagnostics}, norm, self.model.passes - passes_before)
 
+    def _set_learning_rate(self, factor: float) -> None:
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+
     def _share_statistics(self) -> None:
         """Make BatchNorm's running statistics the mean over the processes, where they are not frozen."""
         if self._group.size > 1 and not self.config.model.freeze_batchnorm:
@@ -213,16 +227,21 @@ class Trainer:
             return {}
         queries, steps = budget.at(self.epoch, config.training.epochs, len(self._validation))
         settings = config.evaluation.model_copy(update={"queries": queries, "steps": steps, "bootstrap": 0})
-        result = evaluate(
-            self.model,
-            self._validation,
-            settings,
-            image_size=config.data.image_size,
-            seed=config.seed,
-            device=self.device,
-            executor=None if self._group.size == 1 else in_group(self._group, self.model, self._validation),
-        )
+        with self._averaged():
+            result = evaluate(
+                self.model,
+                self._validation,
+                settings,
+                image_size=config.data.image_size,
+                seed=config.seed,
+                device=self.device,
+                executor=None if self._group.size == 1 else in_group(self._group, self.model, self._validation),
+            )
         return result.scores()
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The weights that are validated and saved, during the block."""
+        return nullcontext() if self._average is None else self._average.applied()
 
     def _failure(self, *latest: dict[str, float]) -> tuple[FailureKind, str] | None:
         epochs = [*(record.diagnostics for record in self.history), *latest]
@@ -238,17 +257,22 @@ class Trainer:
             "running": asdict(self._running),
             "history": [asdict(record) for record in self.history],
         }
-        checkpoint = Checkpoint(
-            weights=self.model.state_dict(),
-            optimizer=self._optimizer.state_dict(),
-            defense=self._defense.state_dict(),
-            progress=progress,
-            config_digest=config_digest(self.config),
-        )
-        self._directory.save(checkpoint, self.history)
+        if self._average is not None:
+            progress["live_weights"] = self._average.live_weights()
+        with self._averaged():
+            checkpoint = Checkpoint(
+                weights=self.model.state_dict(),
+                optimizer=self._optimizer.state_dict(),
+                defense=self._defense.state_dict(),
+                progress=progress,
+                config_digest=config_digest(self.config),
+            )
+            self._directory.save(checkpoint, self.history)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.weights)
+        if self._average is not None:
+            self._average.load(checkpoint.progress["live_weights"])
         self._optimizer.load_state_dict(checkpoint.optimizer)
         self._defense.load_state_dict(checkpoint.defense)
         progress = checkpoint.progress
