@@ -82,6 +82,25 @@ def _readings() -> tuple[Row, ...]:
     return tuple(rows)
 
 
+AVERAGED = {"training.weight_average": 0.99}
+COSINE = {"training.schedule": "cosine"}
+FULL_STRENGTH = {"pgd.ramp": "constant"}
+
+IMPROVEMENTS = (
+    ACT,
+    Row("ACT, averaged weights", "act", AVERAGED),
+    COLO_TRIDE,
+    Row("COLO-TRIDE, averaged weights", "colo-tride", AVERAGED),
+    Row("COLO-TRIDE, cosine schedule", "colo-tride", COSINE),
+    Row("COLO-TRIDE, full strength from the start", "colo-tride", FULL_STRENGTH),
+    Row("COLO-TRIDE, no stop", "colo-tride", {"defense.stop_at_zero": False}),
+    Row("COLO-TRIDE, released top-ranked term", "colo-tride", {"defense.anchor_hardness_term": "released"}),
+    Row("COLO-TRIDE, full strength, averaged", "colo-tride", {**FULL_STRENGTH, **AVERAGED}),
+    Row("COLO-TRIDE, full strength, averaged, no stop", "colo-tride",
+        {**FULL_STRENGTH, **AVERAGED, "defense.stop_at_zero": False}),
+)  # fmt: skip
+"""What might make COLO-TRIDE more robust, one by one and together; ACT with the same averaging beside it."""
+
 EXPERIMENTS: Mapping[str, tuple[Row, ...]] = {
     "table1": (NATURAL, ACT, HM, COLO_TRIDE),
     "table2": (NATURAL, ACT, HM, COLO_TRIDE),
@@ -93,9 +112,10 @@ EXPERIMENTS: Mapping[str, tuple[Row, ...]] = {
         NATURAL, ACT, HM, NAIVE_SIP, NAIVE_CAP, COLO_CAP, COLO_ANP, COLO_TRIDE, COLO_TRIDE_FAR
     ),
     "readings": _readings(),
+    "improvements": IMPROVEMENTS,
 }  # fmt: skip
 """Rows by the name of the table or figure; `evidence` puts all kinds of defenses into one table, `readings` compares the
-readings of COLO-TRIDE's disputed formulas."""
+readings of COLO-TRIDE's disputed formulas, `improvements` what might make it more robust."""
 
 
 def rows_of(what: str) -> tuple[Row, ...]:

@@ -394,7 +394,7 @@ def engine(command: Benchmark, device: torch.device) -> tuple[RenderableType, li
         on_run(f"{command.trials} trials, {command.concurrent} at once")
         driven = measure_engine(command.trials, command.concurrent)
         studies = measure_study(command.galleries, on_run)
-    drives = Table(title="Trials that sleep for ten epochs of two seconds")
+    drives = Table(title="Trials that sleep for ten epochs of a second")
     for heading in ("trials", "at once", "seconds", "start", "busy", "overhead, s a trial", "driver, MiB"):
         drives.add_column(heading, justify="right")
     drives.add_row(

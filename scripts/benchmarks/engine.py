@@ -25,7 +25,7 @@ from colotride.tune.resources import TrialFolders, TrialResources
 from colotride.tune.study import JOURNAL, SearchStudy
 from colotride.tune.trial import RECORD
 
-EPOCH_SECONDS = 2.0
+EPOCH_SECONDS = 1.0
 """That an epoch of a stub seems to train."""
 
 LATEST = 50

@@ -30,8 +30,8 @@ class Reproduce(Options):
     )
 
     what: Annotated[str, Option(WHAT, positional=True)] = "table1"
-    """table1 to table4, figure3, figure4, appendix-a, evidence, readings. Evidence compares all kinds of defenses,
-    readings COLO-TRIDE under its disputed formulas."""
+    """table1 to table4, figure3, figure4, appendix-a, evidence, readings, improvements. Evidence compares all kinds of
+    defenses, readings COLO-TRIDE under its disputed formulas, improvements what might make it more robust."""
     seeds: Annotated[Count, Option(WHAT)] = 1
     """Runs per row. With several the table shows mean and standard deviation."""
     plugin: Plugins = ()
