@@ -12,6 +12,7 @@ Examples:
 """
 
 import json
+import math
 import os
 import platform
 import tempfile
@@ -346,6 +347,7 @@ def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
             command.dataset,
             (command.trials, 3 * command.trials),
             command.repetitions,
+            surrogate=command.surrogate,
             processes=os.cpu_count() or 1,
             on_run=partial(_show, status, "replay"),
         )
@@ -376,13 +378,18 @@ def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
         for one in courses
         if one.space == space
     }
-    lines = [
-        f"{method} on {space}: what random search found with its whole budget "
-        + ("was not reached" if share is None else f"was found with {share:.0%} of it")
-        for (space, method), share in shares.items()
-    ]
-    values = [asdict(row) | {"share_of_random": shares[row.space, row.method]} for row in rows]
-    return Group(shown, "\n".join(lines)), values
+    spent = Table(title="Share of the larger budget after which what random search finds with the whole was found")
+    for heading in ("space", "method", "share"):
+        spent.add_column(heading, justify="right" if heading == "share" else "left")
+    for (space, method), one in shares.items():
+        spent.add_row(space, method, f"{one.share:.0%} [{one.low:.0%}, {one.high:.0%}]".replace("inf%", "never"))
+    values = [asdict(row) | {"share_of_random": _finite(asdict(shares[row.space, row.method]))} for row in rows]
+    return Group(shown, spent), values
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    # JSON knows no infinity.
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def engine(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from optuna.pruners import HyperbandPruner
+from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from optuna.storages import InMemoryStorage
 from scipy import stats
 
@@ -35,6 +35,9 @@ from scripts.benchmarks.table import GROUPS, TEST, VALIDATION
 SCORE = "ARS"
 """What is searched for."""
 
+RESAMPLES = 300
+"""Bootstrap resamples behind the interval of a share."""
+
 AT_ONCE = 2
 """Trials side by side."""
 
@@ -50,31 +53,38 @@ class Method:
     average_over: int = 3
     """Validations whose mean judges a trial."""
     hyperband: bool = False
+    rungs: tuple[int, int] | None = None
+    """Successive halving's first rung in epochs and its factor, instead of the default ones."""
     prior: int = 0
     """Trials that are drawn around the default after it."""
     slow: bool = False
     """Whether drawing a trial takes so long that fewer searches are replayed."""
 
 
+EARLY = (2, 4)
+"""Rungs that stop three of four trials after two epochs, and three of four of the rest after eight."""
+
 METHODS: Mapping[str, Method] = {
-    "random": Method("random"),
     "random, last validation": Method("random", average_over=1),
+    "random": Method("random"),
+    "random, early ASHA": Method("random", rungs=EARLY),
+    "random, race": Method("random", contenders=3),
+    "random, early ASHA, race": Method("random", rungs=EARLY, contenders=3),
     "TPE, last validation": Method(average_over=1),
     "TPE": Method(),
+    "TPE, prior": Method(prior=6),
     "GP": Method("gp", slow=True),
     "NSGA-II": Method("nsga2"),
-    "TPE, ASHA": Method(stopping="asha"),
+    "TPE, ASHA": Method(rungs=(3, 3)),
+    "TPE, early ASHA": Method(rungs=EARLY),
     "TPE, median": Method(stopping="median"),
     "TPE, Hyperband": Method(hyperband=True),
     "TPE, forecast": Method(stopping="forecast"),
-    "TPE, prior": Method(prior=6),
-    "random, race": Method("random", contenders=3),
     "TPE, race": Method(contenders=3),
-    "TPE, ASHA, race": Method(stopping="asha", contenders=3),
-    "TPE, forecast, race": Method(stopping="forecast", contenders=3),
+    "TPE, early ASHA, race": Method(rungs=EARLY, contenders=3),
 }
 
-PICTURED = ("random, last validation", "random", "TPE", "TPE, ASHA", "TPE, forecast")
+PICTURED = ("random, last validation", "random", "TPE", "TPE, ASHA", "TPE, early ASHA")
 """Methods whose courses are drawn."""
 
 SPACES = ("default", "all")
@@ -237,6 +247,8 @@ def replay(space: MeasuredSpace, plan: SearchPlan, method: Method, seed: int) ->
         seed: of the trials.
     """
     study = SearchStudy(Path("replay"), plan, InMemoryStorage())
+    if method.rungs is not None:
+        study.study.pruner = SuccessiveHalvingPruner(min_resource=method.rungs[0], reduction_factor=method.rungs[1])
     if method.hyperband:
         study.study.pruner = HyperbandPruner(min_resource=plan.grace, max_resource=plan.epochs, reduction_factor=3)
     running: list[int] = []
@@ -326,15 +338,36 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class Courses:
-    """The searches of one method on one space, for the picture."""
+    """The searches of one method on one space: what was best so far, race left out."""
 
     space: str
     method: str
-    epochs: list[int]
-    validation: list[float]
-    """Mean true validation score of what was best at these epochs."""
-    low: list[float]
-    high: list[float]
+    epochs: np.ndarray
+    """Epochs trained over all trials."""
+    validation: np.ndarray
+    """Mean validation score over the seeds of what was best at these epochs: a row per search."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Over the searches."""
+        return self.validation.mean(axis=0)
+
+    @property
+    def half(self) -> np.ndarray:
+        """Half of the 95 % interval of the mean."""
+        return 1.96 * self.validation.std(axis=0, ddof=1) / len(self.validation) ** 0.5
+
+
+@dataclass(frozen=True)
+class ShareOfBudget:
+    """After which share of its budget a method had found what another one found with the whole; 95 % interval.
+
+    Infinite where it never found as much.
+    """
+
+    share: float
+    low: float
+    high: float
 
 
 def replay_all(
@@ -344,6 +377,7 @@ def replay_all(
     repetitions: int,
     *,
     methods: Sequence[str] = tuple(METHODS),
+    surrogate: bool = False,
     processes: int = 1,
     on_run: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[MethodRow], list[Courses]]:
@@ -355,6 +389,7 @@ def replay_all(
         budgets: whole trials whose epochs a search may train.
         repetitions: searches per row; a tenth of it for slow samplers.
         methods: names of those to replay.
+        surrogate: search on a forest that is fitted to the table, instead of on its configurations alone.
         processes: searches side by side.
         on_run: called with a line about how far it is.
     """
@@ -363,7 +398,7 @@ def replay_all(
     rows: list[MethodRow] = []
     courses: list[Courses] = []
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(_replays, table, dataset, *task, _count(task[1], repetitions)) for task in tasks]
+        jobs = [pool.submit(_replays, table, dataset, *task, _count(task[1], repetitions), surrogate) for task in tasks]
         for (space, method, budget), job in zip(tasks, jobs, strict=True):
             measured, replays = job.result()
             on_run(f"{method} on {space}, {budget} trials")
@@ -380,22 +415,32 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["configuration"].isin(seeds[seeds >= usual].index)]
 
 
-def share_of_budget(courses: Sequence[Courses], reference: str, method: str, space: str) -> float | None:
-    """The share of its budget after which a method had found what another one found with the whole of it.
+def share_of_budget(courses: Sequence[Courses], reference: str, method: str, space: str) -> ShareOfBudget:
+    """How much of its budget a method needs for what another one finds with the whole of it.
 
     Args:
         courses: of `replay_all`.
         reference: name of the other method.
         method: name of the method.
         space: on which both searched.
-
-    Returns:
-        None where it never found as much.
     """
     named = {(one.space, one.method): one for one in courses}
-    goal, own = named[space, reference].validation[-1], named[space, method]
-    reached = [epochs for epochs, value in zip(own.epochs, own.validation, strict=True) if value >= goal]
-    return reached[0] / own.epochs[-1] if reached else None
+    other, own = named[space, reference], named[space, method]
+    rng = np.random.default_rng(0)
+
+    def share(goal: float, mean: np.ndarray) -> float:
+        reached = np.flatnonzero(mean >= goal)
+        return float(own.epochs[reached[0]] / own.epochs[-1]) if len(reached) else float("inf")
+
+    drawn = [
+        share(
+            float(rng.choice(other.validation[:, -1], len(other.validation)).mean()),
+            own.validation[rng.integers(len(own.validation), size=len(own.validation))].mean(axis=0),
+        )
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
+    return ShareOfBudget(share(float(other.mean[-1]), own.mean), float(low), float(high))
 
 
 def draw_replays(courses: Sequence[Courses], methods: Sequence[str], path: Path) -> None:
@@ -404,8 +449,9 @@ def draw_replays(courses: Sequence[Courses], methods: Sequence[str], path: Path)
     axes = figure.subplots(1, len(SPACES))
     for axis, space in zip(axes, SPACES, strict=True):
         for place, one in enumerate(course for course in courses if course.space == space and course.method in methods):
-            axis.plot(one.epochs, one.validation, color=f"C{place}", label=one.method)
-            axis.fill_between(one.epochs, one.low, one.high, color=f"C{place}", alpha=0.15, linewidth=0)
+            low, high = one.mean - one.half, one.mean + one.half
+            axis.plot(one.epochs, one.mean, color=f"C{place}", label=one.method)
+            axis.fill_between(one.epochs, low, high, color=f"C{place}", alpha=0.15, linewidth=0)
         axis.set(
             xlabel="epochs trained over all trials",
             ylabel="validation ARS of the best so far, mean over seeds",
@@ -421,10 +467,17 @@ def _count(method: str, repetitions: int) -> int:
 
 
 def _replays(
-    table: pd.DataFrame, dataset: str, space: str, name: str, budget: int, count: int
+    table: pd.DataFrame, dataset: str, space: str, name: str, budget: int, count: int, surrogate: bool
 ) -> tuple["MeasuredSpace", list[Replay]]:
     method = METHODS[name]
-    measured = MeasuredSpace(table, plan_of(method, budget, space, dataset), space)
+    first = plan_of(method, budget, space, dataset)
+    if surrogate:
+        # It stands above this module.
+        from scripts.benchmarks.surrogate import ForestSpace
+
+        measured: MeasuredSpace = ForestSpace(table, first, space, dataset)
+    else:
+        measured = MeasuredSpace(table, first, space)
     replays = []
     for number in range(count):
         plan = plan_of(method, budget, space, dataset, seed=number)
@@ -464,6 +517,4 @@ def _courses(space: str, method: str, replays: Sequence[Replay]) -> Courses:
         values.append(np.where(place >= 0, found[place.clip(0)], np.nan))
     table = np.array(values)
     known = np.isfinite(table).all(axis=0)
-    mean = table[:, known].mean(axis=0)
-    half = 1.96 * table[:, known].std(axis=0, ddof=1) / len(replays) ** 0.5
-    return Courses(space, method, grid[known].tolist(), mean.tolist(), (mean - half).tolist(), (mean + half).tolist())
+    return Courses(space, method, grid[known], table[:, known])

@@ -13,6 +13,7 @@ from colotride.evaluation.evaluator import evaluate
 from colotride.training.trainer import Trainer
 from scripts.benchmarks.replay import (
     METHODS,
+    Courses,
     MeasuredSpace,
     Method,
     complete,
@@ -21,6 +22,7 @@ from scripts.benchmarks.replay import (
     replay_all,
     share_of_budget,
 )
+from scripts.benchmarks.surrogate import ForestSpace
 from scripts.benchmarks.table import (
     DEFAULT_SEEDS,
     TABLES,
@@ -212,7 +214,33 @@ def test_replays_compare_methods_at_equal_budgets(table):
         assert row.gain_interval[0] <= row.gain <= row.gain_interval[1]
         assert row.better_interval[0] <= row.better <= row.better_interval[1]
     assert {one.epochs[-1] for one in courses} == {80}
-    assert share_of_budget(courses, "random", "random", "default") <= 1
+    own = share_of_budget(courses, "random", "random", "default")
+    assert own.low <= own.share <= 1
+
+
+def test_the_share_of_a_budget_is_where_the_mean_course_crosses_the_goal():
+    epochs = np.arange(10, 60, 10)
+    slow = Courses("default", "random", epochs, np.array([[1.0, 2, 3, 4, 5], [1.0, 2, 3, 4, 5]]))
+    fast = Courses("default", "TPE", epochs, np.array([[3.0, 4, 6, 7, 8], [3.0, 5, 5, 7, 8]]))
+    found = share_of_budget([slow, fast], "random", "TPE", "default")
+    assert (found.share, found.low, found.high) == (0.6, 0.4, 0.6), "one of the fast searches alone is there earlier"
+    assert share_of_budget([slow, fast], "TPE", "random", "default").share == float("inf")
+
+
+def test_a_forest_learns_what_lies_between_the_configurations(table):
+    plan = plan_of(Method(), 8, "default")
+    forest = ForestSpace(table, plan, "default")
+    assert forest.quality() > 0.7
+    more, fewer = ({**plan.initial_points[0], "pgd_steps": steps} for steps in (24, 2))
+    assert forest.nearest(more).validation > forest.nearest(fewer).validation + 5
+    assert forest.nearest(more) is forest.nearest(dict(more))
+    assert forest.default.test == pytest.approx(forest.default.validation + 0.5 - 20, abs=2.5)
+    assert forest.best > forest.default.validation
+    one = forest.nearest(more)
+    spread = {seed: curve[-1].validation["ARS"] for seed, curve in one.curves.items()}
+    assert spread[2] - spread[0] == pytest.approx(2.0), "the measured differences between seeds"
+    rows, _ = replay_all(table, "digits", (3, 4), 2, methods=["TPE"], surrogate=True)
+    assert len(rows) == 4
 
 
 def test_configurations_without_all_seeds_are_left_out(table):

@@ -33,6 +33,8 @@ class Benchmark(Options):
     """Folder of the data sets (default: $COLOTRIDE_DATA or data)."""
     replay: Annotated[bool, Option(WHAT, rare=True)] = False
     """Replay searches on a measured table, hundreds per method, instead of training."""
+    surrogate: Annotated[bool, Option(WHAT, rare=True)] = False
+    """Replay on a forest that is fitted to the table, which has values between its configurations."""
     table: Annotated[Path | None, Option(WHAT, "FILE", rare=True)] = None
     """Replay on this table (default: the one that comes with the project)."""
     image_sizes: Annotated[tuple[Count, ...], Option(WHAT, "N")] = (28, 64, 224)
