@@ -121,7 +121,7 @@ class SearchResult:
 
 def search(
     dataset: str | Path | RunConfig = "digits",
-    trials: int = 16,
+    trials: int = 32,
     *,
     recipe: str | None = None,
     defense: str | None = None,

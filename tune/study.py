@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -26,12 +27,24 @@ from colotride.errors import SearchError
 from colotride.randomness import derive_seed
 from colotride.training.records import EpochRecord
 from colotride.tune.journal import REMEDY, CheckedJournal
-from colotride.tune.plan import FILE, STARTUP_TRIALS, Sampler, SearchPlan
-from colotride.tune.pruners import build_pruner
+from colotride.tune.plan import FILE, Sampler, SearchPlan
 from colotride.tune.records import LOST, OUT_OF_MEMORY, TrialRecord
 
 JOURNAL = "optuna.journal"
 STUDY = "colotride"
+STARTUP_TRIALS = 20
+"""Trials before a sampler models anything, the initial points included. Fewer lead it astray where the noise between
+seeds is as large as what parameters change; `colotride benchmark search --replay` shows it."""
+
+REDUCTION = 4
+"""One of so many trials goes on at each rung of successive halving."""
+
+POPULATION = 6
+"""Of the genetic algorithm."""
+
+MEDIAN_TRIALS = 5
+"""Finished trials before the running median ends any."""
+
 HEALTH = "health"
 """Constraint of a trial: 0 where it is feasible; above 1 for a lost model, the more the earlier it was lost."""
 
@@ -362,8 +375,17 @@ def build_sampler(name: Sampler, seed: int) -> BaseSampler:
         if name == "gp":
             return GPSampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
         if name == "nsga2":
-            return NSGAIISampler(population_size=STARTUP_TRIALS, seed=seed)
+            return NSGAIISampler(population_size=POPULATION, seed=seed)
         return TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS, seed=seed)
+
+
+def build_pruner(plan: SearchPlan) -> BasePruner:
+    """What stops trials early: asynchronous successive halving (ASHA), the running median, or nothing."""
+    if plan.stopping == "asha":
+        return SuccessiveHalvingPruner(min_resource=plan.grace, reduction_factor=REDUCTION)
+    if plan.stopping == "median":
+        return MedianPruner(n_startup_trials=MEDIAN_TRIALS, n_warmup_steps=plan.grace)
+    return NopPruner()
 
 
 def trained_in(folder: Path) -> list[int]:

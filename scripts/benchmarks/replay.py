@@ -30,6 +30,7 @@ from colotride.tune.plan import Sampler, SearchPlan, Stopping, new_plan
 from colotride.tune.race import race
 from colotride.tune.records import LOST, TrialRecord, best_first
 from colotride.tune.study import SearchStudy
+from scripts.benchmarks.forecast import ForecastPruner
 from scripts.benchmarks.table import GROUPS, TEST, VALIDATION
 
 SCORE = "ARS"
@@ -55,36 +56,32 @@ class Method:
     hyperband: bool = False
     rungs: tuple[int, int] | None = None
     """Successive halving's first rung in epochs and its factor, instead of the default ones."""
+    forecast: bool = False
     prior: int = 0
     """Trials that are drawn around the default after it."""
     slow: bool = False
     """Whether drawing a trial takes so long that fewer searches are replayed."""
 
 
-EARLY = (2, 4)
-"""Rungs that stop three of four trials after two epochs, and three of four of the rest after eight."""
-
 METHODS: Mapping[str, Method] = {
     "random, last validation": Method("random", average_over=1),
     "random": Method("random"),
-    "random, early ASHA": Method("random", rungs=EARLY),
-    "random, race": Method("random", contenders=3),
-    "random, early ASHA, race": Method("random", rungs=EARLY, contenders=3),
-    "TPE, last validation": Method(average_over=1),
+    "random, ASHA": Method("random", "asha"),
     "TPE": Method(),
+    "TPE, last validation": Method(average_over=1),
     "TPE, prior": Method(prior=6),
     "GP": Method("gp", slow=True),
     "NSGA-II": Method("nsga2"),
-    "TPE, ASHA": Method(rungs=(3, 3)),
-    "TPE, early ASHA": Method(rungs=EARLY),
     "TPE, median": Method(stopping="median"),
     "TPE, Hyperband": Method(hyperband=True),
-    "TPE, forecast": Method(stopping="forecast"),
-    "TPE, race": Method(contenders=3),
-    "TPE, early ASHA, race": Method(rungs=EARLY, contenders=3),
+    "TPE, forecast": Method(forecast=True),
+    "TPE, ASHA by thirds": Method(rungs=(3, 3)),
+    "TPE, ASHA": Method(stopping="asha"),
+    "TPE, ASHA, race": Method(stopping="asha", contenders=3),
 }
+"""The last one is what `colotride search` does unless it is told otherwise."""
 
-PICTURED = ("random, last validation", "random", "TPE", "TPE, ASHA", "TPE, early ASHA")
+PICTURED = ("random, last validation", "random", "TPE", "TPE, ASHA by thirds", "TPE, ASHA")
 """Methods whose courses are drawn."""
 
 SPACES = ("default", "all")
@@ -249,8 +246,10 @@ def replay(space: MeasuredSpace, plan: SearchPlan, method: Method, seed: int) ->
     study = SearchStudy(Path("replay"), plan, InMemoryStorage())
     if method.rungs is not None:
         study.study.pruner = SuccessiveHalvingPruner(min_resource=method.rungs[0], reduction_factor=method.rungs[1])
+    if method.forecast:
+        study.study.pruner = ForecastPruner(finished=5, grace=3)
     if method.hyperband:
-        study.study.pruner = HyperbandPruner(min_resource=plan.grace, max_resource=plan.epochs, reduction_factor=3)
+        study.study.pruner = HyperbandPruner(min_resource=1, max_resource=plan.epochs, reduction_factor=3)
     running: list[int] = []
     found: dict[int, Runs] = {}
     epochs, best, highest, trained = list[int](), list[Runs](), -np.inf, 0

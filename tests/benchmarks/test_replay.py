@@ -193,7 +193,7 @@ def test_a_replayed_search_finds_the_best_of_what_it_drew(table):
     assert space.default.validation == pytest.approx(score(plan.initial_points[0], 1) - 0.5)
 
 
-@pytest.mark.parametrize("name", [name for name, one in METHODS.items() if one.stopping != "none" or one.contenders])
+@pytest.mark.parametrize("name", [name for name, one in METHODS.items() if name not in ("random", "GP")])
 def test_stopping_and_races_keep_within_the_budget(table, name):
     method = METHODS[name]
     plan = plan_of(method, 12, "default", seed=1)

@@ -5,9 +5,9 @@ from optuna.trial import TrialState, create_trial
 from scipy import stats
 
 from colotride.training.records import EpochRecord
-from colotride.tune.pruners import ForecastPruner
 from colotride.tune.race import Contender, _behind, race, race_rows, raced_first
 from colotride.tune.records import TrialRecord
+from scripts.benchmarks.forecast import ForecastPruner
 from tests.tune.searches import BASE, plan_of
 
 

@@ -37,7 +37,7 @@ class Search(RunOptions):
     )
 
     trials: Annotated[Count | None, Option(METHOD)] = None
-    """Configurations to try (default: 16, or what the resumed search had)."""
+    """Configurations to try (default: 32, or what the resumed search had)."""
     max_cost: Annotated[float | None, Field(gt=0), Option(METHOD, rare=True)] = None
     """End a trial after this many millions of image passes, so that configurations are compared at equal cost."""
     max_epochs: Annotated[Count | None, Option(METHOD, rare=True)] = None

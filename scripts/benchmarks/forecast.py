@@ -1,28 +1,15 @@
-"""What ends a trial early: asynchronous successive halving, the running median, or a forecast of its final score."""
+"""Stopping by a forecast of the final score: tried for the search, and not better than early successive halving."""
 
 import math
 
 import numpy as np
 from optuna import Study
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from colotride.tune.plan import STARTUP_TRIALS, SearchPlan
-
 CERTAINTY = 0.95
 """Probability that a trial which the forecast ends would not have become the best."""
-
-
-def build_pruner(plan: SearchPlan) -> BasePruner:
-    """What stops trials early: asynchronous successive halving (ASHA), the running median, a forecast, or nothing."""
-    if plan.stopping == "asha":
-        return SuccessiveHalvingPruner(min_resource=plan.grace, reduction_factor=3)
-    if plan.stopping == "median":
-        return MedianPruner(n_startup_trials=STARTUP_TRIALS - 1, n_warmup_steps=plan.grace)
-    if plan.stopping == "forecast":
-        return ForecastPruner(STARTUP_TRIALS - 1, plan.grace)
-    return NopPruner()
 
 
 class ForecastPruner(BasePruner):
