@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 search: $(READY) ## Search on the embedded digits: best configuration, table, how to open MLflow
-	$(BIN)/colotride search --dataset digits
+	$(BIN)/colotride search --dataset digits --groups margins learning-rate weighting readings phases mining --verdict-seeds 3:12 --run.evaluation.queries 256
 
 test: $(READY) ## Run all tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)

@@ -327,9 +327,8 @@ def table(command: Benchmark, device: torch.device) -> tuple[RenderableType, lis
     save_table(measured, command.dataset, f"{typed} --seeds {command.seeds}", target)
     rows = describe(measured)
     shown = Table(title=f"Configurations on {command.dataset}", caption="ARS: means over the seeds, in %")
-    headings = list(rows[0])
-    for heading in headings:
-        shown.add_column(heading, justify="left" if heading == "space" else "right")
+    for heading in rows[0]:
+        shown.add_column(heading, justify="left" if heading == "space" else "right", overflow="fold")
     for row in rows:
         shown.add_row(*(f"{value:.1f}" if isinstance(value, float) else str(value) for value in row.values()))
     return Group(shown, f"The table is in {target}."), rows

@@ -398,12 +398,17 @@ def replay_all(
     courses: list[Courses] = []
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(_replays, table, dataset, *task, _count(task[1], repetitions), surrogate) for task in tasks]
-        for (space, method, budget), job in zip(tasks, jobs, strict=True):
-            measured, replays = job.result()
-            on_run(f"{method} on {space}, {budget} trials")
-            rows.append(_row(measured, space, method, budget, replays))
-            if budget == max(budgets):
-                courses.append(_courses(space, method, replays))
+        try:
+            for (space, method, budget), job in zip(tasks, jobs, strict=True):
+                measured, replays = job.result()
+                on_run(f"{method} on {space}, {budget} trials")
+                rows.append(_row(measured, space, method, budget, replays))
+                if budget == max(budgets):
+                    courses.append(_courses(space, method, replays))
+        except BaseException:
+            # What has not begun is not begun any more.
+            pool.shutdown(cancel_futures=True)
+            raise
     return rows, courses
 
 

@@ -239,16 +239,16 @@ def describe(table: pd.DataFrame) -> list[dict[str, Any]]:
         rows.append(
             {
                 "space": name,
-                "configurations": part["configuration"].nunique(),
+                "configs": part["configuration"].nunique(),
                 "runs": len(part),
                 "lost": int(lost(part).sum()),
                 **{
-                    f"{column}, {what}": float(value)
-                    for column in (VALIDATION + "ARS", TEST + "ARS")
+                    f"{side} {what}": float(value)
+                    for side, column in (("val", VALIDATION + "ARS"), ("test", TEST + "ARS"))
                     for what, value in (
                         ("median", by_configuration[column].mean().median()),
                         ("best", by_configuration[column].mean().max()),
-                        ("seed noise", by_configuration[column].std().median()),
+                        ("noise", by_configuration[column].std().median()),
                     )
                 },
             }
