@@ -31,9 +31,9 @@ def test_a_search_that_is_disturbed_in_every_way_loses_and_doubles_nothing(tmp_p
 def test_a_report_that_lacks_or_doubles_a_trial_is_found(tmp_path):
     assert report_faults(tmp_path, 4) == ["there is no report.html"]
     rows = "".join(f"<tr><td>{number}</td></tr>" for number in (1, 2, 2, 4))
-    (tmp_path / "report.html").write_text(f"<table></table><table>{rows}</table>")
+    (tmp_path / "report.html").write_text(f'<table></table><table class="trials">{rows}</table>')
     assert report_faults(tmp_path, 4) == ["the report has trials [1, 2, 2]...[2, 2, 4] (4; doubled: [2])"]
-    (tmp_path / "report.html").write_text(f"<table>{rows.replace('<td>2', '<td>3', 1)}</table>")
+    (tmp_path / "report.html").write_text(f'<table class="trials">{rows.replace("<td>2", "<td>3", 1)}</table>')
     assert report_faults(tmp_path, 4) == ["the report has trials [1, 3, 2]...[3, 2, 4] (4; doubled: none)"]
 
 
