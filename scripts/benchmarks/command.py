@@ -16,6 +16,7 @@ import math
 import os
 import platform
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -336,9 +337,12 @@ def table(command: Benchmark, device: torch.device) -> tuple[RenderableType, lis
 
 def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
     """Hundreds of searches per method, replayed on a measured table."""
-    from scripts.benchmarks.replay import PICTURED, SPACES, draw_replays, replay_all, share_of_budget
+    from scripts.benchmarks.replay import METHODS, PICTURED, draw_replays, replay_all, share_of_budget
     from scripts.benchmarks.table import TABLES, load_table
 
+    for name in command.methods:
+        if name not in METHODS:
+            raise ConfigurationError(f"no way to search is called {name!r}; there are: {'; '.join(METHODS)}")
     measured = load_table(command.table or TABLES / f"{command.dataset}.parquet")
     with Terminal(stderr=True).status("replay") as status:
         rows, courses = replay_all(
@@ -346,6 +350,7 @@ def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
             command.dataset,
             (command.trials, 3 * command.trials),
             command.repetitions,
+            methods=command.methods or tuple(METHODS),
             surrogate=command.surrogate,
             processes=os.cpu_count() or 1,
             on_run=partial(_show, status, "replay"),
@@ -372,23 +377,23 @@ def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
             str(row.searches),
         )
     shares = {
-        (space, one.method): share_of_budget(courses, "random", one.method, space)
-        for space in SPACES
+        (one.space, one.method): share_of_budget(courses, "random", one.method, one.space)
         for one in courses
-        if one.space == space
+        if "random" in {other.method for other in courses}
     }
     spent = Table(title="Share of the larger budget after which what random search finds with the whole was found")
     for heading in ("space", "method", "share"):
         spent.add_column(heading, justify="right" if heading == "share" else "left")
     for (space, method), one in shares.items():
         spent.add_row(space, method, f"{one.share:.0%} [{one.low:.0%}, {one.high:.0%}]".replace("inf%", "never"))
-    values = [asdict(row) | {"share_of_random": _finite(asdict(shares[row.space, row.method]))} for row in rows]
+    values = [asdict(row) | {"share_of_random": _share(shares, row)} for row in rows]
     return Group(shown, spent), values
 
 
-def _finite(values: dict[str, float]) -> dict[str, float | None]:
+def _share(shares: Mapping[tuple[str, str], Any], row: Any) -> dict[str, float | None] | None:
+    found = shares.get((row.space, row.method))
     # JSON knows no infinity.
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return found and {name: value if math.isfinite(value) else None for name, value in asdict(found).items()}
 
 
 def engine(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:

@@ -17,7 +17,7 @@ from sklearn.model_selection import KFold, cross_val_predict
 from colotride.training.records import EpochRecord
 from colotride.tune.parameters import Values
 from colotride.tune.plan import SearchPlan
-from scripts.benchmarks.replay import SCORE, MeasuredSpace, Method, Runs, plan_of
+from scripts.benchmarks.replay import SCORE, WINDOW, MeasuredSpace, Method, Runs, plan_of
 from scripts.benchmarks.table import TEST, VALIDATION, configurations
 
 TREES = 60
@@ -72,8 +72,8 @@ class ForestSpace(MeasuredSpace):
         """The highest predicted validation score among many random configurations."""
         study = optuna.create_study(sampler=RandomSampler(seed=0))
         points = [self._features(self.plan.space.suggest(study.ask())) for _ in range(DRAWS)]
-        window = self.plan.base.validation.average_over
-        return float(self._forest.predict(np.stack(points))[:, self._epochs - window : self._epochs].mean(axis=1).max())
+        predicted = self._forest.predict(np.stack(points))[:, self._epochs - WINDOW : self._epochs]
+        return float(predicted.mean(axis=1).max())
 
     def quality(self) -> float:
         """Correlation of predicted and measured validation scores of configurations that the forest has not seen."""
@@ -95,8 +95,7 @@ class ForestSpace(MeasuredSpace):
                 ]
                 for place, seed in enumerate(self.seeds)
             }
-            window = self.plan.base.validation.average_over
-            validation = float(curve[-window:].mean())
+            validation = float(curve[-WINDOW:].mean())
             statuses = dict.fromkeys(self.seeds, "finished")
             self._known[key] = Runs(len(self._known), curves, statuses, validation, test, retrieval)
         return self._known[key]

@@ -142,6 +142,8 @@ def test_another_version_and_what_is_no_table_are_one_line(tmp_path, table):
             load_table(tmp_path / f"{name}.parquet")
     asked = ["search", "--replay", "--table", str(tmp_path / "old.parquet"), "--output", "."]
     assert "of version 0" in refused(run("scripts/benchmark.py", *asked, cwd=tmp_path))
+    wrong = run("scripts/benchmark.py", "search", "--replay", "--methods", "BOHB", cwd=tmp_path)
+    assert "no way to search is called 'BOHB'; there are: random, last validation; random" in refused(wrong)
     assert "--replay replays searches" in refused(run("scripts/benchmark.py", "step", "--replay", cwd=tmp_path))
 
 
@@ -263,9 +265,11 @@ def test_the_table_of_the_project_holds_what_its_description_says():
 def test_replays_are_drawn_and_written(tmp_path, table):
     save_table(table, "digits", "here", tmp_path / "t.parquet")
     asked = ["search", "--replay", "--table", "t.parquet", "--trials", "4", "--repetitions", "2", "--output", "."]
+    asked += ["--methods", "random", "TPE, forecast"]
     done = run("scripts/benchmark.py", *asked, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "TPE, forecast" in done.stdout
     assert (tmp_path / "replay.png").stat().st_size > 1000
     rows = json.loads((tmp_path / "search.json").read_text())["rows"]
-    assert {row["method"] for row in rows} == set(METHODS)
+    assert {row["method"] for row in rows} == {"random", "TPE, forecast"}
+    assert all(row["share_of_random"]["share"] is not None for row in rows if row["method"] == "random")

@@ -53,6 +53,8 @@ class Benchmark(Options):
     """Searches per method. Of a table, trainings per configuration."""
     configurations: Annotated[Count, Option(BUDGET, rare=True)] = 200
     """Of a table. What was measured before is kept."""
+    methods: Annotated[tuple[str, ...], Option(BUDGET, "NAME", rare=True)] = ()
+    """Replay only these ways to search. A wrong name lists them all."""
     repetitions: Annotated[Annotated[int, Field(ge=2)], Option(BUDGET, rare=True)] = 300
     """Replayed searches per method, space and budget."""
     concurrent: Annotated[Count, Option(BUDGET, rare=True)] = 16
