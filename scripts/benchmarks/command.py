@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.console import Group, RenderableType
 from rich.status import Status
 from rich.table import Table
@@ -356,26 +357,27 @@ def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
             on_run=partial(_show, status, "replay"),
         )
     draw_replays(courses, PICTURED, command.output / "replay.png")
-    shown = Table(
-        title=f"Searches replayed on {command.dataset}",
-        caption="gain: test ARS of the winner above the default's; better: share of winners above it; 95 % intervals",
-    )
-    for heading in ("space", "method", "budget", "trials", "regret", "gain", "R@1", "better", "searches"):
-        shown.add_column(heading, justify="left" if heading in ("space", "method") else "right")
-    for row in rows:
-        low, high = row.gain_interval
-        least, most = row.better_interval
-        shown.add_row(
-            row.space,
-            row.method,
-            str(row.budget),
-            f"{row.trials:.1f}",
-            f"{row.regret:.2f}",
-            f"{row.gain:+.2f} [{low:+.2f}, {high:+.2f}]",
-            f"{row.retrieval:+.1f}",
-            f"{row.better:.0%} [{least:.0%}, {most:.0%}]",
-            str(row.searches),
+    tables = []
+    for space in dict.fromkeys(row.space for row in rows):
+        shown = Table(
+            title=f"Searches replayed on {command.dataset}, {space} space",
+            caption="gain: test ARS over the default's; better: % of winners above it; 95 % intervals",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
         )
+        for heading in ("method", "budget", "regret", "gain", "better"):
+            shown.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+        for row in (one for one in rows if one.space == space):
+            low, high = row.gain_interval
+            least, most = row.better_interval
+            shown.add_row(
+                row.method,
+                str(row.budget),
+                f"{row.regret:.2f}",
+                f"{row.gain:+.1f} [{low:+.1f}, {high:+.1f}]",
+                f"{100 * row.better:.0f} [{100 * least:.0f}, {100 * most:.0f}]",
+            )
+        tables.append(shown)
     shares = {
         (one.space, one.method): share_of_budget(courses, "random", one.method, one.space)
         for one in courses
@@ -387,7 +389,7 @@ def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
     for (space, method), one in shares.items():
         spent.add_row(space, method, f"{one.share:.0%} [{one.low:.0%}, {one.high:.0%}]".replace("inf%", "never"))
     values = [asdict(row) | {"share_of_random": _share(shares, row)} for row in rows]
-    return Group(shown, spent), values
+    return Group(*tables, spent), values
 
 
 def _share(shares: Mapping[tuple[str, str], Any], row: Any) -> dict[str, float | None] | None:
