@@ -70,6 +70,7 @@ class ForestSpace(MeasuredSpace):
     @property
     def best(self) -> float:
         """The highest predicted validation score among many random configurations."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(sampler=RandomSampler(seed=0))
         points = [self._features(self.plan.space.suggest(study.ask())) for _ in range(DRAWS)]
         predicted = self._forest.predict(np.stack(points))[:, self._epochs - WINDOW : self._epochs]
