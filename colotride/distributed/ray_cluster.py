@@ -40,10 +40,13 @@ HEAD = "node:__internal_head__"
 """Ray's name for what the head alone offers."""
 
 
-def start_ray() -> None:
+def start_ray(cpus: int | None = None) -> None:
     """Join the cluster that RAY_ADDRESS names, or start Ray on this machine, silently and without a dashboard.
 
     What Ray starts here listens on all of the machine's addresses, and asks for a token that only this user can read.
+
+    Args:
+        cpus: how many cores Ray is told of where it is started here; None for those that there are.
 
     Raises:
         ConfigurationError: this Ray asks for no token by itself.
@@ -69,7 +72,7 @@ def start_ray() -> None:
     added = {name: value for name, value in NO_METRICS.items() if name not in os.environ}
     os.environ.update(added)
     try:
-        _start_here()
+        _start_here(cpus or os.cpu_count())
     finally:
         for name in added:
             del os.environ[name]
@@ -85,13 +88,13 @@ def start_ray() -> None:
         TOKEN.expanduser().chmod(0o600)
 
 
-def _start_here() -> None:
+def _start_here(cpus: int | None) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             # By itself Ray would also join whatever cluster was started last on this machine.
             ray.init(
                 address="local",
-                num_cpus=os.cpu_count(),
+                num_cpus=cpus,
                 include_dashboard=False,
                 logging_level=logging.CRITICAL,
                 log_to_driver=False,

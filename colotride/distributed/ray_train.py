@@ -7,7 +7,6 @@ summed over them in one all_gather per batch, after sixteen or more passes throu
 import contextlib
 import os
 import pickle
-import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from colotride.distributed.ray_cluster import machines, start_ray
 from colotride.distributed.shards import ProcessGroup
 from colotride.distributed.storage_probe import check_shared
 from colotride.errors import ColoTrideError, ConfigurationError, WorkerError
+from colotride.settings import number_range
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.trainer import Trainer, check_group
@@ -66,12 +66,10 @@ class Workers:
         Raises:
             ConfigurationError: neither a number of workers nor a pair of them.
         """
-        found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
-        least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-        if not 1 <= least <= most:
-            raise ConfigurationError(
-                f"--workers {text} is not a number of workers; give one such as 4, or a range such as 2:8"
-            )
+        try:
+            least, most = number_range(text)
+        except ValueError as error:
+            raise ConfigurationError(f"--workers {text}: {error}") from None
         if cpus is not None and cpus < 1:
             raise ConfigurationError(f"--cpus-per-worker {cpus} is too few; give 1 or more")
         return cls(least, most, gpu, cpus or max(1, (os.cpu_count() or 1) // most))

@@ -12,20 +12,14 @@ Examples:
 """
 
 import json
-import math
-import os
-import platform
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Group, RenderableType
-from rich.status import Status
 from rich.table import Table
 
 from colotride.cli.options.benchmark import Benchmark
@@ -41,13 +35,12 @@ from scripts.benchmarks.evaluation import measure_galleries, measure_whole
 from scripts.benchmarks.fine_tuning import ENCODER, measure_fine_tuning
 from scripts.benchmarks.index import measure_indexes
 from scripts.benchmarks.profile import ProfileRow, profile_of
+from scripts.benchmarks.search_works import engine, replays, search, table
 from scripts.benchmarks.step import BenchmarkCase, StepRow, measure_steps, step_benchmark
+from scripts.benchmarks.terminal import machine, show
 
 PROTOCOLS: tuple[Protocol, ...] = ("strict", "strong")
 """Whose whole evaluations are measured."""
-
-SEARCH_EPOCHS = 6
-"""Of each trial of a search."""
 
 LOADED_IMAGES = 1500
 """Photographs that are loaded by scaling."""
@@ -87,16 +80,6 @@ def main(command: Benchmark) -> int:
     return 0
 
 
-def machine(device: torch.device) -> str:
-    """What a figure was measured on."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.machine()])[0]}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
 def cases(command: Benchmark, device: torch.device) -> list[BenchmarkCase]:
     """The networks and batches to measure."""
     found = []
@@ -119,7 +102,7 @@ def step(command: Benchmark, device: torch.device) -> tuple[RenderableType, list
                 device,
                 precision=command.precision,
                 compile=command.compile,
-                on_run=partial(_show, status, case.name),
+                on_run=partial(show, status, case.name),
             )
     groups: dict[str, list[tuple[str, float]]] = {}
     tables: dict[str, Table] = {}
@@ -160,12 +143,12 @@ def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType
                 32,
                 command.rounds,
                 device,
-                partial(_show, status, f"whole, {protocol}"),
+                partial(show, status, f"whole, {protocol}"),
                 protocol,
             )
             for protocol in PROTOCOLS
         ]
-        rows = measure_galleries(command.galleries, command.rounds, partial(_show, status, "galleries"))
+        rows = measure_galleries(command.galleries, command.rounds, partial(show, status, "galleries"))
     table = Table(
         title="Everything that is not a pass through the network",
         caption="every image is a query; at most 2,000 are attacked",
@@ -189,7 +172,7 @@ def fine_tuning(command: Benchmark, device: torch.device) -> tuple[RenderableTyp
     size = min((each for each in command.image_sizes if each >= 64), default=112)
     case = BenchmarkCase(ENCODER, size, command.triplets, command.steps)
     with Terminal(stderr=True).status("fine-tuning") as status:
-        rows = measure_fine_tuning(case, command.rounds, device, partial(_show, status, "fine-tuning"))
+        rows = measure_fine_tuning(case, command.rounds, device, partial(show, status, "fine-tuning"))
     table = Table(title=case.name, caption="a cycle is one step with CAP and one with ANP; random weights")
     for heading in ("trained", "weights", "s a cycle", "x everything", "peak MiB", "Adam, MiB"):
         table.add_column(heading, justify="left" if heading == "trained" else "right")
@@ -207,7 +190,7 @@ def fine_tuning(command: Benchmark, device: torch.device) -> tuple[RenderableTyp
 def index(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
     """Both kinds of index, for collections of several sizes."""
     with Terminal(stderr=True).status("index") as status:
-        rows = measure_indexes(command.galleries, partial(_show, status, "index"))
+        rows = measure_indexes(command.galleries, partial(show, status, "index"))
     table = Table(title="Indexes of embeddings of 512 dimensions", caption="ten nearest of 200 queries, one at a time")
     for heading in ("images", "kind", "build, s", "peak MiB", "query, ms", "recall@10"):
         table.add_column(heading, justify="left" if heading == "kind" else "right")
@@ -224,7 +207,7 @@ def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
     from scripts.benchmarks.scaling import BATCHES, make_images, measure_scaling, plain_seconds
 
     with Terminal(stderr=True).status("scaling") as status, tempfile.TemporaryDirectory() as folder:
-        on_run = partial(_show, status, "scaling")
+        on_run = partial(show, status, "scaling")
         loading = measure_loading(Path(folder) / "photographs", LOADED_IMAGES, on_run=on_run)
         root = Path(folder) / "noise"
         make_images(root)
@@ -253,194 +236,6 @@ def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
     )
     values = [{"plain_pairs_per_second": plain, "ray_start_seconds": start}, *map(asdict, rows), asdict(loading)]
     return Group(table, memory, said), values
-
-
-def search(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
-    """Random search, TPE, and TPE with ASHA on digits, at one budget of epochs."""
-    # Ray, Optuna and the search take seconds to import.
-    from colotride.distributed.ray_cluster import start_ray
-    from colotride.presets import preset
-    from scripts.benchmarks.search import METHODS, compare, draw_comparison
-    from scripts.benchmarks.tracking import seconds_per_epoch
-
-    base = preset("digits").with_values({"training.epochs": SEARCH_EPOCHS, "validation.first_share": 0.5})
-    start_ray()
-    with Terminal(stderr=True).status("search") as status:
-        courses = compare(
-            base,
-            trials=command.trials,
-            seeds=range(command.seeds),
-            at_once=min(2, os.cpu_count() or 1),
-            on_search=partial(_show, status, "search"),
-        )
-        _show(status, "search", "recording")
-        with tempfile.TemporaryDirectory() as folder:
-            recording = seconds_per_epoch(f"sqlite:///{folder}/mlflow.db", 200)
-    training = sum(course.training for course in courses) / sum(course.epochs[-1] for course in courses)
-    budget = command.trials * SEARCH_EPOCHS
-    draw_comparison(courses, budget, command.output / "search.png")
-    table = Table(
-        title=f"Searches on digits, {budget} epochs each, {command.seeds} seeds",
-        caption="best: validation ARS, mean and standard error over the seeds; overhead: seconds per trial beside training",
-    )
-    for heading in ("method", "best", "over default", "trials", "epochs saved", "seconds", "overhead"):
-        table.add_column(heading, justify="left" if heading == "method" else "right")
-    for method in METHODS:
-        chosen = [course for course in courses if course.method == method]
-        last = torch.tensor([course.best[-1] for course in chosen])
-        gain = last - torch.tensor([course.default for course in chosen])
-        table.add_row(
-            method,
-            _with_error(last),
-            _with_error(gain),
-            f"{sum(course.trials for course in chosen) / len(chosen):.1f}",
-            f"{sum(course.saved for course in chosen) / len(chosen):.0%}",
-            f"{sum(course.seconds for course in chosen) / len(chosen):.0f}",
-            f"{sum(course.overhead for course in chosen) / len(chosen):.1f}",
-        )
-    said = (
-        f"Recording an epoch in MLflow takes {1000 * recording:.2f} ms, {recording / training:.2%} of an epoch.\n"
-        f"Measured on {machine(device)}."
-    )
-    values = [*map(asdict, courses), {"recording_seconds": recording, "epoch_seconds": training}]
-    return Group(table, said), values
-
-
-def table(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
-    """Configurations that are trained and tested, so that searches can be replayed on them."""
-    # Optuna and the search take seconds to import.
-    from scripts.benchmarks.table import TABLES, describe, load_table, measure_table, save_table
-
-    shipped = TABLES / f"{command.dataset}.parquet"
-    target = command.output / "table" / f"{command.dataset}.parquet"
-    start = next((path for path in (command.table, target, shipped) if path is not None and path.is_file()), None)
-    with Terminal(stderr=True).status("table") as status:
-        measured = measure_table(
-            command.dataset,
-            command.configurations,
-            command.seeds,
-            command.output / "table" / command.dataset,
-            data_root=command.data_root,
-            known=None if start is None else load_table(start),
-            processes=max(command.workers),
-            on_run=partial(_show, status, "table"),
-        )
-    typed = f"colotride benchmark table --dataset {command.dataset} --configurations {command.configurations}"
-    save_table(measured, command.dataset, f"{typed} --seeds {command.seeds}", target)
-    rows = describe(measured)
-    shown = Table(title=f"Configurations on {command.dataset}", caption="ARS: means over the seeds, in %")
-    for heading in rows[0]:
-        shown.add_column(heading, justify="left" if heading == "space" else "right", overflow="fold")
-    for row in rows:
-        shown.add_row(*(f"{value:.1f}" if isinstance(value, float) else str(value) for value in row.values()))
-    return Group(shown, f"The table is in {target}."), rows
-
-
-def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
-    """Hundreds of searches per method, replayed on a measured table."""
-    from scripts.benchmarks.replay import METHODS, PICTURED, draw_replays, replay_all, share_of_budget
-    from scripts.benchmarks.table import TABLES, load_table
-
-    for name in command.methods:
-        if name not in METHODS:
-            raise ConfigurationError(f"no way to search is called {name!r}; there are: {'; '.join(METHODS)}")
-    measured = load_table(command.table or TABLES / f"{command.dataset}.parquet")
-    with Terminal(stderr=True).status("replay") as status:
-        rows, courses = replay_all(
-            measured,
-            command.dataset,
-            (command.trials, 3 * command.trials),
-            command.repetitions,
-            methods=command.methods or tuple(METHODS),
-            surrogate=command.surrogate,
-            processes=os.cpu_count() or 1,
-            on_run=partial(_show, status, "replay"),
-        )
-    draw_replays(courses, PICTURED, command.output / "replay.png")
-    tables = []
-    for space in dict.fromkeys(row.space for row in rows):
-        shown = Table(
-            title=f"Searches replayed on {command.dataset}, {space} space",
-            caption="gain: test ARS over the default's; better: % of winners above it; 95 % intervals",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-        )
-        for heading in ("method", "budget", "regret", "gain", "better"):
-            shown.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
-        for row in (one for one in rows if one.space == space):
-            low, high = row.gain_interval
-            least, most = row.better_interval
-            shown.add_row(
-                row.method,
-                str(row.budget),
-                f"{row.regret:.2f}",
-                f"{row.gain:+.1f} [{low:+.1f}, {high:+.1f}]",
-                f"{100 * row.better:.0f} [{100 * least:.0f}, {100 * most:.0f}]",
-            )
-        tables.append(shown)
-    shares = {
-        (one.space, one.method): share_of_budget(courses, "random", one.method, one.space)
-        for one in courses
-        if "random" in {other.method for other in courses}
-    }
-    spent = Table(title="Share of the larger budget after which what random search finds with the whole was found")
-    for heading in ("space", "method", "share"):
-        spent.add_column(heading, justify="right" if heading == "share" else "left")
-    for (space, method), one in shares.items():
-        spent.add_row(space, method, f"{one.share:.0%} [{one.low:.0%}, {one.high:.0%}]".replace("inf%", "never"))
-    values = [asdict(row) | {"share_of_random": _share(shares, row)} for row in rows]
-    return Group(*tables, spent), values
-
-
-def _share(shares: Mapping[tuple[str, str], Any], row: Any) -> dict[str, float | None] | None:
-    found = shares.get((row.space, row.method))
-    # JSON knows no infinity.
-    return found and {name: value if math.isfinite(value) else None for name, value in asdict(found).items()}
-
-
-def engine(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
-    """Trials that train nothing, many at once, and a study of many trials."""
-    from scripts.benchmarks.engine import measure_engine, measure_study
-
-    with Terminal(stderr=True).status("engine") as status:
-        on_run = partial(_show, status, "engine")
-        on_run(f"{command.trials} trials, {command.concurrent} at once")
-        driven = measure_engine(command.trials, command.concurrent)
-        studies = measure_study(command.galleries, on_run)
-    drives = Table(title="Trials that sleep for ten epochs of a second")
-    for heading in ("trials", "at once", "seconds", "start", "busy", "overhead, s a trial", "driver, MiB"):
-        drives.add_column(heading, justify="right")
-    drives.add_row(
-        str(driven.trials),
-        str(driven.at_once),
-        f"{driven.seconds:.0f}",
-        f"{driven.start:.0f}",
-        f"{driven.busy:.0%}",
-        f"{driven.overhead:.1f}",
-        str(driven.driver_mib),
-    )
-    held = Table(title="A study on disk (TPE, ASHA)", caption="means over the newest 50 trials, in milliseconds")
-    for heading in ("trials", "draw", "report an epoch", "open, s", "journal, MiB", "driver, MiB"):
-        held.add_column(heading, justify="right")
-    for row in studies:
-        held.add_row(
-            f"{row.trials:,}",
-            f"{1000 * row.draw:.0f}",
-            f"{1000 * row.report:.1f}",
-            f"{row.open:.1f}",
-            f"{row.journal_mib:.0f}",
-            str(row.driver_mib),
-        )
-    return Group(drives, held, f"Measured on {machine(device)}."), [asdict(driven), *map(asdict, studies)]
-
-
-def _with_error(values: torch.Tensor) -> str:
-    error = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{float(values.mean()):.1f} ± {error:.1f}"
-
-
-def _show(status: Status, case: str, name: str) -> None:
-    status.update(f"{case}: {name}")
 
 
 def profile(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:

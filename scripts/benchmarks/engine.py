@@ -72,8 +72,7 @@ def measure_engine(trials: int, at_once: int) -> EngineRow:
     """
     # On a machine with fewer cores they are as idle as on one with as many: a stub sleeps.
     ray.shutdown()
-    ray.init(num_cpus=at_once, include_dashboard=False, logging_level="CRITICAL", log_to_driver=False)
-    start_ray()
+    start_ray(at_once)
     plan = _plan(trials)
     reports = _Reports()
     with tempfile.TemporaryDirectory() as name:

@@ -21,11 +21,10 @@ from colotride.tune.study import SearchStudy
 
 METHODS: Mapping[str, dict[str, Any]] = {
     "random": {"sampler": "random", "stopping": "none"},
-    "TPE": {"sampler": "tpe", "stopping": "none"},
     "TPE, ASHA": {"sampler": "tpe", "stopping": "asha"},
 }
 
-COLOURS = {"default": "#6c757d", "random": "#e09f3e", "TPE": "#2a6f97", "TPE, ASHA": "#c1121f"}
+COLOURS = {"default": "#6c757d", "random": "#e09f3e", "TPE, ASHA": "#c1121f"}
 
 
 @dataclass(frozen=True)

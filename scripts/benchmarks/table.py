@@ -52,9 +52,6 @@ GROUPS = ("margins", "learning-rate", "weighting", "readings", "phases", "mining
 TEST, VALIDATION = "test ", "validation "
 """Begin the names of the columns with scores."""
 
-NOT_PARAMETERS = ("configuration", "space", "seed", "status", "epoch", "passes", "seconds")
-"""Columns that are neither parameters nor scores."""
-
 
 @dataclass(frozen=True)
 class Configuration:
@@ -185,11 +182,7 @@ def save_table(table: pd.DataFrame, dataset: str, command: str, path: Path) -> N
     """Write a table as Parquet, with its version, its data set and the command that made it."""
     table = table.copy()
     table.attrs = {"version": VERSION, "dataset": dataset, "command": command}
-    temporary = path.with_name(f".{path.name}.new")
-    with one_line(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_parquet(temporary, compression="zstd")
-        temporary.replace(path)
+    write_atomically(path, table.to_parquet(compression="zstd"))
 
 
 def load_table(path: Path) -> pd.DataFrame:
@@ -212,16 +205,6 @@ def load_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def parameters_of(table: pd.DataFrame) -> list[str]:
-    """Names of the columns that hold the values of parameters."""
-    return [name for name in table.columns if name not in NOT_PARAMETERS and not name.startswith((TEST, VALIDATION))]
-
-
-def lost(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows belong to models that cannot be used."""
-    return table["status"].isin(LOST)
-
-
 def _measured(path: Path, one: Configuration, seed: int) -> None:
     try:
         rows = measure(one, seed)
@@ -241,7 +224,7 @@ def describe(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "space": name,
                 "configs": part["configuration"].nunique(),
                 "runs": len(part),
-                "lost": int(lost(part).sum()),
+                "lost": int(part["status"].isin(LOST).sum()),
                 **{
                     f"{side} {what}": float(value)
                     for side, column in (("val", VALIDATION + "ARS"), ("test", TEST + "ARS"))

@@ -11,17 +11,8 @@ from colotride.data.splits import load_splits
 from colotride.errors import SearchError
 from colotride.evaluation.evaluator import evaluate
 from colotride.training.trainer import Trainer
-from scripts.benchmarks.replay import (
-    METHODS,
-    Courses,
-    MeasuredSpace,
-    Method,
-    complete,
-    plan_of,
-    replay,
-    replay_all,
-    share_of_budget,
-)
+from scripts.benchmarks.comparison import Courses, complete, replay_all, share_of_budget
+from scripts.benchmarks.replay import METHODS, MeasuredSpace, Method, plan_of, replay
 from scripts.benchmarks.surrogate import ForestSpace
 from scripts.benchmarks.table import (
     DEFAULT_SEEDS,
@@ -201,6 +192,16 @@ def test_stopping_and_races_keep_within_the_budget(table, name):
     plan = plan_of(method, 12, "default", seed=1)
     one = replay(MeasuredSpace(table, plan), plan, method, seed=0)
     assert one.trained <= 120 + 2 * EPOCHS, "trials that were begun within the budget are trained to their end"
+
+
+def test_a_search_that_stops_everything_is_left_with_the_default(table):
+    method = Method("random", rungs=(1, 50))
+    plan = plan_of(method, 1, "default", seed=1).model_copy(update={"max_epochs": 1})
+    lost = table.copy()
+    lost["status"] = "collapsed"
+    one = replay(MeasuredSpace(lost, plan), plan, method, seed=0)
+    assert one.winner.number == 0
+    assert (len(one.best), one.epochs) == (1, [one.trained])
 
 
 def test_replays_compare_methods_at_equal_budgets(table):

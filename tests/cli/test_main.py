@@ -103,8 +103,8 @@ def test_the_scripts_are_shims_over_the_same_commands():
 @pytest.mark.parametrize(
     ("name", "arguments", "line"),
     [
-        ("train", ["--workers", "0"], "--workers 0: should be a number of workers"),
-        ("train", ["--workers", "3:2"], "--workers 3:2: should be a number of workers"),
+        ("train", ["--workers", "0"], "--workers 0: should be greater than or equal to 1"),
+        ("train", ["--workers", "3:2"], "--workers 3:2: should be a range that goes up, such as 2:3"),
         ("evaluate", ["--model", "x", "--workers", "-2"], "--workers -2: should be greater than or equal to 1"),
         ("evaluate", ["--model", "x", "--gpus-per-worker", "nan"], "--gpus-per-worker nan: should be a finite number"),
         ("evaluate", ["--model", "x", "--gpus-per-worker", "-1"], "--gpus-per-worker -1: should be greater than"),

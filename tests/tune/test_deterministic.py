@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 from optuna.storages import InMemoryStorage
 
+from colotride.cli.arguments import parse
+from colotride.cli.options.search import Search
+from colotride.cli.search import _resumed
+from colotride.errors import ColoTrideError, SearchError
+from colotride.tune.plan import save_plan
 from colotride.tune.study import SearchStudy
 from tests.tune.searches import reported, score, small_plan
 
@@ -63,3 +68,18 @@ def test_a_budget_of_epochs_is_spent_alike():
     first = course(1, plan)
     assert course(2, plan) == first
     assert len(first) < 50
+
+
+def test_a_deterministic_search_keeps_how_many_run_at_once(tmp_path):
+    plan = small_plan(deterministic=True, concurrent=CONCURRENT)
+    folder = tmp_path / "one"
+    folder.mkdir()
+    save_plan(plan, folder)
+    resumed = ["--results", str(tmp_path), "--resume", "one", "--concurrent"]
+    with pytest.raises(
+        SearchError, match="--concurrent cannot change in a deterministic search; leave it out, or give 3"
+    ):
+        _resumed(parse(Search, [*resumed, "2"]))
+    assert _resumed(parse(Search, [*resumed, "3"]))[0].concurrent == CONCURRENT
+    with pytest.raises(ColoTrideError, match="--deterministic cannot change"):
+        _resumed(parse(Search, [*resumed[:4], "--deterministic"]))

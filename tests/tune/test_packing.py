@@ -3,14 +3,17 @@ import sys
 
 import pytest
 import torch
+from rich.console import Console
 
 from colotride.config import config_text
 from colotride.distributed.ray_cluster import start_ray
 from colotride.errors import SearchError
 from colotride.presets import preset
+from colotride.tune.api import prepare
 from colotride.tune.packing import MARGIN, Peak, largest, measured_peak, memory_of, share_of_gpu
 from colotride.tune.resources import TrialResources, capacity
 from colotride.tune.space import build_space
+from tests.tune.searches import plan_of
 
 GIB = 2**30
 
@@ -46,6 +49,12 @@ def test_a_machine_without_a_gpu_is_packed_by_its_memory():
         capacity(resources, [{"CPU": 16.0, "memory": 2.0 * GIB}])
     with pytest.raises(SearchError, match="found no GPU"):
         share_of_gpu(Peak(GIB, 0))
+
+
+def test_a_trial_with_workers_is_not_measured():
+    plan = plan_of(gpus_per_trial="auto", workers_per_trial=2)
+    with pytest.raises(SearchError, match="auto measures a trial in one process; give 1 with --workers-per-trial"):
+        prepare(plan, Console(quiet=True))
 
 
 def test_a_space_that_varies_the_batch_is_measured_at_the_largest(tmp_path):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from colotride.cli.arguments import Option
 from colotride.cli.options.shared import (
@@ -17,15 +17,7 @@ from colotride.cli.options.shared import (
     Track,
     TrackingURI,
 )
-
-
-def _workers(text: str | None) -> str | None:
-    if text is None:
-        return None
-    least, colon, most = text.partition(":")
-    if not least.isdecimal() or (colon and not most.isdecimal()) or not 1 <= int(least) <= int(most or least):
-        raise ValueError("should be a number of workers such as 4, or a range such as 2:8")
-    return text
+from colotride.settings import NumberRange
 
 
 class Train(RunOptions):
@@ -44,7 +36,7 @@ class Train(RunOptions):
     seed: Annotated[int | None, Field(ge=0, lt=2**32), Option(BUDGET)] = None
     """Seed of all randomness (default: 0)."""
     device: Device = "auto"
-    workers: Annotated[str | None, AfterValidator(_workers), Option(MACHINE, "N|N:M")] = None
+    workers: Annotated[NumberRange | None, Option(MACHINE, "N|N:M")] = None
     """Train on N of Ray's workers, or N to M as there is room. The batch is divided among them. Ray is started on
     this machine, or joined where RAY_ADDRESS says."""
     gpu: Annotated[bool, Option(MACHINE)] = False
