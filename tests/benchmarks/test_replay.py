@@ -194,6 +194,14 @@ def test_stopping_and_races_keep_within_the_budget(table, name):
     assert one.trained <= 120 + 2 * EPOCHS, "trials that were begun within the budget are trained to their end"
 
 
+def test_a_race_is_paid_from_the_same_budget(table):
+    method = Method("random", contenders=3)
+    plan = plan_of(method, 12, "default", seed=1)
+    one = replay(MeasuredSpace(table, plan), plan, method, seed=0)
+    # Six whole trials, and a round of the three best: seeds are alike but for what they share, and the others drop out.
+    assert (one.trials, one.trained) == (6, 60 + 30)
+
+
 def test_a_search_that_stops_everything_is_left_with_the_default(table):
     method = Method("random", rungs=(1, 50))
     plan = plan_of(method, 1, "default", seed=1).model_copy(update={"max_epochs": 1})

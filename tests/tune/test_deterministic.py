@@ -11,7 +11,7 @@ from colotride.cli.options.search import Search
 from colotride.cli.search import _resumed
 from colotride.errors import ColoTrideError, SearchError
 from colotride.tune.plan import save_plan
-from colotride.tune.study import SearchStudy
+from colotride.tune.study import SearchStudy, _KnownTrials
 from tests.tune.searches import reported, score, small_plan
 
 CONCURRENT = 3
@@ -56,6 +56,23 @@ def test_the_same_seed_gives_the_same_search_whichever_trial_is_faster(tmp_path,
         assert course(3, plan, tmp_path / "reopened") == first
     if stopping != "none":
         assert {status for _, status, _, _ in first} >= {"finished", "stopped", "collapsed"}
+
+
+def test_what_later_trials_have_done_is_not_to_be_seen():
+    study = SearchStudy(Path("nowhere"), small_plan(trials=9), InMemoryStorage())
+    for number in (1, 2, 3):
+        study.draw()
+        for at in range(1, 13):
+            study.report(reported(study.record(number), at, 50.0, "finished" if at == 12 else "running"))
+        study.settle(number)
+    seen = _KnownTrials(study._storage, known=1, own=3).get_all_trials(study.study._study_id)
+    assert [(one.state.name, bool(one.intermediate_values)) for one in seen] == [
+        ("COMPLETE", True), ("RUNNING", False), ("COMPLETE", True),
+    ]  # fmt: skip
+    assert seen[1].params
+    assert not any(key.startswith("completed_rung") for key in seen[1].system_attrs)
+    assert (seen[1].user_attrs, seen[1].constraints) == ({}, {})
+    assert study.study.trials[1].value == 50.0, "the study itself is as it was"
 
 
 def test_otherwise_the_order_of_ends_decides():

@@ -12,6 +12,7 @@ from PIL import Image
 from colotride.tune.charts import charts_of, importances_of, study_of
 from colotride.tune.importance import SearchedScaleFanova
 from colotride.tune.page_charts import library
+from colotride.tune.race import Contender
 from colotride.tune.records import TrialRecord, best_first, pareto_front
 from colotride.tune.report import saved_epochs, write_report
 from colotride.tune.space import build_space
@@ -91,6 +92,18 @@ def test_a_stopped_trials_score_is_in_brackets_and_in_no_ranking(one):
     history = traces(page, "history")
     drawn = [value for trace in history for value in numbers(trace["y"]) if value is not None]
     assert max(drawn) == best.scores["ARS"]
+
+
+def test_the_best_is_who_won_the_race(tmp_path):
+    records = search()
+    first, second = best_first(records, ["ARS"])[:2]
+    contenders = [Contender(second, {0: 50.0, 1: 52.0}), Contender(first, {0: 51.0, 1: 40.0})]
+    page = write_report(tmp_path, plan_of(), records, contenders=contenders)[0].read_text()
+    assert f"Trial {second.number}: validation" in page
+    assert table(page, "race") == [
+        [str(second.number), "50.0", "52.0", "51.0"],
+        [str(first.number), "51.0", "40.0", "45.5"],
+    ]
 
 
 def test_more_than_a_hundred_trials_are_folded_and_all_there(tmp_path):

@@ -1,11 +1,15 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from colotride.tune.final_evaluation import Finalist, decided, verdict_sentences
+from colotride.tune import final_evaluation
+from colotride.tune.final_evaluation import Finalist, decided, evaluate_finalists, verdict_sentences
 from colotride.tune.final_runs import FinalRun
+from colotride.tune.records import best_first
+from colotride.tune.resources import TrialResources
 from colotride.tune.seed_statistics import (
     SeedStatistics,
     paired_difference,
@@ -13,7 +17,7 @@ from colotride.tune.seed_statistics import (
     verdict_rows,
     verdict_sentence,
 )
-from tests.tune.searches import BASE, plan_of
+from tests.tune.searches import BASE, plan_of, search
 
 
 def by_seed(*values, first=0):
@@ -137,3 +141,25 @@ def test_seeds_are_added_only_while_a_difference_is_within_the_noise():
 def test_a_bad_number_of_seeds_is_refused(given):
     with pytest.raises(ValueError, match="should be"):
         plan_of(verdict_seeds=given)
+
+
+@pytest.mark.parametrize(
+    ("best", "trained"), [([40.0, 42.0, 41.5], 3), ([20.0, 23.0, 20.0], 12), ([20.0, 28.0, 25.0, 26.0, 28.0, 27.0], 6)]
+)
+def test_no_seed_is_trained_beyond_the_look_that_decides(monkeypatch, tmp_path, best, trained):
+    """Training and evaluating take minutes: here each run's score is known at once."""
+    plan = plan_of(verdict_seeds="3:12")
+    asked = []
+
+    def known(configs, resources, at_once):
+        for path, config in configs.items():
+            asked.append((path.parent.name, config.seed))
+            scores = best if path.parent.name == "best" else [20.0, 22.0, 21.0]
+            yield path, FinalRun("finished", "", [], _Evaluated(scores[config.seed % len(scores)]))
+
+    monkeypatch.setattr(final_evaluation, "train_and_evaluate_each", known)
+    ranked = best_first(search(trials=9), ["ARS"])
+    recorded = SimpleNamespace(evaluated=lambda *_: None)
+    found = evaluate_finalists(plan, tmp_path, ranked, TrialResources(), 1, recorded, lambda _: None)
+    assert [sorted(one.runs) for one in found] == 2 * [list(range(trained))]
+    assert sorted(asked) == [(name, seed) for name in ("best", "default") for seed in range(trained)]
