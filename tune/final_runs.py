@@ -15,6 +15,7 @@ from colotride.data.base import ImageSet
 from colotride.data.splits import load_splits
 from colotride.devices import device_of
 from colotride.distributed.launch import evaluation_executor, prepare_training
+from colotride.distributed.ray_cluster import result_of
 from colotride.evaluation.evaluator import evaluate
 from colotride.evaluation.results import Evaluation, load_evaluation, save_evaluation
 from colotride.training.records import EpochRecord, Outcome
@@ -111,7 +112,7 @@ def _each(
             folder, config = waiting.pop(0)
             running[task.remote(config, folder, resources)] = folder
         (ended, *_), _ = ray.wait(list(running))
-        yield running.pop(ended), ray.get(ended)
+        yield running.pop(ended), result_of(ended)
 
 
 def _model_and_images(directory: Path) -> tuple[nn.Module, ImageSet]:

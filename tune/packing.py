@@ -10,6 +10,7 @@ import torch
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
 from colotride.devices import device_of
+from colotride.distributed.ray_cluster import result_of
 from colotride.errors import SearchError
 from colotride.training.trainer import Trainer
 from colotride.tune.parameters import Choice, Space, Values
@@ -52,12 +53,12 @@ def measured_peak(config: RunConfig, device: str) -> Peak:
 
     Raises:
         SearchError: the trial does not fit into the memory even alone.
-        DataError, ModelError: the images or the weights are missing.
+        ColoTrideError: whatever the trainer raises.
     """
     gpus = 0 if device == "cpu" else 1
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1, max_retries=0)(_peak)
     try:
-        return ray.get(task.remote(config, device))
+        return result_of(task.remote(config, device))
     except torch.OutOfMemoryError as error:
         raise SearchError(
             f"one trial does not fit into the memory of its GPU ({str(error).splitlines()[0]}); "

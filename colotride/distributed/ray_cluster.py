@@ -116,6 +116,14 @@ def _restore(handler: Any) -> None:
         signal.signal(signal.SIGTERM, handler)
 
 
+def result_of(task: ray.ObjectRef) -> Any:
+    """What a task returns; what it raised is raised as it is, without Ray's traceback in its text."""
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+
+
 def machines() -> list[Mapping[str, float]]:
     """What each machine offers, by Ray's names (CPU, GPU): this one before Ray is started on it, else the cluster's.
 
@@ -184,10 +192,7 @@ def on_workers(load: Load, workers: int, *, gpus: float, cpus: int = 1) -> Execu
                 busy[worker.run.remote(part)] = (worker, part)
             (ended, *_), _ = ray.wait(list(busy))
             worker, part = busy.pop(ended)
-            try:
-                found = ray.get(ended)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from None
+            found = result_of(ended)
             idle.append(worker)
             yield part, found
 

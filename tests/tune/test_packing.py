@@ -7,7 +7,7 @@ from rich.console import Console
 
 from colotride.config import config_text
 from colotride.distributed.ray_cluster import start_ray
-from colotride.errors import SearchError
+from colotride.errors import ModelError, SearchError
 from colotride.presets import preset
 from colotride.tune.api import prepare
 from colotride.tune.packing import MARGIN, Peak, largest, measured_peak, memory_of, share_of_gpu
@@ -99,5 +99,9 @@ def test_the_peak_is_what_the_same_batches_take_in_a_process_of_their_own(tmp_pa
         )
     )
     done = subprocess.run([sys.executable, "-c", ALONE, path], capture_output=True, text=True, check=True)
+    with pytest.raises(
+        ModelError, match=r"^training\.layer_decay 0\.5: the network has no blocks to tell apart; set it to 1$"
+    ):
+        measured_peak(config.with_values({"training.layer_decay": 0.5}), "cpu")
     # Ray itself takes some memory in its process.
     assert 0.9 < found.used / (1024 * int(done.stdout)) < 1.5

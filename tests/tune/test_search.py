@@ -24,7 +24,7 @@ from colotride.config import load_config, questionable_settings
 from colotride.errors import ColoTrideError, ModelError
 from colotride.presets import preset, with_quick_budget, with_reading
 from colotride.tune import api
-from colotride.tune.plan import new_plan, save_plan
+from colotride.tune.plan import load_plan, new_plan, save_plan
 from tests.commands import ROOT, environment, refused, run
 from tests.layouts import make_cub
 
@@ -36,7 +36,7 @@ QUICK = (
 
 
 SEARCH = (
-    "--dataset", "digits", "--trials", "8", "--race-seeds", "1", "--name", "first", "--concurrent", "1", "--cpus-per-trial", "1",
+    "--dataset", "digits", "--trials", "8", "--race-seeds", "1", "--name", "first", "--deterministic", "--cpus-per-trial", "1",
     "--verdict-seeds", "1", "--gpus-per-trial", "auto", *QUICK,
 )  # fmt: skip
 
@@ -58,6 +58,10 @@ def runs_of(place):
     return client, client.search_runs([client.get_experiment_by_name("colotride").experiment_id])
 
 
+def folder_of(place):
+    return place / "runs/search/first"
+
+
 def repeated_score(folder, number, seed):
     """The validation score of a repetition, from what its run wrote."""
     lines = (folder / f"race/{number:03d}/seed-{seed}/history.jsonl").read_text().splitlines()
@@ -69,10 +73,11 @@ def repeated_score(folder, number, seed):
 def test_a_search_on_digits_ends_with_the_comparison_and_is_on_record(finished):
     done, place = finished
     assert done.returncode == 0, done.stderr
+    assert load_plan(folder_of(place)).concurrent, "how many ran at once is kept, for a resume on another machine"
     assert "A trial needs" in done.stdout, "what fits at once was measured"
     for words in ("Best configuration", "Verdict on the test classes", "default", "ARS", "make ui", "best.yaml"):
         assert words in done.stdout
-    folder = place / "runs/search/first"
+    folder = folder_of(place)
 
     trials = json.loads((folder / "trials.json").read_text())
     assert [trial["number"] for trial in trials] == list(range(1, 9))
@@ -155,7 +160,7 @@ def test_a_search_that_is_interrupted_and_then_killed_ends_as_if_nothing_had_bee
     told, _ = first.communicate(timeout=120)
     assert first.returncode == 130
     assert "colotride search --results runs/search --resume first" in told
-    # Every choice of the first call stays: one trial at a time, one seed.
+    # Every choice of the first call stays: a deterministic search, one seed.
     resume = ("--resume", "first")
     second = started(tmp_path, *resume)
     until(tmp_path, lambda trials: len(trials) > 2 and trials[2].user_attrs.get("epoch") == 1, second)
