@@ -128,9 +128,18 @@ def test_more_workers_than_the_machines_hold_are_refused_at_the_start(one_machin
         train_on_workers(CONFIG, Workers.parse("1", gpu=True, cpus=1), tmp_path, checkpoint_policy=CheckpointPolicy())
 
 
-@pytest.mark.parametrize("text", ["0", "3:2", "many", "2:", "-1"])
-def test_a_number_of_workers_that_is_none_is_refused(text):
-    with pytest.raises(ConfigurationError, match="is not a number of workers"):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("0", "should be greater than or equal to 1"),
+        ("3:2", "should be a range that goes up, such as 2:3"),
+        ("many", "should be a number such as 3"),
+        ("2:", "should be a number such as 3"),
+        ("-1", "should be a number such as 3"),
+    ],
+)
+def test_a_number_of_workers_that_is_none_is_refused(text, why):
+    with pytest.raises(ConfigurationError, match=f"--workers {text}: {why}"):
         Workers.parse(text, gpu=False, cpus=None)
 
 
