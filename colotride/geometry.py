@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-Weighting = Literal["near", "far"]
+End = Literal["near", "far"]
+Weighting = Literal["near", "far", "hard"]
 WeightGradient = Literal["detached", "through"]
 Metric = Literal["euclidean", "cosine"]
 
@@ -80,7 +81,7 @@ def hardness(
 
 
 def attention_weights(
-    values: Float[Tensor, "triplets"], attention_factor: float, weighting: Weighting
+    values: Float[Tensor, "triplets"], attention_factor: float, end: End
 ) -> Float[Tensor, "triplets"]:
     """Weights w of Eq. 6-7 for the distances of a batch; they are positive and sum to 1.
 
@@ -91,16 +92,16 @@ def attention_weights(
     Args:
         values: distances d(A_i, X_i), in [0, 2].
         attention_factor: lambda >= 0; 0 gives all the same weight.
-        weighting: which end of the distances gets the attention.
+        end: which end of the distances gets the attention.
     """
-    sign = -1.0 if weighting == "near" else 1.0
+    sign = -1.0 if end == "near" else 1.0
     return torch.softmax(sign * attention_factor * values, dim=0)
 
 
 def weighted_distance(
     values: Float[Tensor, "triplets"],
     attention_factor: float,
-    weighting: Weighting = "near",
+    end: End = "near",
     gradient: WeightGradient = "detached",
 ) -> Float[Tensor, ""]:
     """Weighted mean distance d_w = sum_i w_i d_i (one term of Eq. 5), in [0, 2].
@@ -108,10 +109,19 @@ def weighted_distance(
     With `gradient="detached"` the weights count as constants. Through the weights ("through", the released code) a
     near distance that grows loses weight, so that for lambda d > 1 the gradient of d_w points the wrong way.
     """
-    weights = attention_weights(values, attention_factor, weighting)
+    weights = attention_weights(values, attention_factor, end)
     if gradient == "detached":
         weights = weights.detach()
     return (weights * values).sum()
+
+
+def attended_ends(weighting: Weighting) -> tuple[End, End]:
+    """Which end of d(A,P), and which of d(A,N), gets the attention.
+
+    `near` and `far` look at the same end of both. `hard` looks at far positives and near negatives, the hardest
+    triplets: only then can C of the clean batch turn positive on semi-hard triplets, each of which has d(A,P) < d(A,N).
+    """
+    return ("far", "near") if weighting == "hard" else (weighting, weighting)
 
 
 def collapseness(
@@ -129,11 +139,12 @@ def collapseness(
         anchor_positive: d(A_i, P_i).
         anchor_negative: d(A_i, N_i).
         attention_factor: lambda of Eq. 6-7, >= 0.
-        weighting: see `attention_weights`.
+        weighting: see `attended_ends`.
         gradient: see `weighted_distance`.
     """
-    return weighted_distance(anchor_positive, attention_factor, weighting, gradient) - weighted_distance(
-        anchor_negative, attention_factor, weighting, gradient
+    positive, negative = attended_ends(weighting)
+    return weighted_distance(anchor_positive, attention_factor, positive, gradient) - weighted_distance(
+        anchor_negative, attention_factor, negative, gradient
     )
 
 

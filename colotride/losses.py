@@ -60,6 +60,11 @@ def _triplet(batch: LossBatch) -> Float[Tensor, ""]:
     return triplet_loss(batch.anchor_positive, batch.anchor_negative, batch.margin)
 
 
+@register_loss("relative-triplet")
+def _relative_triplet(batch: LossBatch) -> Float[Tensor, ""]:
+    return relative_triplet_loss(batch.anchor_positive, batch.anchor_negative, batch.margin)
+
+
 @register_loss("multi-similarity")
 def _multi_similarity(batch: LossBatch) -> Float[Tensor, ""]:
     return multi_similarity_loss(batch.embeddings, batch.labels)
@@ -70,6 +75,19 @@ def triplet_loss(
 ) -> Float[Tensor, ""]:
     """Triplet loss L_T = mean relu(d(A,P) - d(A,N) + margin) (Eq. 1), in [0, 2 + margin]."""
     return torch.relu(anchor_positive - anchor_negative + margin).mean()
+
+
+def relative_triplet_loss(
+    anchor_positive: Float[Tensor, "triplets"], anchor_negative: Float[Tensor, "triplets"], margin: float
+) -> Float[Tensor, ""]:
+    """Triplet loss in units of the batch's mean distance, mean relu((d(A,P) - d(A,N)) / m + margin).
+
+    m is the mean of all d(A,P) and d(A,N). Under an attack that raises the hardness to 0, shrinking the embedding
+    lowers the triplet loss to its margin whatever is retrieved; this loss does not change when all distances shrink
+    alike. Where every distance is 0, m is kept at 1e-12.
+    """
+    mean = (anchor_positive.mean() + anchor_negative.mean()) / 2
+    return torch.relu((anchor_positive - anchor_negative) / mean.clamp_min(1e-12) + margin).mean()
 
 
 def nearest_half(values: Float[Tensor, "triplets"]) -> Bool[Tensor, "triplets"]:

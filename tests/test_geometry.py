@@ -74,6 +74,14 @@ def test_a_large_attention_factor_looks_at_the_nearest_or_the_farthest_alone():
     assert geometry.collapseness(d_ap, d_an, 1e4, "far").item() == pytest.approx(1.0 - 1.5)
 
 
+def test_attention_to_hard_triplets_looks_at_far_positives_and_near_negatives():
+    d_ap, d_an = torch.tensor([0.2, 1.0]), torch.tensor([0.5, 1.5])
+    assert geometry.collapseness(d_ap, d_an, 1e4, "hard").item() == pytest.approx(1.0 - 0.5)
+    # Every triplet is semi-hard, d(A,P) < d(A,N): only hard attention can find that they collapse.
+    signs = [geometry.collapseness(d_ap, d_an, 10.0, weighting).sign().item() for weighting in ("near", "far", "hard")]
+    assert signs == [-1, -1, 1]
+
+
 def test_collapseness_ignores_the_order_of_the_batch():
     d_ap, d_an, order = torch.rand(9), torch.rand(9), torch.randperm(9)
     torch.testing.assert_close(

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from colotride.losses import multi_similarity_loss, nearest_half, top_ranked_triplet_loss, triplet_loss
+from colotride.losses import (
+    multi_similarity_loss,
+    nearest_half,
+    relative_triplet_loss,
+    top_ranked_triplet_loss,
+    triplet_loss,
+)
 from tests.toys import on_circle
 
 
@@ -9,6 +15,23 @@ def test_triplet_loss_counts_only_triplets_inside_the_margin():
     d_ap, d_an = torch.tensor([0.5, 0.5, 0.5]), torch.tensor([0.6, 0.7, 0.2])
     # 0.5 - 0.6 + 0.2 = 0.1; exactly at the margin: 0; 0.5 - 0.2 + 0.2 = 0.5
     assert triplet_loss(d_ap, d_an, 0.2).item() == pytest.approx((0.1 + 0.0 + 0.5) / 3, abs=1e-6)
+
+
+def test_the_relative_triplet_loss_is_in_units_of_the_mean_distance():
+    d_ap, d_an = torch.tensor([0.5, 0.5, 0.5]), torch.tensor([0.6, 1.1, 0.2])
+    mean = (0.5 + (0.6 + 1.1 + 0.2) / 3) / 2
+    expected = ((0.5 - 0.6) / mean + 0.3 + 0.0 + (0.5 - 0.2) / mean + 0.3) / 3
+    assert relative_triplet_loss(d_ap, d_an, 0.3).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_shrinking_the_embedding_does_not_change_the_relative_triplet_loss_and_no_gradient_shrinks_it():
+    d_ap, d_an = torch.rand(9) + 0.1, torch.rand(9) + 0.1
+    scale = torch.tensor(0.05, requires_grad=True)
+    loss = relative_triplet_loss(scale * d_ap, scale * d_an, 0.2)
+    torch.testing.assert_close(loss, relative_triplet_loss(d_ap, d_an, 0.2))
+    loss.backward()
+    assert abs(scale.grad.item()) < 1e-4
+    assert relative_triplet_loss(torch.zeros(3), torch.zeros(3), 0.2).item() == pytest.approx(0.2)
 
 
 def test_nearest_half_takes_the_smaller_half_and_at_least_one():

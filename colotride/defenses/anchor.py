@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from colotride.defenses.triplets import CollapsenessSettings, Triplets
-from colotride.geometry import weighted_distance
+from colotride.geometry import attended_ends, weighted_distance
 from colotride.losses import mean_where, nearest_half
 from colotride.pgd import Objective
 
@@ -72,7 +72,8 @@ def top_ranked_term(
         top: which negatives are N_top, the half that is nearest to the clean anchors.
         collapseness: the weights of the weighted means d_w.
     """
-    negative = weighted_distance(to_negative.detach(), collapseness.attention_factor, collapseness.weighting)
-    positive = weighted_distance(to_positive.detach(), collapseness.attention_factor, collapseness.weighting)
+    ends = attended_ends(collapseness.weighting)
+    positive = weighted_distance(to_positive.detach(), collapseness.attention_factor, ends[0])
+    negative = weighted_distance(to_negative.detach(), collapseness.attention_factor, ends[1])
     gate = torch.exp(-torch.relu(negative - positive))
     return gate * torch.relu(mean_where(to_negative, top) - shift.mean())

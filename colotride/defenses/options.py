@@ -15,7 +15,7 @@ from colotride.training.optimizer import TrainingSettings
 S = TypeVar("S", bound=DefenseSettings)
 Section = TypeVar("Section", bound=Settings)
 
-FROM_TRAINING = ("margin", "miner", "metric", "loss")
+FROM_TRAINING = ("margin", "miner", "metric", "loss", "clean_weight")
 """The fields of `TrainingSettings` that a defense uses; the others are the training loop's."""
 
 
@@ -52,6 +52,7 @@ def parts_from_options(kind: type[S], options: Mapping[str, Any]) -> tuple[S, De
         collapseness=_section(CollapsenessSettings, sections["collapseness"]),
         metric=training.metric,
         loss=training.loss,
+        clean_weight=training.clean_weight,
     )
     return _section(kind, sections["defense"]), context
 

@@ -153,7 +153,8 @@ class TripletDefense(ABC, Generic[S]):
         moving = self.perturbed_parts(info)
         # The pass that mines also trains where whole clean parts are trained on. CAP trains on clean anchors alone:
         # a backward pass through its positives too would cost more than another pass of the anchors.
-        trains_clean = self.trains_clean_too or moving in ("nothing", "anchor")
+        clean_weight = 0.0 if moving == "nothing" else self.context.clean_weight
+        trains_clean = self.trains_clean_too or clean_weight > 0 or moving in ("nothing", "anchor")
         triplets = mine_triplets(
             model, batch, self.context, self.semi_hard_margin(info), generator, trains_clean=trains_clean
         )
@@ -161,9 +162,12 @@ class TripletDefense(ABC, Generic[S]):
         perturbation = self.perturbation(triplets, diagnostics, info, generator)
         budget = self.context.pgd.budget(info.epoch, info.epochs)
         images = perturb_parts(model, triplets, moving, perturbation, budget)
-        embedded, clean = embed(model, images, triplets, moving, clean_too=self.trains_clean_too)
+        clean_parts = 3 if clean_weight > 0 else 2 if self.trains_clean_too else 0
+        embedded, clean = embed(model, images, triplets, moving, clean_parts=clean_parts)
         loss = self._base_loss(embedded, triplets)
         self.after(loss.detach())
+        if clean_weight > 0:
+            loss = (1 - clean_weight) * loss + clean_weight * self._base_loss(clean, triplets)
         if perturbation.extra_loss is not None:
             loss = loss + perturbation.extra_loss(embedded, clean)
         if perturbation.assist is not None:
@@ -227,7 +231,7 @@ def clean_embeddings(triplets: Triplets) -> Parts:
 
 
 def embed(
-    model: nn.Module, images: Parts, triplets: Triplets, moving: PerturbedParts, *, clean_too: bool
+    model: nn.Module, images: Parts, triplets: Triplets, moving: PerturbedParts, *, clean_parts: int
 ) -> tuple[Parts, Parts]:
     """Embed perturbed triplets with the graph that training needs: every image that has none yet, in one pass.
 
@@ -236,7 +240,7 @@ def embed(
         images: the triplets after the perturbation.
         triplets: the clean ones.
         moving: which parts the perturbation moved.
-        clean_too: whether the clean anchors and positives are trained on as well.
+        clean_parts: how many of the clean parts are trained on as well: none, A and P (2), or all three.
 
     Returns:
         Embeddings of the perturbed triplets, and of the clean ones; those without a graph are from the frozen model.
@@ -247,10 +251,10 @@ def embed(
             return clean, clean
         if moving == "anchor":
             return clean._replace(anchor=model(images.anchor)), clean
-    elif clean_too:
-        everything = torch.cat([*images, triplets.anchor, triplets.positive])
-        anchor, positive, negative, clean_anchor, clean_positive = model(everything).chunk(5)
-        return Parts(anchor, positive, negative), clean._replace(anchor=clean_anchor, positive=clean_positive)
+    elif clean_parts:
+        also = (triplets.anchor, triplets.positive, triplets.negative)[:clean_parts]
+        embedded = model(torch.cat([*images, *also])).chunk(3 + clean_parts)
+        return Parts(*embedded[:3]), Parts(*embedded[3:], *clean[clean_parts:])
     return Parts(*model(torch.cat(images)).chunk(3)), clean
 
 

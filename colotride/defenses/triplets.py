@@ -26,7 +26,7 @@ class CollapsenessSettings(Settings):
     attention_factor: float = Field(default=10.0, ge=0)
     """lambda of Eq. 6-7; 0 makes collapseness the mean hardness."""
     weighting: Weighting = "near"
-    """Which end of the distances gets the attention: the paper's words (near) or the released code (far)."""
+    """Which distances get the attention: near ones (the paper's words), far ones (the released code), or hard triplets."""
     weight_gradient: WeightGradient = "detached"
     """Whether the gradient of an attack flows through the weights (the released code) or not."""
 
@@ -88,6 +88,8 @@ class DefenseContext:
     """Distance in losses, objectives, mining and diagnostics."""
     loss: LossName = "triplet"
     """The base loss that is minimised on the perturbed triplets."""
+    clean_weight: float = 0.0
+    """Share of the base loss on the clean triplets, in [0, 1)."""
 
 
 class Parts(NamedTuple):

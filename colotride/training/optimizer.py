@@ -38,6 +38,8 @@ class TrainingSettings(Settings):
     """Distance in mining, losses, objectives and diagnostics; evaluations rank by the Euclidean one."""
     loss: LossName = "triplet"
     """Base loss on the perturbed triplets."""
+    clean_weight: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the base loss on the clean triplets: 0 trains on the perturbed ones alone."""
 
 
 def learning_rate_factor(schedule: Literal["constant", "cosine"], done: float) -> float:

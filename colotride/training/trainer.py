@@ -292,4 +292,5 @@ def defense_context(config: RunConfig) -> DefenseContext:
         collapseness=config.collapseness,
         metric=training.metric,
         loss=training.loss,
+        clean_weight=training.clean_weight,
     )

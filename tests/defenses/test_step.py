@@ -134,9 +134,19 @@ def test_natural_training_makes_one_pass():
     assert [len(images) for images, _ in model.passes] == [2 * PAIRS]
 
 
+MIXED = replace(RECIPE, clean_weight=0.3)
+
+
 @pytest.mark.parametrize(
     "defense",
-    [Natural(NaturalSettings(), RECIPE), colo("anchor"), HardnessManipulation(HardnessManipulationSettings(), RECIPE)],
+    [
+        Natural(NaturalSettings(), RECIPE),
+        colo("anchor"),
+        HardnessManipulation(HardnessManipulationSettings(), RECIPE),
+        Natural(NaturalSettings(), MIXED),
+        ColoTride(ColoTrideSettings(phases="candidates"), MIXED),
+        HardnessManipulation(HardnessManipulationSettings(), MIXED),
+    ],
 )
 def test_the_pass_that_mines_trains_the_weights_as_separate_passes_do(defense):
     """The same step with a dropout layer of probability 0, which forbids the shortcut, gives the same gradients."""
@@ -151,6 +161,24 @@ def test_the_pass_that_mines_trains_the_weights_as_separate_passes_do(defense):
         defense.load_state_dict({"previous_loss": torch.tensor(MARGIN)})
     assert embedded[0] < embedded[1]
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("phases", "info"), [("candidates", LATE), ("anchor", LATE), ("candidates", EARLY)])
+def test_a_clean_weight_mixes_the_loss_of_the_clean_triplets_with_that_of_the_perturbed_ones(phases, info):
+    """With the top-ranked triplet of the perturbed anchors added to neither."""
+    batch, settings = healthy(), ColoTrideSettings(phases=phases, top_ranked_coefficient=0.0)
+    perturbed, *_ = step(batch, ColoTride(settings, RECIPE), info)
+    mixed, *_ = step(batch, ColoTride(settings, MIXED), info)
+    d_ap, d_an = distances_of(batch.anchor, batch.positive, triplets_of(batch).negative)
+    clean = (d_ap - d_an + MARGIN).clamp_min(0).mean()
+    assert perturbed > clean + 0.01
+    torch.testing.assert_close(mixed, 0.7 * perturbed + 0.3 * clean)
+
+
+def test_without_a_perturbation_a_clean_weight_changes_nothing_and_costs_no_pass():
+    loss, _, _, model = step(healthy(), Natural(NaturalSettings(), MIXED))
+    assert torch.equal(loss, step(healthy(), Natural(NaturalSettings(), RECIPE))[0])
+    assert len(model.passes) == 1
 
 
 def test_diagnostics_are_those_of_the_clean_batch():
