@@ -289,12 +289,25 @@ def search(*arguments: Any, **options: Any) -> Any:
     Raises:
         ConfigurationError: Ray or Optuna is not installed.
     """
+    return _of_extra("a search", "colotride.tune.api").search(*arguments, **options)
+
+
+def tournament(*arguments: Any, **options: Any) -> Any:
+    """Compare defenses at the same cost, each at its best; see `colotride.tournament.run.tournament` for its arguments.
+
+    Raises:
+        ConfigurationError: Ray or Optuna is not installed.
+    """
+    return _of_extra("a tournament", "colotride.tournament.run").tournament(*arguments, **options)
+
+
+def _of_extra(what: str, module: str) -> Any:
     missing = [name for name in ("ray", "optuna") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigurationError(
-            f"a search needs {' and '.join(missing)}, which is not installed: pip install 'colotride[tune]'"
+            f"{what} needs {' and '.join(missing)}, which is not installed: pip install 'colotride[tune]'"
         )
-    return importlib.import_module("colotride.tune.api").search(*arguments, **options)
+    return importlib.import_module(module)
 
 
 def _run_of(run: Run | str | PathLike[str]) -> tuple[RunConfig, nn.Module]:

@@ -38,13 +38,15 @@ FLOORS = [
     ["reproduction", "leaderboard", "hub"],
     ["tracking"],
     ["distributed"],
-    ["tune", "cli"],
+    ["tune"],
+    ["tournament"],
+    ["cli"],
     ["__main__"],
 ]
 """Modules and packages of colotride/ from the ground up; one may know those of its own floor and below."""
 
 TOOLS = ("ray", "mlflow", "optuna", "plotly")
-TOOLS_OF = {"distributed": ["ray"], "tracking": ["mlflow"], "tune": ["ray", "optuna", "plotly"], "cli": []}
+TOOLS_OF = {"distributed": ["ray"], "tracking": ["mlflow"], "tune": ["ray", "optuna", "plotly"], "tournament": [], "cli": []}
 """Which of the tools each package around the core may import; the core may import none."""
 
 HEIGHT = {name: number for number, floor in enumerate(FLOORS) for name in floor}

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,6 +125,7 @@ def new_plan(
     groups: Sequence[str] = (),
     space_file: Path | None = None,
     start_from: Sequence[Path] = (),
+    left_out: Collection[str] = (),
     objective: str = "ars",
     stopping: Stopping | None = None,
     first_share: float = 0.5,
@@ -137,6 +138,7 @@ def new_plan(
         groups: see `build_space`.
         space_file: see `build_space`.
         start_from: see `initial_points`.
+        left_out: see `build_space`.
         objective: "ars", or several such as "r1,ars".
         stopping: None for asha with one objective and none with several.
         first_share: share of the validation's budget in the first epoch, growing to all of it in the last one; with a
@@ -151,7 +153,7 @@ def new_plan(
     # Ray's workers have other working directories.
     base = base.with_values({"data.root": absolute_root(base.data.root)})
     objectives = parse_objectives(objective)
-    space = build_space(base, groups=groups, file=space_file)
+    space = build_space(base, groups=groups, file=space_file, left_out=left_out)
     return changed(
         SearchPlan(base=base, space=space),
         initial_points=tuple(initial_points(space, base, start_from)),

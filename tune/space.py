@@ -113,13 +113,17 @@ def default_space() -> DefaultSpace:
     return DefaultSpace.model_validate(tree)
 
 
-def build_space(base: RunConfig, *, groups: Sequence[str] = (), file: Path | None = None) -> Space:
+def build_space(
+    base: RunConfig, *, groups: Sequence[str] = (), file: Path | None = None, left_out: Collection[str] = ()
+) -> Space:
     """The space of a search: the parameters that apply to the run's defense, changed as the user's file says.
 
     Args:
         base: the run that the trials vary.
-        groups: names of optional groups: margins, learning-rate, weighting, readings, phases, mining, intra-class.
+        groups: names of optional groups: margins, learning-rate, weighting, readings, phases, mining, intra-class,
+            robust-training.
         file: the user's YAML file.
+        left_out: names of default parameters that are not varied.
 
     Raises:
         SearchError: an unknown group, an unusable file, a setting that the run does not have or that has no meaning
@@ -132,7 +136,8 @@ def build_space(base: RunConfig, *, groups: Sequence[str] = (), file: Path | Non
                 f"no group {name!r}{did_you_mean(name, defaults.groups)}; there are {', '.join(defaults.groups)}"
             )
     added = {name: entry for group in groups for name, entry in defaults.groups[group].items()}
-    chosen, named, origin = defaults.parameters | added, set[str](), "the space"
+    chosen = {name: entry for name, entry in (defaults.parameters | added).items() if name not in left_out}
+    named, origin = set[str](), "the space"
     if file is not None:
         own, origin = read_space_file(file), f"space {file}"
         chosen = merge(own, added if own.replace else chosen, defaults.all, base, origin)
@@ -155,6 +160,16 @@ def build_space(base: RunConfig, *, groups: Sequence[str] = (), file: Path | Non
             f"add a group ({', '.join(defaults.groups)}) or parameters of your own"
         )
     return _checked(varied, fixed, base, origin)
+
+
+def has_meaning(group: str, base: RunConfig) -> bool:
+    """Whether anything of an optional group applies to a run's defense, whatever else is varied."""
+    for name, entry in default_space().groups[group].items():
+        if has_setting(base, str(entry.path)):
+            one = _parameter(f"the space: {name}", name, entry, base)
+            if not isinstance(one, Fixed) and settle_conditions([one], base, (), "the space"):
+                return True
+    return False
 
 
 def read_space_file(file: Path) -> SpaceFile:

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train one model: COLO-TRIDE or a baseline",
     "evaluate": "attack a model: benign metrics, ten attacks, ERS and ARS",
     "search": "search for a better configuration",
+    "tournament": "search every defense at the same cost, and compare the best",
     "embed": "embed the pictures of a folder",
     "index": "index the pictures of a folder, to search them",
     "query": "find the pictures that are most similar to one",

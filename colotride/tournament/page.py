@@ -1,0 +1,120 @@
+"""The tournament as a picture, a table in Markdown and one HTML page that loads nothing from elsewhere."""
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from colotride.io import save_figure, write_atomically
+from colotride.markdown import table
+from colotride.tournament.plan import TournamentPlan
+from colotride.tournament.results import (
+    DEFAULT_TRIAL,
+    RETRIEVAL,
+    ROBUSTNESS,
+    FinalistResult,
+    front,
+    match_rows,
+    rows,
+    sentence,
+    volume_rows,
+)
+
+MARKERS = "os^Dvp*X"
+
+
+def write_page(
+    folder: Path,
+    plan: TournamentPlan,
+    cost: float,
+    pairs: Mapping[str, int],
+    finalists: Sequence[FinalistResult],
+) -> list[Path]:
+    """Write tournament.html, tournament.md and front.png, each atomically.
+
+    Args:
+        folder: of the tournament.
+        plan: of the tournament.
+        cost: of each run, in millions of image passes.
+        pairs: in an epoch of each defense.
+        finalists: of all defenses.
+
+    Returns:
+        The files.
+    """
+    figure = draw_fronts(finalists)
+    tables = {
+        "Finalists": rows(finalists),
+        "Hypervolume": volume_rows(finalists, plan.reference),
+        f"{plan.reference} against each finalist, at equal or higher R@1": match_rows(finalists, plan.reference),
+    }
+    environment = Environment(
+        loader=PackageLoader("colotride.tournament", "."),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+    )
+    page = environment.get_template("page.html.j2").render(
+        plan=plan,
+        cost=f"{cost:.2f}",
+        pairs=pairs,
+        steps={name: plan.run_of(name).pgd.steps for name in plan.defenses},
+        sentence=sentence(finalists, plan.reference),
+        picture=_svg(figure),
+        tables=tables,
+        values=[
+            (one.name, ", ".join(f"{name} {_text(value)}" for name, value in one.values.items())) for one in finalists
+        ],
+        style=files("colotride.tournament").joinpath("page.css").read_text(),
+    )
+    write_atomically(folder / "tournament.html", page.encode())
+    text = [f"{sentence(finalists, plan.reference)}\n"]
+    text += [
+        f"**{title}**\n\n{table(list(body[0]), [list(row.values()) for row in body], left=1)}"
+        for title, body in tables.items()
+        if body
+    ]
+    write_atomically(folder / "tournament.md", ("\n".join(text) + "\n").encode())
+    picture = save_figure(figure, folder / "front.png")
+    return [folder / "tournament.html", folder / "tournament.md", picture]
+
+
+def draw_fronts(finalists: Sequence[FinalistResult]) -> Figure:
+    """R@1 against ARS: every run as a faint point, every finalist's mean as a mark, and each defense's front."""
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for number, defense in enumerate(dict.fromkeys(one.defense for one in finalists)):
+        own = [one for one in finalists if one.defense == defense]
+        colour, marker = f"C{number}", MARKERS[number % len(MARKERS)]
+        for one in own:
+            axes.plot(
+                list(one.scores[RETRIEVAL].values()), list(one.scores[ROBUSTNESS].values()), marker, color=colour,
+                markersize=4, alpha=0.3, linestyle="",
+            )  # fmt: skip
+        means = {one.name: (one.mean(RETRIEVAL), one.mean(ROBUSTNESS)) for one in own}
+        best = [means[name] for name in front(means)]
+        axes.step(*zip(*best, strict=True), where="pre", color=colour, linewidth=1.2)
+        axes.plot(*zip(*means.values(), strict=True), marker, color=colour, markersize=8, label=defense, linestyle="")
+        default = next((one for one in own if one.trial == DEFAULT_TRIAL), None)
+        if default is not None:
+            axes.plot(*means[default.name], marker, color="white", markeredgecolor=colour, markersize=8, linestyle="")
+    axes.set(xlabel="R@1 without an attack, %", ylabel="ARS")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, title="hollow: as its authors use it", fontsize="small", title_fontsize="small")
+    return figure
+
+
+def _svg(figure: Figure) -> str:
+    # Text stays text, and identifiers do not change from one page to the next.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tournament"}):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
