@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from colotride.defenses import DefenseSettings, Perturbation, TripletDefense
     from colotride.defenses.act import Act
     from colotride.defenses.assist import Assist
-    from colotride.defenses.colo_tride import ColoTride
+    from colotride.defenses.colo_tride import ColoTride, RelativeColoTride
     from colotride.defenses.est import Est
     from colotride.defenses.hardness_manipulation import HardnessManipulation
     from colotride.defenses.naive import Naive, NaiveTride
@@ -43,7 +43,7 @@ _HOMES = {
     "colotride.defenses": ("DefenseSettings", "Perturbation", "TripletDefense"),
     "colotride.defenses.act": ("Act",),
     "colotride.defenses.assist": ("Assist",),
-    "colotride.defenses.colo_tride": ("ColoTride",),
+    "colotride.defenses.colo_tride": ("ColoTride", "RelativeColoTride"),
     "colotride.defenses.est": ("Est",),
     "colotride.defenses.hardness_manipulation": ("HardnessManipulation",),
     "colotride.defenses.naive": ("Naive", "NaiveTride"),
@@ -78,6 +78,7 @@ __all__ = [
     "NaiveTride",
     "Natural",
     "Perturbation",
+    "RelativeColoTride",
     "Run",
     "RunConfig",
     "TripletDefense",

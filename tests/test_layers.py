@@ -40,13 +40,19 @@ FLOORS = [
     ["distributed"],
     ["tune"],
     ["tournament"],
-    ["cli"],
+    ["cli", "tune.search"],
     ["__main__"],
 ]
 """Modules and packages of colotride/ from the ground up; one may know those of its own floor and below."""
 
 TOOLS = ("ray", "mlflow", "optuna", "plotly")
-TOOLS_OF = {"distributed": ["ray"], "tracking": ["mlflow"], "tune": ["ray", "optuna", "plotly"], "tournament": [], "cli": []}
+TOOLS_OF = {
+    "distributed": ["ray"],
+    "tracking": ["mlflow"],
+    "tune": ["ray", "optuna", "plotly"],
+    "tournament": [],
+    "cli": [],
+}
 """Which of the tools each package around the core may import; the core may import none."""
 
 HEIGHT = {name: number for number, floor in enumerate(FLOORS) for name in floor}

@@ -1,7 +1,7 @@
 """COLO-TRIDE: collapse-oriented adversarial training with triplet decoupling, and its parts COLO-CAP and COLO-ANP."""
 
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -65,10 +65,9 @@ class DecoupledDefense(TripletDefense[TrideSettingsT]):
         return self.settings.phase(info.step)
 
 
-class ColoTrideSettings(TrideSettings):
-    """Settings of COLO-TRIDE."""
+class CollapseOrientedSettings(TrideSettings):
+    """Settings that COLO-TRIDE and its relative form share."""
 
-    name: Literal["colo-tride"] = "colo-tride"
     assist_disabled_fraction: Fraction = Field(default=1 / 3, ge=0, le=1)
     """Share of the epochs, from the first on, in which every batch is attacked (Appendix C)."""
     anchor_hardness_term: HardnessTerm = "raise"
@@ -79,14 +78,27 @@ class ColoTrideSettings(TrideSettings):
     """The relu of Eq. 10-11: perturb until C = 0 and no further. Without it training collapses (docs/evidence.md)."""
 
 
-@register_defense("colo-tride")
-class ColoTride(DecoupledDefense[ColoTrideSettings]):
+class ColoTrideSettings(CollapseOrientedSettings):
+    """Settings of COLO-TRIDE."""
+
+    name: Literal["colo-tride"] = "colo-tride"
+
+
+class RelativeColoTrideSettings(CollapseOrientedSettings):
+    """Settings of COLO-TRIDE in relative distances."""
+
+    recommended: ClassVar[dict[str, Any]] = {"training.loss": "relative-triplet", "training.margin": 0.4}
+    name: Literal["colo-tride-relative"] = "colo-tride-relative"
+
+
+CollapseOrientedSettingsT = TypeVar("CollapseOrientedSettingsT", bound=CollapseOrientedSettings)
+
+
+class CollapseOriented(DecoupledDefense[CollapseOrientedSettingsT]):
     """Perturbs candidates (CAP) and anchors (ANP) alternately, in the direction that C of the clean batch decides.
 
-    Minimises L_T on the perturbed triplets, plus the top-ranked triplet in ANP batches (Eq. 9, 13).
+    Minimises the base loss on the perturbed triplets, plus the top-ranked triplet in ANP batches (Eq. 9, 13).
     """
-
-    Settings = ColoTrideSettings
 
     def semi_hard_margin(self, info: StepInfo) -> float:
         """The semi-hard margin shrinks over the epochs (Eq. 32)."""
@@ -113,3 +125,22 @@ class ColoTride(DecoupledDefense[ColoTrideSettings]):
             extra_loss=extra_loss,
             assist=assisted,
         )
+
+
+@register_defense("colo-tride")
+class ColoTride(CollapseOriented[ColoTrideSettings]):
+    """COLO-TRIDE as the paper has it: the base loss is L_T (Eq. 1)."""
+
+    Settings = ColoTrideSettings
+
+
+@register_defense("colo-tride-relative")
+class RelativeColoTride(CollapseOriented[RelativeColoTrideSettings]):
+    """COLO-TRIDE with the triplet loss in units of the batch's mean distance, mean relu(H / m + margin).
+
+    The perturbation is COLO-TRIDE's. Under it L_T falls to its margin when the embedding shrinks, whatever is
+    retrieved; `colotride.losses.relative_triplet_loss` does not change when all distances shrink alike, so that only
+    triplets which withstand the perturbation lower it. It is ours, not the paper's (docs/explanation/relative.md).
+    """
+
+    Settings = RelativeColoTrideSettings
