@@ -151,7 +151,7 @@ def search(
         overrides: settings of the run by dotted path, such as {"training.epochs": 4}.
         data_root: folder that holds the data sets.
         groups: optional groups of parameters to search too: margins, learning-rate, weighting, readings, phases,
-            mining, intra-class.
+            mining, intra-class, robust-training.
         space: YAML file that narrows, replaces, fixes, removes or adds parameters.
         start_from: folders of searches or runs, or YAML configurations, to try after the default.
         objective: ars, ers, r1, map, or several for a Pareto front, such as "r1,ars".
