@@ -41,6 +41,7 @@ COLO_CAP = Row("COLO-CAP", "colo-tride", {"defense.phases": "candidates"})
 COLO_ANP = Row("COLO-ANP", "colo-tride", {"defense.phases": "anchor"})
 COLO_TRIDE = Row("COLO-TRIDE", "colo-tride")
 COLO_TRIDE_FAR = Row("COLO-TRIDE far", "colo-tride", {"collapseness.weighting": "far"})
+RELATIVE = Row("COLO-TRIDE, relative distances", "colo-tride-relative")
 ASSIST_PART = Row("assist-part", "assist", {"defense.when": "collapsing"})
 ASSIST_FULL = Row("assist-full", "assist", {"defense.when": "always"})
 NOT_DISABLED = Row("COLO-TRIDE without early disabling", "colo-tride", {"defense.assist_disabled_fraction": 0.0})
@@ -89,7 +90,11 @@ FULL_STRENGTH = {"pgd.ramp": "constant"}
 IMPROVEMENTS = (
     ACT,
     Row("ACT, averaged weights", "act", AVERAGED),
+    Row("ACT, relative distances", "act", {"training.loss": "relative-triplet", "training.margin": 0.4}),
     COLO_TRIDE,
+    RELATIVE,
+    Row("COLO-TRIDE, clean weight 0.3", "colo-tride", {"training.clean_weight": 0.3}),
+    Row("COLO-TRIDE, attention to hard triplets", "colo-tride", {"collapseness.weighting": "hard"}),
     Row("COLO-TRIDE, averaged weights", "colo-tride", AVERAGED),
     Row("COLO-TRIDE, cosine schedule", "colo-tride", COSINE),
     Row("COLO-TRIDE, full strength from the start", "colo-tride", FULL_STRENGTH),
@@ -109,7 +114,7 @@ EXPERIMENTS: Mapping[str, tuple[Row, ...]] = {
     "figure3": (NATURAL, NAIVE_SIP, COLO_CAP, COLO_ANP),
     "figure4": (NAIVE_SIP, COLO_CAP, COLO_ANP),
     "evidence": (
-        NATURAL, ACT, HM, NAIVE_SIP, NAIVE_CAP, COLO_CAP, COLO_ANP, COLO_TRIDE, COLO_TRIDE_FAR
+        NATURAL, ACT, HM, NAIVE_SIP, NAIVE_CAP, COLO_CAP, COLO_ANP, COLO_TRIDE, COLO_TRIDE_FAR, RELATIVE
     ),
     "readings": _readings(),
     "improvements": IMPROVEMENTS,

@@ -17,6 +17,8 @@ PAIRS = 11
 VARIANTS = [
     *((name, {}) for name in DEFENSES),
     ("natural", {"training.loss": "multi-similarity"}),
+    ("colo-tride-relative", {"training.clean_weight": 0.3}),
+    ("hm", {"training.clean_weight": 0.3}),
     ("colo-tride", {"training.metric": "cosine", "collapseness.weight_gradient": "through"}),
 ]
 

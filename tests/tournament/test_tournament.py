@@ -64,7 +64,7 @@ def test_every_defense_is_judged_at_the_same_cost(undisturbed):
     )
     children = [one for one in runs if one.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 8
-    assert all("ARS" in one.data.metrics for one in children)
+    assert all("test/ARS" in one.data.metrics for one in children)
     kept = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert kept == {"results.json", "tournament.html", "tournament.md", "front.png"}
 
