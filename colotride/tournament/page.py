@@ -86,6 +86,7 @@ def draw_fronts(finalists: Sequence[FinalistResult]) -> Figure:
     """R@1 against ARS: every run as a faint point, every finalist's mean as a mark, and each defense's front."""
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     axes = figure.add_subplot()
+    fronts: dict[str, list[tuple[float, float]]] = {}
     for number, defense in enumerate(dict.fromkeys(one.defense for one in finalists)):
         own = [one for one in finalists if one.defense == defense]
         colour, marker = f"C{number}", MARKERS[number % len(MARKERS)]
@@ -95,12 +96,16 @@ def draw_fronts(finalists: Sequence[FinalistResult]) -> Figure:
                 markersize=4, alpha=0.3, linestyle="",
             )  # fmt: skip
         means = {one.name: (one.mean(RETRIEVAL), one.mean(ROBUSTNESS)) for one in own}
-        best = [means[name] for name in front(means)]
-        axes.step(*zip(*best, strict=True), where="pre", color=colour, linewidth=1.2)
+        fronts[colour] = [means[name] for name in front(means)]
         axes.plot(*zip(*means.values(), strict=True), marker, color=colour, markersize=8, label=defense, linestyle="")
         default = next((one for one in own if one.trial == DEFAULT_TRIAL), None)
         if default is not None:
             axes.plot(*means[default.name], marker, color="white", markeredgecolor=colour, markersize=8, linestyle="")
+    # The marks decide what is shown; each front goes on to the axes.
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
+    for colour, best in fronts.items():
+        points = [(0.0, best[0][1]), *best, (best[-1][0], 0.0)]
+        axes.step(*zip(*points, strict=True), where="pre", color=colour, linewidth=1.2, alpha=0.8)
     axes.set(xlabel="R@1 without an attack, %", ylabel="ARS")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

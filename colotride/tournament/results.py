@@ -16,7 +16,7 @@ RETRIEVAL, ROBUSTNESS = "R@1", "ARS"
 DEFAULT_TRIAL = 1
 """The trial of a search that is the defense as its authors use it."""
 
-SHOWN = ("R@1", "mAP", "ES:R", "ERS", "ARS")
+SHOWN = ("R@1", "ARS", "ERS", "mAP", "ES:R")
 
 
 @dataclass(frozen=True)
