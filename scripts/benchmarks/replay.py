@@ -22,7 +22,7 @@ from colotride.randomness import derive_seed
 from colotride.training.records import EpochRecord
 from colotride.tune.parameters import Choice, Integer, Values
 from colotride.tune.plan import Sampler, SearchPlan, Stopping, new_plan
-from colotride.tune.race import race
+from colotride.tune.race import race, raced_first
 from colotride.tune.records import LOST, TrialRecord, best_first
 from colotride.tune.study import SearchStudy
 from scripts.benchmarks.forecast import ForecastPruner
@@ -54,6 +54,8 @@ class Method:
     forecast: bool = False
     prior: int = 0
     """Trials that are drawn around the default after it."""
+    former: int = 0
+    """How many of the best trials of a former search, with other seeds, are tried after the default."""
     slow: bool = False
     """Whether drawing a trial takes so long that fewer searches are replayed."""
 
@@ -65,6 +67,8 @@ METHODS: Mapping[str, Method] = {
     "TPE": Method(),
     "TPE, last validation": Method(average_over=1),
     "TPE, prior": Method(prior=6),
+    "TPE, ASHA, race, after a search": Method(stopping="asha", contenders=3, former=1),
+    "TPE, ASHA, race, after a search's five": Method(stopping="asha", contenders=3, former=5),
     "GP": Method("gp", slow=True),
     "NSGA-II": Method("nsga2"),
     "TPE, median": Method(stopping="median"),
@@ -177,6 +181,8 @@ class Replay:
     trained: int
     """Epochs in all, those of the race included."""
     trials: int
+    ranked: list[Values]
+    """Values of the finished trials from the best to the worst."""
 
 
 def plan_of(method: Method, trials: int, space: str, dataset: str = "digits", seed: int = 0) -> SearchPlan:
@@ -235,6 +241,8 @@ def replay(space: MeasuredSpace, plan: SearchPlan, method: Method, seed: int) ->
         method: how to search.
         seed: of the trials.
     """
+    if method.former:
+        plan = _after_a_search(space, plan, method, seed)
     study = SearchStudy(Path("replay"), plan, InMemoryStorage())
     if method.rungs is not None:
         study.study.pruner = SuccessiveHalvingPruner(min_resource=method.rungs[0], reduction_factor=method.rungs[1])
@@ -275,13 +283,22 @@ def replay(space: MeasuredSpace, plan: SearchPlan, method: Method, seed: int) ->
 
     if not best:
         # Every trial was stopped early: whoever searched is left with the default.
-        return Replay([trained], [space.default], space.default, trained, len(found))
-    winner = best[-1]
+        return Replay([trained], [space.default], space.default, trained, len(found), [])
+    winner, ranked = best[-1], best_first(study.records(), [SCORE])
     if method.contenders:
-        ranked = best_first(study.records(), [SCORE])[: method.contenders]
         others = [other for other in space.seeds if other != seed]
-        winner = found[race(ranked, SCORE, [seed, *others], repeat)[0].record.number]
-    return Replay(epochs, best, winner, trained, len(found))
+        ranked = raced_first(ranked, race(ranked[: method.contenders], SCORE, [seed, *others], repeat))
+        winner = found[ranked[0].number]
+    return Replay(epochs, best, winner, trained, len(found), [one.values for one in ranked])
+
+
+def _after_a_search(space: MeasuredSpace, plan: SearchPlan, method: Method, seed: int) -> SearchPlan:
+    """The plan that starts from what a former search found, whose sampler and trials had other seeds."""
+    former = plan.model_copy(update={"seed": derive_seed(plan.seed, "former")})
+    other = space.seeds[(space.seeds.index(seed) + 1) % len(space.seeds)]
+    found = replay(space, former, dataclasses.replace(method, former=0), other).ranked[: method.former]
+    new = [values for values in found if values not in plan.initial_points]
+    return plan.model_copy(update={"initial_points": (*plan.initial_points, *new)})
 
 
 def _trained(record: TrialRecord, runs: Runs, seed: int) -> TrialRecord:

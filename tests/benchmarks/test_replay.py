@@ -11,6 +11,7 @@ from colotride.data.splits import load_splits
 from colotride.errors import SearchError
 from colotride.evaluation.evaluator import evaluate
 from colotride.training.trainer import Trainer
+from colotride.tune.study import SearchStudy
 from scripts.benchmarks.comparison import Courses, complete, replay_all, share_of_budget
 from scripts.benchmarks.replay import METHODS, MeasuredSpace, Method, plan_of, replay
 from scripts.benchmarks.surrogate import ForestSpace
@@ -210,6 +211,30 @@ def test_a_search_that_stops_everything_is_left_with_the_default(table):
     one = replay(MeasuredSpace(lost, plan), plan, method, seed=0)
     assert one.winner.number == 0
     assert (len(one.best), one.epochs) == (1, [one.trained])
+
+
+def test_a_search_after_another_one_tries_what_that_one_found(table, monkeypatch):
+    started = []
+
+    class Watched(SearchStudy):
+        def __init__(self, folder, plan, storage):
+            started.append(plan)
+            super().__init__(folder, plan, storage)
+
+    monkeypatch.setattr("scripts.benchmarks.replay.SearchStudy", Watched)
+    method = Method(former=2)
+    plan = plan_of(method, 8, "default", seed=1)
+    space = MeasuredSpace(table, plan)
+    replay(space, plan, method, seed=2)
+    former, second = started
+    assert former.initial_points == plan.initial_points
+    assert former.seed != second.seed == plan.seed
+    alone = replay(space, former, Method(), seed=0)
+    assert list(second.initial_points) == [
+        *plan.initial_points,
+        *(values for values in alone.ranked[:2] if values not in plan.initial_points),
+    ]
+    assert len(second.initial_points) > 1
 
 
 def test_replays_compare_methods_at_equal_budgets(table):
