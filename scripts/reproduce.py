@@ -1,12 +1,8 @@
-"""The command `colotride reproduce` in a checkout: python scripts/reproduce.py --help.
-
-`python scripts/reproduce.py tournament ...` is `colotride tournament ...`.
-"""
+"""`colotride reproduce` in a checkout; `python scripts/reproduce.py tournament ...` is `colotride tournament ...`."""
 
 import sys
 
 from colotride.cli.main import run
 
 if __name__ == "__main__":
-    first, *others = sys.argv[1:] or [""]
-    run("tournament", others) if first == "tournament" else run("reproduce")
+    run("tournament", sys.argv[2:]) if sys.argv[1:2] == ["tournament"] else run("reproduce")

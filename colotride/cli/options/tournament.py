@@ -33,8 +33,8 @@ class Tournament(SettingsOptions):
     command: ClassVar = "tournament"
     examples: ClassVar = (
         "--dataset digits --trials 8 --seeds 3",
-        "--dataset cub --data-root ~/data --defenses colo-tride act hm --gpus-per-run 1",
-        "--dataset folder --data-root photos --recipe real-photos --cost 0.5 --steps 16",
+        "--dataset cub --data-root ~/data --defenses act hm --gpus-per-run 1",
+        "--dataset folder --data-root photos --recipe real-photos --steps 16",
     )
 
     dataset: Dataset = "digits"
