@@ -293,12 +293,12 @@ def search(*arguments: Any, **options: Any) -> Any:
 
 
 def tournament(*arguments: Any, **options: Any) -> Any:
-    """Compare defenses at the same cost, each at its best; see `colotride.tournament.run.tournament` for its arguments.
+    """Compare defenses at the same cost, each at its best; see `colotride.tournaments.run.tournament` for its arguments.
 
     Raises:
         ConfigurationError: Ray or Optuna is not installed.
     """
-    return _of_extra("a tournament", "colotride.tournament.run").tournament(*arguments, **options)
+    return _of_extra("a tournament", "colotride.tournaments.run").tournament(*arguments, **options)
 
 
 def _of_extra(what: str, module: str) -> Any:

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -362,3 +363,9 @@ def test_a_module_takes_an_embedding_of_another_width(tmp_path):
     short = TINY | {"training.epochs": 1, "model.embedding_dim": 4}
     run = ct.train("digits", model=small_net(), defense="natural", directory=tmp_path / "run", overrides=short)
     assert ct.load(run.directory, model=small_net()).embed(torch.rand(2, 1, 8, 8)).shape == (2, 4)
+
+
+def test_no_public_name_is_also_a_package():
+    """Importing `colotride.NAME` would replace the function by the package."""
+    packages = {path.stem for path in Path(ct.__file__).parent.iterdir() if path.suffix in ("", ".py")}
+    assert not packages & (set(ct.__all__))

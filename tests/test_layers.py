@@ -39,7 +39,7 @@ FLOORS = [
     ["tracking"],
     ["distributed"],
     ["tune"],
-    ["tournament"],
+    ["tournaments"],
     ["cli", "tune.search"],
     ["__main__"],
 ]
@@ -50,7 +50,7 @@ TOOLS_OF = {
     "distributed": ["ray"],
     "tracking": ["mlflow"],
     "tune": ["ray", "optuna", "plotly"],
-    "tournament": [],
+    "tournaments": [],
     "cli": [],
 }
 """Which of the tools each package around the core may import; the core may import none."""

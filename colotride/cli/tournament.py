@@ -11,9 +11,9 @@ from colotride.cli.options.shared import RunOptions
 from colotride.cli.options.tournament import Tournament
 from colotride.markdown import printable
 from colotride.terminal import Terminal
-from colotride.tournament.plan import new_tournament
-from colotride.tournament.results import match_rows, rows, sentence, volume_rows
-from colotride.tournament.run import run_tournament
+from colotride.tournaments.plan import new_tournament
+from colotride.tournaments.results import match_rows, rows, sentence, volume_rows
+from colotride.tournaments.run import run_tournament
 from colotride.tune.resources import TrialResources
 
 CHOICES = ("defenses", "steps", "cost", "trials", "finalists", "seeds", "seed")

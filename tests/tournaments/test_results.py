@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from colotride.tournament.results import (
+from colotride.tournaments.results import (
     FinalistResult,
     front,
     hypervolume,

@@ -11,8 +11,8 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from colotride.tournament.results import hypervolumes, match_rows
-from colotride.tournament.run import load_results
+from colotride.tournaments.results import hypervolumes, match_rows
+from colotride.tournaments.run import load_results
 from tests.commands import environment, refused, run
 
 QUICK = (

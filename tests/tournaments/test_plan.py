@@ -4,8 +4,8 @@ import pytest
 
 from colotride.errors import ConfigurationError, SearchError
 from colotride.presets import preset
-from colotride.tournament.plan import keep_plan, new_tournament
-from colotride.tournament.run import chosen
+from colotride.tournaments.plan import keep_plan, new_tournament
+from colotride.tournaments.run import chosen
 from colotride.tune.records import TrialRecord
 from tests.tune.searches import reported
 

@@ -18,9 +18,9 @@ from colotride.io import write_atomically
 from colotride.locking import owned
 from colotride.presets import configuration_of, with_presets
 from colotride.terminal import Terminal
-from colotride.tournament.page import write_page
-from colotride.tournament.plan import REFERENCE, TournamentPlan, keep_plan, new_tournament
-from colotride.tournament.results import RETRIEVAL, ROBUSTNESS, FinalistResult, hypervolume
+from colotride.tournaments.page import write_page
+from colotride.tournaments.plan import REFERENCE, TournamentPlan, keep_plan, new_tournament
+from colotride.tournaments.results import RETRIEVAL, ROBUSTNESS, FinalistResult, hypervolume
 from colotride.tracking.addresses import check_tracking_uri
 from colotride.tracking.export import Tracker, default_uri
 from colotride.tracking.names import CONFIG_FILE, dataset_of, epoch_metrics, run_parameters, run_tags, test_metrics

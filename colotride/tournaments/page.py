@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from colotride.io import save_figure, write_atomically
 from colotride.markdown import table
-from colotride.tournament.plan import TournamentPlan
-from colotride.tournament.results import (
+from colotride.tournaments.plan import TournamentPlan
+from colotride.tournaments.results import (
     DEFAULT_TRIAL,
     RETRIEVAL,
     ROBUSTNESS,
@@ -53,7 +53,7 @@ def write_page(
         f"{plan.reference} against each finalist, at equal or higher R@1": match_rows(finalists, plan.reference),
     }
     environment = Environment(
-        loader=PackageLoader("colotride.tournament", "."),
+        loader=PackageLoader("colotride.tournaments", "."),
         autoescape=select_autoescape(default=True),
         undefined=StrictUndefined,
     )
@@ -68,7 +68,7 @@ def write_page(
         values=[
             (one.name, ", ".join(f"{name} {_text(value)}" for name, value in one.values.items())) for one in finalists
         ],
-        style=files("colotride.tournament").joinpath("page.css").read_text(),
+        style=files("colotride.tournaments").joinpath("page.css").read_text(),
     )
     write_atomically(folder / "tournament.html", page.encode())
     text = [f"{sentence(finalists, plan.reference)}\n"]
