@@ -92,8 +92,14 @@ def new_tournament(base: RunConfig, **choices: Any) -> TournamentPlan:
         choices: other fields of `TournamentPlan`.
 
     Raises:
-        ConfigurationError: a choice out of its range, named as the option of the command line.
+        ConfigurationError: a choice out of its range, named as the option of the command line, or a base with a
+            defense whose own settings would reach the others.
     """
+    if type(base.defense).recommended:
+        raise ConfigurationError(
+            f"the configuration is one of {base.defense.name}, whose authors' settings would reach the other defenses; "
+            f"give a --config of {REFERENCE}, or --dataset"
+        )
     base = base.with_values({"data.root": absolute_root(base.data.root)})
     try:
         plan = TournamentPlan(base=base, **choices)

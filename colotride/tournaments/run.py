@@ -259,18 +259,11 @@ def _final(
         scores = run.evaluation.scores() if run.evaluation else {}
         shown = "  ".join(f"{score} {scores[score]:.1f}" for score in (RETRIEVAL, ROBUSTNESS) if score in scores)
         say(f"[{len(ended)}/{len(places)}] {name}: {run.status}  {shown}")
+    seeds = range(first, first + plan.seeds)
     return [
-        _finalist(
-            defense, record, {seed: ended[defense, record.number, seed] for *_, seed in _of(places, record, defense)}
-        )
+        _finalist(defense, record, {seed: ended[defense, record.number, seed] for seed in seeds})
         for defense, record in finals
     ]
-
-
-def _of(
-    places: Mapping[Path, tuple[str, TrialRecord, int]], record: TrialRecord, defense: str
-) -> list[tuple[str, TrialRecord, int]]:
-    return [place for place in places.values() if place[0] == defense and place[1].number == record.number]
 
 
 def _finalist(defense: str, record: TrialRecord, runs: Mapping[int, FinalRun]) -> FinalistResult:

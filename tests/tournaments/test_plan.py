@@ -3,7 +3,7 @@
 import pytest
 
 from colotride.errors import ConfigurationError, SearchError
-from colotride.presets import preset
+from colotride.presets import preset, with_defense
 from colotride.tournaments.plan import keep_plan, new_tournament
 from colotride.tournaments.run import chosen
 from colotride.tune.records import TrialRecord
@@ -49,6 +49,12 @@ def test_the_others_are_compared_with_colo_tride_or_with_the_first():
 def test_choices_that_make_no_sense_are_refused_in_one_line(choices, line):
     with pytest.raises(ConfigurationError, match=line) as caught:
         new_tournament(DIGITS, **choices)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_base_whose_settings_are_another_defenses_is_refused():
+    with pytest.raises(ConfigurationError, match="one of act, whose authors' settings would reach") as caught:
+        new_tournament(with_defense(DIGITS, "act"))
     assert "\n" not in str(caught.value)
 
 
