@@ -8,7 +8,7 @@ an update rule: steps of one size (`FixedSteps`, the default), or those of `colo
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -35,6 +35,12 @@ class Budget:
     step_size: float
     steps: int
     norm: Norm = "linf"
+    project: bool = True
+    """Whether images stay within epsilon; without it only the pixel range bounds them."""
+
+    def refined(self, times: int) -> "Budget":
+        """Twice as many steps of half the size, a number of times: the same way, followed more closely."""
+        return replace(self, steps=self.steps << times, step_size=self.step_size / (1 << times))
 
 
 @dataclass(frozen=True)
@@ -146,20 +152,37 @@ class PGDSettings(Settings):
     steps: int = Field(default=16, ge=1, le=1000)
     """Steps per perturbation."""
     ramp: Literal["constant", "linear", "cosine"] = "linear"
-    """Shape of the growth of the step size over the epochs."""
+    """Shape of the growth of the perturbation over the epochs."""
     ramp_length: Fraction = Field(default=1.0, gt=0, le=1)
-    """Share of the epochs after which the step size is at full strength."""
+    """Share of the epochs after which the perturbation is at full strength."""
 
     ramp_from_zero: bool = False
     """Grow by e / E from no perturbation in the first epoch (the released code), instead of by (e + 1) / E."""
+    growth: Literal["step-size", "steps"] = "step-size"
+    """What grows over the epochs: the step size (Appendix C), or the number of steps, which costs half as much in a
+    linear ramp."""
+    random_start: Fraction = Field(default=0.0, ge=0, le=4)
+    """Start from noise of this share of epsilon, uniform in every pixel (linf) or of a uniform length (l2). 1 with a single
+    step of 1.25 epsilon is FGSM-RS (Wong et al., 2020)."""
+    project: bool = True
+    """Keep images within epsilon. Without it noise and steps add up, as in N-FGSM (de Jorge et al., 2022): a random start
+    of 2 and a single step of epsilon."""
+    adaptive_steps: bool = False
+    """Compare what the perturbation reaches on a few triplets after every epoch with what 16 small steps reach. When it is
+    less than half (catastrophic overfitting), take twice as many steps of half the size from then on."""
 
     @model_validator(mode="after")
-    def _sizes_fit_the_norm(self) -> "PGDSettings":
+    def _sizes_fit(self) -> "PGDSettings":
         check_sizes(self.norm, epsilon=self.epsilon, step_size=self.step_size)
+        if self.random_start > 1 and self.project:
+            raise ValueError(
+                f"random_start {self.random_start:g} is outside the ball: noise above epsilon would be cut off; "
+                "give at most 1, or project: false"
+            )
         return self
 
     def budget(self, epoch: int, epochs: int) -> Budget:
-        """The budget of one epoch: alpha_e = alpha ramp(e / E) (Appendix C).
+        """The budget of one epoch: alpha_e = alpha ramp(e / E) (Appendix C), or as large a share of the steps.
 
         Args:
             epoch: counted from 0; the ramp sees e + 1, so that the first epoch is perturbed too, unless it starts from
@@ -173,7 +196,15 @@ class PGDSettings(Settings):
             "linear": progress,
             "cosine": (1 - math.cos(math.pi * progress)) / 2,
         }[self.ramp]
-        return Budget(self.epsilon, self.step_size * strength, self.steps, self.norm)
+        if self.growth == "steps":
+            steps = math.ceil(self.steps * strength - 1e-9)
+            return Budget(self.epsilon, self.step_size, steps, self.norm, self.project)
+        return Budget(self.epsilon, self.step_size * strength, self.steps, self.norm, self.project)
+
+    @property
+    def full(self) -> Budget:
+        """The budget at full strength."""
+        return Budget(self.epsilon, self.step_size, self.steps, self.norm, self.project)
 
 
 def check_sizes(norm: Norm, **sizes: float) -> None:
@@ -233,17 +264,18 @@ def perturb(
         images: the clean images x0, pixels in [0, 1].
         objective: maps the embeddings of the moving images to the losses whose sum is minimised.
         budget: radius, norm, step size and steps.
-        start: where to start instead of at `images`; projected into the ball and the pixel range first.
+        start: where to start instead of at `images`; projected into the ball (unless the budget does not project) and
+            the pixel range first.
         group: the processes whose images one objective is a function of; they take their steps together.
         rule: makes the update rule of this perturbation.
 
     Returns:
-        The perturbed images, detached, within epsilon of `images` and within [0, 1].
+        The perturbed images, detached, within epsilon of `images` (where the budget projects) and within [0, 1].
     """
     images = images.detach()
     if budget.epsilon == 0 or budget.steps == 0:
         return images.clone()
-    ball = Ball.around(images, budget.epsilon, budget.norm)
+    ball = Ball.around(images, budget.epsilon if budget.project else math.inf, budget.norm)
     update = rule(ball, budget)
     moving = images.clone() if start is None else ball.project_(start.detach().clone())
     with frozen(model) as embed:

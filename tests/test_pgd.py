@@ -155,3 +155,39 @@ def test_sizes_may_be_written_as_fractions():
 def test_a_ramp_from_zero_leaves_the_first_epoch_unperturbed():
     pgd = PGDSettings(step_size=0.1, ramp="linear", ramp_from_zero=True)
     assert [pgd.budget(e, 4).step_size for e in range(4)] == pytest.approx([0, 0.025, 0.05, 0.075])
+
+
+def test_steps_grow_instead_of_their_size_and_end_at_the_whole_number():
+    pgd = PGDSettings(step_size=0.1, steps=6, growth="steps")
+    budgets = [pgd.budget(epoch, 4) for epoch in range(4)]
+    assert [one.steps for one in budgets] == [2, 3, 5, 6]
+    assert {one.step_size for one in budgets} == {0.1}
+    assert sum(PGDSettings(steps=16, growth="steps").budget(e, 16).steps for e in range(16)) == 16 * 17 / 2
+    assert PGDSettings(growth="steps", ramp_from_zero=True).budget(0, 4).steps == 0
+    # 0.1 + 0.2 and the like must not cost a step more.
+    assert [PGDSettings(steps=10, growth="steps").budget(e, 10).steps for e in range(10)] == list(range(1, 11))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_without_projection_steps_and_noise_add_up_within_the_pixel_range(norm):
+    model, images = FlatModel(), random_images(6)
+    start = images + 0.1
+    got = perturb(model, images, away_from_first_axis, Budget(0.1, 0.1, 1, norm, project=False), start=start)
+    kept = perturb(model, images, away_from_first_axis, Budget(0.1, 0.1, 1, norm), start=start)
+    assert got.min() >= 0
+    assert got.max() <= 1
+    size = (got - images).abs().max() if norm == "linf" else (got - images).flatten(1).norm(dim=1).max()
+    assert size > 0.15
+    size = (kept - images).abs().max() if norm == "linf" else (kept - images).flatten(1).norm(dim=1).max()
+    assert size <= 0.1 + 1e-6
+
+
+def test_a_refined_budget_walks_as_far_in_more_steps():
+    assert Budget(0.1, 0.08, 1).refined(2) == Budget(0.1, 0.02, 4)
+    assert Budget(0.1, 0.08, 3).refined(0) == Budget(0.1, 0.08, 3)
+
+
+def test_noise_beyond_the_ball_that_would_be_cut_off_is_refused():
+    with pytest.raises(ValueError, match=r"random_start 1.5 is outside the ball.*project: false"):
+        PGDSettings(random_start=1.5)
+    assert PGDSettings(random_start=1.5, project=False).random_start == 1.5

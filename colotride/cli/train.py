@@ -11,7 +11,7 @@ Examples:
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -22,9 +22,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from colotride.cli.configuration import run_config
 from colotride.cli.options.train import Train
 from colotride.cli.records import begin_record
+from colotride.defenses.strength import REFERENCE_STEPS
 from colotride.distributed.launch import prepare_training
 from colotride.locking import owned
 from colotride.terminal import Terminal
+from colotride.training.adaptive_steps import OVERFITTED
 from colotride.training.checkpoint import CHECKPOINTS, checkpoints_in
 from colotride.training.records import EpochRecord
 from colotride.training.run_directory import CheckpointPolicy
@@ -99,10 +101,22 @@ def epoch_line(record: EpochRecord) -> str:
         f"d(A,P) {shown['distance_anchor_positive']:.3f}",
         f"d(A,N) {shown['distance_anchor_negative']:.3f}",
         f"C {shown['collapseness']:+.3f}",
+        *_steps(shown),
         *(f"{name} {record.validation[name]:.1f}" for name in ("R@1", "ERS", "ARS") if name in record.validation),
         f"{record.seconds:.1f} s",
     ]
     return "  ".join(parts)
+
+
+def _steps(diagnostics: Mapping[str, float]) -> list[str]:
+    """What adaptive steps have found: the steps of the epoch, and whether the next ones will be finer."""
+    if "perturbation_strength" not in diagnostics:
+        return []
+    strength, steps = diagnostics["perturbation_strength"], int(diagnostics["pgd_steps"])
+    weak = strength < OVERFITTED and steps < REFERENCE_STEPS
+    return [
+        f"strength {strength:.2f} with {steps} {'step' if steps == 1 else 'steps'}" + (", now doubled" if weak else "")
+    ]
 
 
 def _progress(console: Console) -> Progress:

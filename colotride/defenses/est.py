@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from colotride.defenses.hardness import random_start
+from colotride.defenses.random_start import random_start
 from colotride.defenses.step import Perturbation, PerturbedParts, TripletDefense
 from colotride.defenses.triplets import DefenseSettings, Diagnostics, StepInfo, Triplets
 from colotride.registry import register_defense
@@ -34,9 +34,12 @@ class Est(TripletDefense[EstSettings]):
     ) -> Perturbation:
         """Maximise the sum of d(f(x~), f(x)), from a random start: at the clean image its gradient is 0."""
         clean = torch.cat([triplets.anchor_embedding, triplets.positive_embedding, triplets.negative_embedding])
+        images = torch.cat(triplets.images)
+        pgd = self.context.pgd
 
         def objective(embeddings: Float[Tensor, "images dim"]) -> Float[Tensor, ""]:
             shift: Tensor = triplets.distances(embeddings, clean)
             return -shift.sum()
 
-        return Perturbation(objective, start=random_start(triplets, self.context.pgd.step_size, generator))
+        start = random_start(images, pgd.step_size, pgd.norm, triplets.shard, generator)
+        return Perturbation(objective, start=start)

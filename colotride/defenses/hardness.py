@@ -1,6 +1,5 @@
 """The mean hardness as an objective, for the defenses that have no stop."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -39,16 +38,3 @@ def hardness_objective(triplets: Triplets, moving: PerturbedParts, sigma: float)
         return -sigma * hardness_of(triplets, complete(triplets, moving, embeddings)).mean()
 
     return objective
-
-
-def random_start(
-    triplets: Triplets, size: float, generator: torch.Generator
-) -> Float[Tensor, "images channels height width"]:
-    """All three parts with uniform noise of this size, for objectives whose gradient vanishes at the clean image.
-
-    The noise is drawn for the whole batch, so that it does not depend on how many processes share it.
-    """
-    shard = triplets.shard
-    noise = torch.rand(3, shard.pairs, *triplets.anchor.shape[1:], generator=generator)[:, shard.own]
-    images = torch.cat([triplets.anchor, triplets.positive, triplets.negative])
-    return images + size * (2 * noise.flatten(0, 1).to(images.device) - 1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from colotride import geometry
 from colotride.defenses.options import parts_from_options
 from colotride.defenses.pairs import paired_batch
+from colotride.defenses.random_start import random_start
 from colotride.defenses.triplets import (
     Batch,
     DefenseContext,
@@ -160,8 +161,9 @@ class TripletDefense(ABC, Generic[S]):
         )
         diagnostics = clean_diagnostics(triplets, self.context.collapseness)
         perturbation = self.perturbation(triplets, diagnostics, info, generator)
-        budget = self.context.pgd.budget(info.epoch, info.epochs)
-        images = perturb_parts(model, triplets, moving, perturbation, budget)
+        budget = self.context.pgd.budget(info.epoch, info.epochs).refined(info.refinement)
+        start = self.context.pgd.random_start
+        images = perturb_parts(model, triplets, moving, perturbation, budget, start, generator)
         clean_parts = 3 if clean_weight > 0 else 2 if self.trains_clean_too else 0
         embedded, clean = embed(model, images, triplets, moving, clean_parts=clean_parts)
         loss = self._base_loss(embedded, triplets)
@@ -190,8 +192,8 @@ class TripletDefense(ABC, Generic[S]):
         if moving == "nothing":
             return {}
         with torch.no_grad():
-            moved = torch.cat(_chosen(embedded, moving))
-            start = torch.cat(_chosen(clean_embeddings(triplets), moving))
+            moved = torch.cat(chosen(embedded, moving))
+            start = torch.cat(chosen(clean_embeddings(triplets), moving))
             to_positive = triplets.distances(embedded.anchor, embedded.positive)
             to_negative = triplets.distances(embedded.anchor, embedded.negative)
             return {
@@ -209,14 +211,32 @@ class TripletDefense(ABC, Generic[S]):
 
 
 def perturb_parts(
-    model: nn.Module, triplets: Triplets, moving: PerturbedParts, perturbation: Perturbation, budget: Budget
+    model: nn.Module,
+    triplets: Triplets,
+    moving: PerturbedParts,
+    perturbation: Perturbation,
+    budget: Budget,
+    noise: float,
+    generator: torch.Generator,
 ) -> Parts:
-    """The images of the triplets after the perturbation of the moving parts."""
-    images = Parts(triplets.anchor, triplets.positive, triplets.negative)
+    """The images of the triplets after the perturbation of the moving parts.
+
+    Args:
+        model: maps images to embeddings.
+        triplets: clean.
+        moving: which parts.
+        perturbation: its objective, and its start if it has one of its own.
+        budget: of the perturbation.
+        noise: size of the random start as a share of epsilon, where the perturbation has no start of its own.
+        generator: of the noise.
+    """
+    images = triplets.images
     if perturbation.objective is None:
         return images
-    clean = torch.cat(_chosen(images, moving))
-    moved = perturb(model, clean, perturbation.objective, budget, perturbation.start, triplets.shard.group)
+    clean, start = torch.cat(chosen(images, moving)), perturbation.start
+    if start is None and noise > 0:
+        start = random_start(clean, noise * budget.epsilon, budget.norm, triplets.shard, generator)
+    moved = perturb(model, clean, perturbation.objective, budget, start, triplets.shard.group)
     if moving == "anchor":
         return images._replace(anchor=moved)
     if moving == "candidates":
@@ -258,7 +278,8 @@ def embed(
     return Parts(*model(torch.cat(images)).chunk(3)), clean
 
 
-def _chosen(parts: Parts, moving: PerturbedParts) -> tuple[Tensor, ...]:
+def chosen(parts: Parts, moving: PerturbedParts) -> tuple[Tensor, ...]:
+    """The parts that move."""
     if moving == "anchor":
         return (parts.anchor,)
     return (parts.positive, parts.negative) if moving == "candidates" else tuple(parts)

@@ -73,6 +73,8 @@ class StepInfo:
     """Of the whole run."""
     step: int
     """Batches trained before this one, over all epochs."""
+    refinement: int = 0
+    """How often the steps of the perturbation were doubled and their size halved; see `PGDSettings.adaptive_steps`."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,11 @@ class Triplets:
     metric: Metric = "euclidean"
     trainable: Parts | None = None
     """The same embeddings with the graph that training needs, where it needs no extra pass."""
+
+    @property
+    def images(self) -> Parts:
+        """The clean images, part by part."""
+        return Parts(self.anchor, self.positive, self.negative)
 
     def distances(self, a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"]) -> Float[Tensor, "all_rows"]:
         """Distances of matching rows in the metric of the training, of the whole batch: see `Shard.join`.

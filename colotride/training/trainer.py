@@ -23,6 +23,7 @@ from colotride.evaluation.chunks import in_group
 from colotride.evaluation.evaluator import evaluate
 from colotride.models import build_model
 from colotride.randomness import derive_seed, generator
+from colotride.training.adaptive_steps import AdaptiveSteps
 from colotride.training.averaging import WeightAverage
 from colotride.training.checkpoint import Checkpoint
 from colotride.training.health import FailureKind, failure_of
@@ -106,6 +107,7 @@ class Trainer:
         decay = config.training.weight_average
         self._average = WeightAverage(self.model, decay) if decay else None
         self._defense = build_defense(config.defense, defense_context(config))
+        self._steps = AdaptiveSteps(self._defense, config.pgd, config.seed)
         self.epoch, self.step, self.history = 0, 0, list[EpochRecord]()
         self._steps_into_epoch, self._running = 0, RunningMeans()
         if checkpoint is not None:
@@ -137,7 +139,7 @@ class Trainer:
                 self._save()
                 return self._end("interrupted", f"stopped in epoch {self.epoch + 1}")
             self.epoch += 1
-            diagnostics = self._running.means()
+            diagnostics = self._running.means() | self._steps.diagnostics
             passes = sum(self._group.all_gather(self._running.passes))
             self._steps_into_epoch, self._running = 0, RunningMeans()
             failure = self._failure(diagnostics)
@@ -182,23 +184,29 @@ class Trainer:
                 torch.manual_seed(derive_seed(config.seed, "network", *position))
                 done = (self.epoch + self._steps_into_epoch / len(batches)) / config.training.epochs
                 self._set_learning_rate(learning_rate_factor(config.training.schedule, done))
-                self._train_batch(next(pixels), self._train.labels[pairs[:, 0]], position)
+                batch = self._train_batch(next(pixels), self._train.labels[pairs[:, 0]], position)
                 self._steps_into_epoch += 1
                 self.step += 1
                 if self._average is not None:
                     self._average.update(self.step)
                 if on_step:
                     on_step(self.epoch + 1, self._steps_into_epoch, len(batches))
+            passes_before = self.model.passes
+            self._steps.end_epoch(self.model, batch, self._info())
+            self._running.passes += self.model.passes - passes_before
         return True
 
-    def _train_batch(self, pixels: Tensor, labels: Tensor, position: tuple[int, int]) -> None:
+    def _info(self) -> StepInfo:
+        return StepInfo(self.epoch, self.config.training.epochs, self.step, self._steps.refinement)
+
+    def _train_batch(self, pixels: Tensor, labels: Tensor, position: tuple[int, int]) -> Batch:
         seed, data, passes_before = self.config.seed, self.config.data, self.model.passes
         augmentation = generator(seed, "augmentation", *position)
         images = training_view(pixels, data.image_size, data.flip, augmentation)
         anchor, positive = images.chunk(2)
         batch = Batch(anchor, positive, labels, self._group)
-        info = StepInfo(self.epoch, self.config.training.epochs, self.step)
-        loss, diagnostics = self._defense.batch_loss(self.model, batch, info, generator(seed, "mining", *position))
+        random = generator(seed, "mining", *position)
+        loss, diagnostics = self._defense.batch_loss(self.model, batch, self._info(), random)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -207,6 +215,7 @@ class Trainer:
         self._optimizer.step()
         self._share_statistics()
         self._running.add({"loss": loss, **diagnostics}, norm, self.model.passes - passes_before)
+        return batch
 
     def _set_learning_rate(self, factor: float) -> None:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
@@ -255,6 +264,7 @@ class Trainer:
             "step": self.step,
             "steps_into_epoch": self._steps_into_epoch,
             "running": asdict(self._running),
+            "refinement": self._steps.refinement,
             "history": [asdict(record) for record in self.history],
         }
         if self._average is not None:
@@ -279,6 +289,7 @@ class Trainer:
         self.epoch, self.step = progress["epoch"], progress["step"]
         self._steps_into_epoch = progress["steps_into_epoch"]
         self._running = RunningMeans(**progress["running"]).to(self.device)
+        self._steps.refinement = progress["refinement"]
         self.history = [EpochRecord(**record) for record in progress["history"]]
 
 

@@ -4,6 +4,7 @@ Examples:
     colotride benchmark step
     colotride benchmark step --device cuda --image-sizes 224 --triplets 37 --precision bfloat16 --compile
     colotride benchmark profile
+    colotride benchmark robustness --seeds 3
     colotride benchmark evaluation
     colotride benchmark scaling --workers 1 2
     colotride benchmark search --seeds 5
@@ -35,6 +36,7 @@ from scripts.benchmarks.evaluation import measure_galleries, measure_whole
 from scripts.benchmarks.fine_tuning import ENCODER, measure_fine_tuning
 from scripts.benchmarks.index import measure_indexes
 from scripts.benchmarks.profile import ProfileRow, profile_of
+from scripts.benchmarks.robustness_work import robustness
 from scripts.benchmarks.search_works import engine, replays, search, table
 from scripts.benchmarks.step import BenchmarkCase, StepRow, measure_steps, step_benchmark
 from scripts.benchmarks.terminal import machine, show
@@ -54,6 +56,7 @@ def main(command: Benchmark) -> int:
     works = {
         "step": step,
         "profile": profile,
+        "robustness": robustness,
         "evaluation": evaluation,
         "scaling": scaling,
         "search": replays if command.replay else search,

@@ -125,7 +125,8 @@ def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
             processes=os.cpu_count() or 1,
             on_run=partial(show, status, "replay"),
         )
-    draw_replays(courses, PICTURED, command.output / "replay.png")
+    names = {one.method for one in courses}
+    draw_replays(courses, [name for name in PICTURED if name in names] or sorted(names), command.output / "replay.png")
     tables = []
     for space in dict.fromkeys(row.space for row in rows):
         shown = Table(
@@ -150,15 +151,17 @@ def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
     shares = {
         (one.space, one.method): share_of_budget(courses, "random", one.method, one.space)
         for one in courses
-        if "random" in {other.method for other in courses}
+        if "random" in names
     }
-    spent = Table(title="Share of the larger budget after which what random search finds with the whole was found")
-    for heading in ("space", "method", "share"):
-        spent.add_column(heading, justify="right" if heading == "share" else "left")
-    for (space, method), one in shares.items():
-        spent.add_row(space, method, f"{one.share:.0%} [{one.low:.0%}, {one.high:.0%}]".replace("inf%", "never"))
+    if shares:
+        spent = Table(title="Share of the larger budget after which what random search finds with the whole was found")
+        for heading in ("space", "method", "share"):
+            spent.add_column(heading, justify="right" if heading == "share" else "left")
+        for (space, method), one in shares.items():
+            spent.add_row(space, method, f"{one.share:.0%} [{one.low:.0%}, {one.high:.0%}]".replace("inf%", "never"))
+        tables.append(spent)
     values = [asdict(row) | {"share_of_random": _share(shares, row)} for row in rows]
-    return Group(*tables, spent), values
+    return Group(*tables), values
 
 
 def _share(shares: Mapping[tuple[str, str], Any], row: Any) -> dict[str, float | None] | None:
@@ -175,7 +178,7 @@ def engine(command: Benchmark, device: torch.device) -> tuple[RenderableType, li
         on_run = partial(show, status, "engine")
         on_run(f"{command.trials} trials, {command.concurrent} at once")
         driven = measure_engine(command.trials, command.concurrent)
-        studies = measure_study(command.galleries, on_run)
+        studies = measure_study(command.studies, on_run)
     drives = Table(title="Trials that sleep for ten epochs of a second")
     for heading in ("trials", "at once", "seconds", "start", "busy", "overhead, s a trial", "driver, MiB"):
         drives.add_column(heading, justify="right")

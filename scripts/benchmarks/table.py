@@ -6,11 +6,8 @@ replayed search reads these numbers in milliseconds instead of training for minu
 2021) and LCBench (Zimmer et al., 2021) do for other models.
 """
 
-import json
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,6 @@ from optuna.samplers import BaseSampler, RandomSampler
 
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
-from colotride.disk import one_line
 from colotride.errors import ColoTrideError, SearchError
 from colotride.evaluation.evaluator import evaluate
 from colotride.io import write_atomically
@@ -30,6 +26,7 @@ from colotride.randomness import derive_seed
 from colotride.training.trainer import Trainer
 from colotride.tune.plan import new_plan
 from colotride.tune.records import LOST, SHOWN_SCORES
+from scripts.benchmarks.resumable import measure_missing
 
 VERSION = 1
 """Of the table's columns and of how its rows are measured."""
@@ -99,7 +96,17 @@ def measure(one: Configuration, seed: int) -> list[dict[str, Any]]:
     Args:
         one: the configuration.
         seed: of both trainings and of the attacks.
+
+    Raises:
+        SearchError: with the configuration and what went wrong.
     """
+    try:
+        return _measure(one, seed)
+    except ColoTrideError as error:
+        raise SearchError(f"configuration {one.number}, seed {seed}: {error}") from None
+
+
+def _measure(one: Configuration, seed: int) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     config, device = one.config.with_values({"seed": seed}), torch.device("cpu")
     splits = load_splits(config.data)
@@ -152,8 +159,6 @@ def measure_table(
         processes: runs side by side, of one thread each.
         on_run: called with a line about how far it is.
     """
-    with one_line(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     there = set() if known is None else set(zip(known["configuration"], known["seed"], strict=True))
     drawn = configurations(dataset, count, data_root)
     wanted = {
@@ -162,18 +167,7 @@ def measure_table(
         for seed in range(seeds * DEFAULT_SEEDS if one.number == 0 else seeds)
         if (one.number, seed) not in there
     }
-    missing = {path: task for path, task in wanted.items() if not path.exists()}
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(_measured, path, *task): path for path, task in missing.items()}
-        on_run(f"{len(wanted) - len(missing)} of {len(wanted)} runs")
-        try:
-            for done, future in enumerate(as_completed(running), len(wanted) - len(missing) + 1):
-                future.result()
-                on_run(f"{done} of {len(wanted)} runs")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    rows = pd.DataFrame([row for path in wanted for row in json.loads(path.read_text())])
+    rows = pd.DataFrame([row for run in measure_missing(wanted, measure, processes, on_run) for row in run])
     parts = [part for part in (known, rows) if part is not None and len(part)]
     return pd.concat(parts).sort_values(["configuration", "seed", "epoch"], ignore_index=True)
 
@@ -203,14 +197,6 @@ def load_table(path: Path) -> pd.DataFrame:
             f"table {path} is of version {version}, not {VERSION}; make it again with `colotride benchmark table`"
         )
     return table
-
-
-def _measured(path: Path, one: Configuration, seed: int) -> None:
-    try:
-        rows = measure(one, seed)
-    except ColoTrideError as error:
-        raise SearchError(f"configuration {one.number}, seed {seed}: {error}") from None
-    write_atomically(path, json.dumps(rows).encode())
 
 
 def describe(table: pd.DataFrame) -> list[dict[str, Any]]:

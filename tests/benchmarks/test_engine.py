@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_engine_is_driven_and_a_study_is_filled(tmp_path):
-    asked = ["engine", "--trials", "3", "--concurrent", "3", "--galleries", "100", "--output", ".", "--json"]
+    asked = ["engine", "--trials", "3", "--concurrent", "3", "--studies", "100", "--output", ".", "--json"]
     done = run("scripts/benchmark.py", *asked, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     driven, held = json.loads(done.stdout)["rows"]

@@ -30,7 +30,9 @@ def test_the_textbook_gives_the_same_images(case, kind):
     random = torch.Generator().manual_seed(0)
     triplets = mine_triplets(one.model.eval(), batch, context, MARGIN, random)
     perturbation = defense.perturbation(triplets, clean_diagnostics(triplets, context.collapseness), info, random)
-    ours = torch.cat(perturb_parts(one.model, triplets, defense.perturbed_parts(info), perturbation, BUDGET))
+    ours = torch.cat(
+        perturb_parts(one.model, triplets, defense.perturbed_parts(info), perturbation, BUDGET, 0.0, torch.Generator())
+    )
     clean = (triplets.anchor, triplets.positive, triplets.negative)
     theirs = torch.cat(TextbookStep(kind, one.plain, BUDGET).perturbed(*clean))
     assert (ours - torch.cat(clean)).abs().max() > BUDGET.step_size, "the attack must not be saturated"
