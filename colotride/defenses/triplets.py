@@ -1,7 +1,8 @@
 """What every defense shares: the batch, its clean triplets, the diagnostics, and the interface."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -52,15 +53,54 @@ class DefenseSettings(Settings):
 class Batch:
     """Anchor-positive pairs as they come from the sampler (SPC-2): images in [0, 1] and the class of each pair.
 
-    Every process of a group holds the whole batch, because a triplet's negative may be any of its images.
+    A triplet's negative may be any image of the batch. A process of a group holds all of them, or its own pairs and a
+    way to read others.
     """
 
     anchor: Float[Tensor, "pairs channels height width"]
     positive: Float[Tensor, "pairs channels height width"]
-    labels: Int[Tensor, "pairs"]
-    """On the CPU."""
+    labels: Int[Tensor, "all_pairs"]
+    """Of the whole batch, on the CPU."""
     group: ProcessGroup = SINGLE_PROCESS
     """The processes that divide the passes through the network."""
+    read: Callable[[Int[Tensor, "places"]], Float[Tensor, "places channels height width"]] | None = None
+    """Where `anchor` and `positive` are those of this process alone: gives the images at places in the whole batch, of
+    which the anchors come first, then the positives."""
+
+    @property
+    def shard(self) -> Shard:
+        """How the batch is divided."""
+        return Shard(len(self.labels), self.group)
+
+    def own_pairs(self) -> tuple[Tensor, Tensor]:
+        """Anchors and positives of this process."""
+        if self.read is not None:
+            return self.anchor, self.positive
+        own = self.shard.own
+        return self.anchor[own], self.positive[own]
+
+    def images_at(self, places: Int[Tensor, "places"]) -> Float[Tensor, "places channels height width"]:
+        """Images of the whole batch: anchors are at 0 to pairs - 1, positives from there on."""
+        if self.read is not None:
+            return self.read(places.cpu())
+        return torch.cat([self.anchor, self.positive])[places]
+
+    def first_pairs(self, count: int) -> "Batch":
+        """The first pairs of every process as a batch of their own; the whole where one of them has fewer."""
+        counts = self.shard.counts
+        if min(counts) <= count:
+            return self
+        starts = torch.tensor([0, *counts[:-1]]).cumsum(0)
+        pairs = (starts[:, None] + torch.arange(count)).flatten()
+        places, read = torch.cat([pairs, len(self.labels) + pairs]), self.read
+        if read is None:
+            return Batch(self.anchor[pairs], self.positive[pairs], self.labels[pairs], self.group)
+        some = partial(_read_some, read, places)
+        return Batch(self.anchor[:count], self.positive[:count], self.labels[pairs], self.group, some)
+
+
+def _read_some(read: Callable[[Tensor], Tensor], places: Tensor, asked: Tensor) -> Tensor:
+    return read(places[asked])
 
 
 @dataclass(frozen=True)
@@ -209,10 +249,9 @@ def mine_triplets(
         trains_clean: whether the clean images are trained on. The one pass then keeps its graph, provided that the
             model gives the same embeddings in training mode as in evaluation mode.
     """
-    images = torch.cat([batch.anchor, batch.positive])
-    shard = Shard(len(batch.anchor), batch.group)
-    own = shard.own
-    own_images = images if batch.group.size == 1 else torch.cat([batch.anchor[own], batch.positive[own]])
+    shard = batch.shard
+    own, (own_anchor, own_positive) = shard.own, batch.own_pairs()
+    own_images = torch.cat([own_anchor, own_positive])
     graph = None
     if trains_clean and not differs_in_training(model):
         graph = torch.cat([shard.collect(half) for half in model(own_images).chunk(2)])
@@ -222,12 +261,13 @@ def mine_triplets(
             embeddings = torch.cat([shard.collect(half) for half in embed(own_images).chunk(2)])
     anchor, positive = embeddings.chunk(2)
     mined = mine(context.miner, anchor, positive, batch.labels, margin, generator, context.metric)
-    labels = batch.labels.to(images.device)
+    labels = batch.labels.to(own_images.device)
     positives, negatives = mined.positives[own], mined.negatives[own]
+    positive, negative = batch.images_at(torch.cat([positives, negatives])).chunk(2)
     return Triplets(
-        anchor=batch.anchor[own],
-        positive=images[positives],
-        negative=images[negatives],
+        anchor=own_anchor,
+        positive=positive,
+        negative=negative,
         anchor_embedding=anchor[own],
         positive_embedding=embeddings[positives],
         negative_embedding=embeddings[negatives],

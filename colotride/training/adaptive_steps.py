@@ -71,6 +71,5 @@ class AdaptiveSteps:
 
 
 def _first_pairs(batch: Batch) -> Batch:
-    count = max(PROBE_PAIRS, batch.group.size)
-    few = Batch(batch.anchor[:count], batch.positive[:count], batch.labels[:count], batch.group)
+    few = batch.first_pairs(-(-PROBE_PAIRS // batch.group.size))
     return few if len(few.labels.unique()) > 1 else batch

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from colotride.config import RunConfig
-from colotride.data.augmentation import training_view
+from colotride.data.augmentation import TrainingCrops
 from colotride.data.base import ImageSet
 from colotride.data.prefetch import prefetched
 from colotride.data.sampling import pair_batches
 from colotride.defenses import Batch, DefenseContext, StepInfo, build_defense
-from colotride.distributed.shards import SINGLE_PROCESS, ProcessGroup
+from colotride.distributed.shards import SINGLE_PROCESS, ProcessGroup, Shard
 from colotride.errors import ConfigurationError
 from colotride.evaluation.chunks import in_group
 from colotride.evaluation.evaluator import evaluate
@@ -171,7 +171,8 @@ class Trainer:
         self.model.train()
         cuda = [self.device] if self.device.type == "cuda" else []
         remaining = batches[self._steps_into_epoch :]
-        pixels = prefetched(self._train, [pairs.T.flatten() for pairs in remaining], self.device)
+        own = [pairs[Shard(len(pairs), self._group).own].T.flatten() for pairs in remaining]
+        pixels = prefetched(self._train, own, self.device)
         with torch.random.fork_rng(devices=cuda), closing(pixels):
             for pairs in remaining:
                 if self._group.any(should_stop is not None and should_stop(), self.device):
@@ -184,7 +185,8 @@ class Trainer:
                 torch.manual_seed(derive_seed(config.seed, "network", *position))
                 done = (self.epoch + self._steps_into_epoch / len(batches)) / config.training.epochs
                 self._set_learning_rate(learning_rate_factor(config.training.schedule, done))
-                batch = self._train_batch(next(pixels), self._train.labels[pairs[:, 0]], position)
+                batch = self._batch(next(pixels), pairs, position)
+                self._train_batch(batch, position)
                 self._steps_into_epoch += 1
                 self.step += 1
                 if self._average is not None:
@@ -199,13 +201,23 @@ class Trainer:
     def _info(self) -> StepInfo:
         return StepInfo(self.epoch, self.config.training.epochs, self.step, self._steps.refinement)
 
-    def _train_batch(self, pixels: Tensor, labels: Tensor, position: tuple[int, int]) -> Batch:
-        seed, data, passes_before = self.config.seed, self.config.data, self.model.passes
-        augmentation = generator(seed, "augmentation", *position)
-        images = training_view(pixels, data.image_size, data.flip, augmentation)
-        anchor, positive = images.chunk(2)
-        batch = Batch(anchor, positive, labels, self._group)
-        random = generator(seed, "mining", *position)
+    def _batch(self, pixels: Tensor, pairs: Tensor, position: tuple[int, int]) -> Batch:
+        """The pairs of this process, and a way to read the other images that its triplets turn out to need."""
+        data, indices = self.config.data, pairs.T.flatten()
+        augmentation = generator(self.config.seed, "augmentation", *position)
+        crops = TrainingCrops.draw(len(indices), data.image_size, data.flip, augmentation)
+        own = torch.arange(len(pairs))[Shard(len(pairs), self._group).own]
+        anchor, positive = crops(pixels, torch.cat([own, len(pairs) + own])).chunk(2)
+
+        def read(places: Tensor) -> Tensor:
+            return crops(self._train.pixels(indices[places]).to(self.device), places)
+
+        labels = self._train.labels[pairs[:, 0]]
+        return Batch(anchor, positive, labels, self._group, read if self._group.size > 1 else None)
+
+    def _train_batch(self, batch: Batch, position: tuple[int, int]) -> None:
+        passes_before = self.model.passes
+        random = generator(self.config.seed, "mining", *position)
         loss, diagnostics = self._defense.batch_loss(self.model, batch, self._info(), random)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -215,7 +227,6 @@ class Trainer:
         self._optimizer.step()
         self._share_statistics()
         self._running.add({"loss": loss, **diagnostics}, norm, self.model.passes - passes_before)
-        return batch
 
     def _set_learning_rate(self, factor: float) -> None:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):

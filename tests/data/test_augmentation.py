@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from colotride.data.augmentation import evaluation_view, training_view
+from colotride.data.augmentation import TrainingCrops, evaluation_view
 from colotride.errors import DataError
 from colotride.randomness import derive_seed, generator
 
@@ -15,6 +15,10 @@ def draw(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def training_view(pixels, image_size, flip, random):
+    return TrainingCrops.draw(len(pixels), image_size, flip, random)(pixels, torch.arange(len(pixels)))
+
+
 def test_crops_and_flips_are_what_an_obvious_loop_makes_of_the_same_draws():
     pixels = stored()
     got = training_view(pixels, 6, True, draw(4))
@@ -25,6 +29,14 @@ def test_crops_and_flips_are_what_an_obvious_loop_makes_of_the_same_draws():
         if draws[2, index] < 0.5:
             expected = expected.flip(2)
         torch.testing.assert_close(got[index], expected)
+
+
+def test_an_image_is_cut_alike_whether_it_is_read_with_its_batch_or_alone():
+    pixels = stored()
+    crops = TrainingCrops.draw(6, 6, True, draw(4))
+    whole = crops(pixels, torch.arange(6))
+    for places in (torch.tensor([4]), torch.tensor([5, 0, 2, 2])):
+        assert torch.equal(crops(pixels[places], places), whole[places])
 
 
 def test_every_crop_position_and_both_orientations_occur():

@@ -95,3 +95,48 @@ def test_every_pair_belongs_to_one_process():
 def test_more_processes_than_pairs_are_refused():
     with pytest.raises(ConfigurationError, match="9 workers cannot share a batch of 8 pairs"):
         Trainer(small(), images(), None, device=CPU, group=ProcessGroup(0, 9))
+
+
+class Counting:
+    """An image set that remembers which images were read."""
+
+    def __init__(self, whole):
+        self._whole, self.labels, self.name, self.read = whole, whole.labels, whole.name, []
+
+    def __len__(self):
+        return len(self._whole)
+
+    def pixels(self, indices):
+        self.read.append(len(indices))
+        return self._whole.pixels(indices)
+
+
+def count_reads(group, pairs):
+    counting = Counting(images(count=96))
+    config = small(**{"data.pairs_per_batch": pairs, "data.pairs_per_epoch": pairs, "training.epochs": 1})
+    Trainer(config, counting, None, device=CPU, group=group).run()
+    return counting.read
+
+
+@pytest.mark.slow
+def test_a_process_reads_its_own_pairs_and_the_images_its_triplets_need_but_not_the_whole_batch(tmp_path):
+    one_image, alone = count_reads(ProcessGroup(), 24)
+    assert (one_image, alone) == (1, 48), "the number of channels, then a batch"
+    for reads in in_processes(count_reads, 3, tmp_path, 24):
+        assert reads[1:] == [16, 16], "own anchors and positives, then the parts of own triplets"
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_the_first_pairs_are_the_same_in_every_process_whether_it_holds_them_all_or_reads_them(rank):
+    anchor, positive = random_images(PAIRS, seed=1), random_images(PAIRS, seed=2)
+    whole = Batch(anchor, positive, torch.arange(PAIRS) % 3, ProcessGroup(rank, 3))
+    own = Batch(*whole.own_pairs(), whole.labels, whole.group, lambda places: torch.cat([anchor, positive])[places])
+    places = torch.arange(2 * PAIRS)
+    assert torch.equal(own.images_at(places), whole.images_at(places))
+    some, same = whole.first_pairs(2), own.first_pairs(2)
+    assert some.labels.tolist() == same.labels.tolist() == [0, 1, 1, 2, 2, 0]
+    for one, other in zip(some.own_pairs(), same.own_pairs(), strict=True):
+        assert len(one) == 2
+        assert torch.equal(one, other)
+    assert torch.equal(some.images_at(torch.arange(12)), same.images_at(torch.arange(12)))
+    assert whole.first_pairs(PAIRS) is whole
