@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from colotride.data.base import ImageSet, class_name
 from colotride.evaluation.attacks import AttackBatch, attack_named
 from colotride.evaluation.chunks import EvaluationPlan
-from colotride.evaluation.gallery import Gallery, read_views
-from colotride.evaluation.retrieval import query_blocks
+from colotride.evaluation.gallery import Gallery, query_blocks, read_views
 from colotride.pgd import frozen, perturb
 
 RESULTS = 5

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor, nn
 
 from colotride.data.augmentation import evaluation_view
@@ -15,9 +15,48 @@ from colotride.pgd import frozen
 
 UNIT_LENGTH_TOLERANCE = 1e-3
 
+BLOCK_BYTES = 512 * 2**20
+"""Memory for one block of distances and what is derived from them."""
+
+BYTES_PER_PAIR = 24
+"""Distances, the outcome of comparisons, and what counts either."""
+
 TIE_TOLERANCE = 64 * torch.finfo(torch.float64).eps
 """Squared distances that differ by less, in units of the squared lengths that they are made of, are equal: rounding
 alone can tell them apart."""
+
+
+@dataclass(frozen=True)
+class ClassMembers:
+    """Which images belong to each class, so that the matches of a query are found without a look at all others."""
+
+    place: Int[Tensor, "images"]
+    """The class of every image, numbered from 0."""
+    order: Int[Tensor, "images"]
+    """All images, class by class."""
+    starts: Int[Tensor, "classes"]
+    """Where each class begins in `order`."""
+    counts: Int[Tensor, "classes"]
+
+    @classmethod
+    def of(cls, labels: Int[Tensor, "images"]) -> "ClassMembers":
+        """The members of all classes."""
+        _, place, counts = labels.unique(return_inverse=True, return_counts=True)
+        return cls(place, place.argsort(stable=True), counts.cumsum(0) - counts, counts)
+
+    def __call__(
+        self, queries: Int[Tensor, "queries"]
+    ) -> tuple[Int[Tensor, "queries widest"], Bool[Tensor, "queries widest"]]:
+        """The images of each query's class, and which of them are matches: the query itself is among them, and is none.
+
+        Rows of smaller classes are filled up with the query.
+        """
+        own = self.place[queries]
+        counts = self.counts[own][:, None]
+        step = torch.arange(int(counts.max()), device=queries.device)
+        members = self.order[(self.starts[own][:, None] + step).clamp(max=len(self.order) - 1)]
+        members = torch.where(step < counts, members, queries[:, None])
+        return members, members != queries[:, None]
 
 
 @dataclass(frozen=True)
@@ -37,6 +76,11 @@ class ExactDistances:
     """Squared lengths of the points."""
     labels: Int[Tensor, "images"]
     """On the device of the points."""
+
+    @cached_property
+    def members(self) -> ClassMembers:
+        """The images of every class."""
+        return ClassMembers.of(self.labels)
 
     def place(self, embeddings: Float[Tensor, "rows dim"]) -> Float64[Tensor, "rows dim"]:
         """Embeddings in these coordinates."""
@@ -88,6 +132,11 @@ class Gallery:
 def in_batches(indices: Int[Tensor, "queries"], batch_size: int) -> Iterator[Int[Tensor, "batch"]]:
     """Cut a list of image indices into batches."""
     yield from indices.split(batch_size)
+
+
+def query_blocks(indices: Int[Tensor, "queries"], gallery_size: int) -> Iterator[Int[Tensor, "block"]]:
+    """Cut queries so that the distances of one block to the whole gallery fit into `BLOCK_BYTES`."""
+    yield from indices.split(max(1, BLOCK_BYTES // (BYTES_PER_PAIR * gallery_size)))
 
 
 def pixel_dtype(model: nn.Module) -> torch.dtype:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from colotride.evaluation.gallery import Gallery
+from colotride.evaluation.gallery import ExactDistances, Gallery, query_blocks
 from colotride.geometry import distances
 
 
@@ -29,15 +29,27 @@ def percentile_rank(
     """
     exact = gallery.exact
     queries, items = queries.to(exact.labels.device), items.to(exact.labels.device)
-    rows = torch.arange(len(queries), device=exact.labels.device)
-    asking = exact.place(query_embeddings)
-    to_item = exact.squares_between(asking, exact.place(item_embeddings))
-    # Nearer counts 1, equal 0, farther -1.
-    ahead = exact.squares(asking).sub_(to_item)
-    nearer = (ahead < -exact.tolerance(asking)).long() - (ahead > exact.tolerance(asking)).long()
-    others = len(gallery) - 2
-    balance = nearer.sum(dim=1) - nearer[rows, queries] - nearer[rows, items]
-    return (50 * (1 + balance / others)).to(query_embeddings)
+    asking, asked = exact.place(query_embeddings), exact.place(item_embeddings)
+    balance = torch.cat(
+        [
+            _nearer_less_farther(exact, asking[rows], asked[rows], torch.stack([queries[rows], items[rows]], dim=1))
+            for rows in query_blocks(torch.arange(len(queries), device=queries.device), len(gallery))
+        ]
+    )
+    return (50 * (1 + balance / (len(gallery) - 2))).to(query_embeddings)
+
+
+def _nearer_less_farther(
+    exact: ExactDistances, asking: Tensor, asked: Tensor, left_out: Int[Tensor, "block 2"]
+) -> Int[Tensor, "block"]:
+    """How many images are nearer than the item, less how many are farther, two of them left out."""
+    ahead = exact.squares(asking).sub_(exact.squares_between(asking, asked))
+    tolerance = exact.tolerance(asking)
+
+    def balance(values: Tensor) -> Tensor:
+        return (values < -tolerance).sum(dim=1) - (values > tolerance).sum(dim=1)
+
+    return balance(ahead) - balance(ahead.gather(1, left_out))
 
 
 def first_result_is_match(
@@ -45,12 +57,15 @@ def first_result_is_match(
 ) -> Float[Tensor, "batch"]:
     """100 where the first result is of the query's class (R@1), else 0; a tie with a non-match counts as a miss."""
     exact = gallery.exact
-    asking = exact.place(query_embeddings)
-    to_gallery = exact.squares(asking)
-    same, other = same_and_other(exact.labels, queries)
-    nearest_match = to_gallery.masked_fill(~same, torch.inf).amin(dim=1)
-    nearest_other = to_gallery.masked_fill(~other, torch.inf).amin(dim=1)
-    return 100 * (nearest_match < nearest_other - exact.tolerance(asking)[:, 0]).to(query_embeddings)
+    asking, queries = exact.place(query_embeddings), queries.to(exact.labels.device)
+    found = []
+    for rows in query_blocks(torch.arange(len(queries), device=queries.device), len(gallery)):
+        to_gallery = exact.squares(asking[rows])
+        members, is_match = exact.members(queries[rows])
+        nearest_match = to_gallery.gather(1, members).masked_fill_(~is_match, torch.inf).amin(dim=1)
+        nearest_other = to_gallery.scatter_(1, members, torch.inf).amin(dim=1)
+        found.append(nearest_match < nearest_other - exact.tolerance(asking[rows])[:, 0])
+    return 100 * torch.cat(found).to(query_embeddings)
 
 
 def in_first_results(
@@ -63,13 +78,14 @@ def in_first_results(
     """100 where an item is among the first k results of its query, else 0; ties count against the item."""
     exact = gallery.exact
     queries, items = queries.to(exact.labels.device), items.to(exact.labels.device)
-    rows = torch.arange(len(queries), device=exact.labels.device)
     asking = exact.place(query_embeddings)
-    to_gallery = exact.squares(asking)
-    before = to_gallery <= to_gallery[rows, items][:, None] + exact.tolerance(asking)
-    before[rows, queries] = False
-    before[rows, items] = False
-    return 100 * (before.sum(dim=1) < k).to(query_embeddings)
+    found = []
+    for rows in query_blocks(torch.arange(len(queries), device=queries.device), len(gallery)):
+        to_gallery = exact.squares(asking[rows])
+        before = to_gallery <= to_gallery.gather(1, items[rows, None]) + exact.tolerance(asking[rows])
+        before.scatter_(1, torch.stack([queries[rows], items[rows]], dim=1), False)
+        found.append(before.sum(dim=1) < k)
+    return 100 * torch.cat(found).to(query_embeddings)
 
 
 def same_and_other(

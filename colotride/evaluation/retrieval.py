@@ -4,30 +4,20 @@ At equal distance a match counts as farther than a non-match: a model that maps 
 nothing, and gets no credit for it.
 """
 
-from collections.abc import Iterator
-
 import faiss
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from colotride.evaluation.gallery import Gallery
+from colotride.evaluation.gallery import Gallery, query_blocks
 from colotride.randomness import derive_seed
 
-BLOCK_BYTES = 256 * 2**20
-"""Memory for one block of distances and what is derived from them."""
-
-BYTES_PER_PAIR = 48
-"""Distances, their masked copy, masks, places among the matches."""
+FEW_MATCHES = 16
+"""Up to so many matches, counting the images before each of them is faster than placing every image among them."""
 
 ITERATIONS = 20
 """Of each k-means."""
-
-
-def query_blocks(indices: Int[Tensor, "queries"], gallery_size: int) -> Iterator[Int[Tensor, "block"]]:
-    """Cut queries so that the distances of one block to the whole gallery fit into `BLOCK_BYTES`."""
-    yield from indices.split(max(1, BLOCK_BYTES // (BYTES_PER_PAIR * gallery_size)))
 
 
 def retrieval_values(
@@ -65,8 +55,8 @@ def match_ranks(
 ) -> tuple[Float[Tensor, "block matches"], Int[Tensor, "block"]]:
     """Position of every match in the result list of each query, nearest match first.
 
-    Only the matches are sorted; every other image is counted between two of them. That is what makes a gallery of
-    many small classes cheap.
+    Only the matches are sorted; every other image is counted before one of them. That is what makes a gallery of many
+    small classes cheap.
 
     Returns:
         Positions, counted from 1, infinite beyond a query's last match; and the number of matches per query.
@@ -75,23 +65,30 @@ def match_ranks(
     queries = queries.to(exact.labels.device)
     asking = exact.points[queries]
     to_gallery = exact.squares(asking)
-    rows = torch.arange(len(queries), device=queries.device)
-    same = exact.labels[queries][:, None] == exact.labels[None, :]
-    same[rows, queries] = False
-    relevant = same.sum(dim=1)
+    members, is_match = exact.members(queries)
+    relevant = is_match.sum(dim=1)
     most = int(relevant.max())
-    matches = to_gallery.masked_fill(~same, torch.inf).topk(most, largest=False, sorted=True).values
-    # The query itself and its matches go behind every match.
-    to_gallery[rows, queries] = torch.inf
-    # What is as far away as a match comes before it.
-    others = to_gallery.masked_fill_(same, torch.inf).sub_(exact.tolerance(asking))
-    nearer_matches = torch.searchsorted(matches, others)
-    counts = torch.zeros(len(queries), most + 1, dtype=torch.int64, device=queries.device)
-    counts.scatter_add_(1, nearer_matches, torch.ones_like(nearer_matches))
-    nearer_others = counts.cumsum(dim=1)[:, :most]
+    to_matches = to_gallery.gather(1, members).masked_fill_(~is_match, torch.inf)
+    matches = to_matches.sort(dim=1).values[:, :most].contiguous()
+    # The query itself and its matches go behind every match; what is as far away as a match comes before it.
+    others = to_gallery.scatter_(1, members, torch.inf).sub_(exact.tolerance(asking))
+    nearer_others = _nearer(others, matches)
     order = torch.arange(1, most + 1, device=queries.device)
     positions = (nearer_others + order).to(matches.dtype)
     return positions.masked_fill(order > relevant[:, None], torch.inf), relevant
+
+
+def _nearer(
+    others: Float[Tensor, "block images"], matches: Float[Tensor, "block matches"]
+) -> Int[Tensor, "block matches"]:
+    """How many of the others are at most as far away as each match."""
+    most = matches.shape[1]
+    if most <= FEW_MATCHES:
+        return torch.stack([(others <= matches[:, [one]]).sum(dim=1) for one in range(most)], dim=1)
+    places = torch.searchsorted(matches, others)
+    counts = torch.zeros(len(others), most + 1, dtype=torch.int64, device=others.device)
+    counts.scatter_add_(1, places, torch.ones_like(places))
+    return counts.cumsum(dim=1)[:, :most]
 
 
 def clusterings(gallery: Gallery, starts: int, seed: int) -> Int[Tensor, "starts images"]:

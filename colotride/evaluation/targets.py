@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from colotride.evaluation.gallery import Gallery
+from colotride.evaluation.gallery import Gallery, query_blocks
 from colotride.evaluation.ranking import same_and_other
-from colotride.evaluation.retrieval import query_blocks
 
 TOP_SHARE = 0.01
 """CA- and QA- choose among this share of the gallery, the nearest images."""

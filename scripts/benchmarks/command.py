@@ -219,12 +219,13 @@ def scaling(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
         start, rows = measure_scaling(root, command.workers, SCALING_PAIRS, on_run)
     table = Table(
         title="Training on Ray's workers: ResNet-18, 64 px, 8 PGD steps, CPU",
-        caption=f"{SCALING_PAIRS} pairs per worker and batch; start-up: what Ray Train adds to a run",
+        caption=f"{SCALING_PAIRS} pairs per worker and batch; model: what exchanges leave; start-up: what Ray Train adds",
     )
-    for heading in ("workers", "pairs/s", "efficiency", "start-up, s"):
+    for heading in ("workers", "pairs/s", "efficiency", "model", "start-up, s"):
         table.add_column(heading, justify="right")
     for row in rows:
-        table.add_row(str(row.workers), f"{row.pairs_per_second:.0f}", f"{row.efficiency:.0%}", f"{row.startup:.1f}")
+        shares = f"{row.efficiency:.0%}", f"{row.predicted:.0%}"
+        table.add_row(str(row.workers), f"{row.pairs_per_second:.0f}", *shares, f"{row.startup:.1f}")
     memory = Table(title="Processes that read one store", caption="pages that are shared count once")
     for heading in ("processes", "store, MiB", "everything, MiB"):
         memory.add_column(heading, justify="right")

@@ -1,5 +1,7 @@
 """What several workers cost and bring: throughput, start-up of Ray, loading, resident memory."""
 
+import json
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -9,17 +11,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import distributed, multiprocessing
 
 from colotride.config import RunConfig
 from colotride.data.splits import load_splits
 from colotride.distributed.ray_cluster import start_ray
 from colotride.distributed.ray_train import Workers, train_on_workers
+from colotride.distributed.shards import ProcessGroup
 from colotride.presets import preset
 from colotride.training.records import EpochRecord
 from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.trainer import Trainer
+from scripts.benchmarks.scaling_model import Fabric, Step, measured_fabric, step_seconds
 
 EPOCHS, BATCHES = 3, 4
+PGD_STEPS, DIM, WEIGHTS = 8, 512, 11_439_168
+"""Of the training that is measured; the weights are those of a ResNet-18 with an embedding layer of 512."""
+
 CLASSES, PER_CLASS, SIDE = 8, 8, 64
 """Of the images that are made up for the measurement: noise, because speed does not depend on what they show."""
 
@@ -32,6 +40,8 @@ class Throughput:
     pairs_per_second: float
     efficiency: float
     """Of weak scaling: pairs per second and worker over those of one worker; in [0, 1] but for noise."""
+    predicted: float
+    """The same of the model: what exchanges alone leave of it, with what connects the processes measured first."""
     startup: float
     """Seconds from the call to the end, less the epochs: what Ray Train adds to a run."""
 
@@ -63,8 +73,36 @@ def measure_scaling(
         fastest = min(record.seconds for record in epochs[1:])
         speed = _pairs(config) / fastest
         one = rows[0].pairs_per_second / rows[0].workers if rows else speed / count
-        rows.append(Throughput(count, speed, speed / count / one, seconds - sum(record.seconds for record in epochs)))
+        startup = seconds - sum(record.seconds for record in epochs)
+        predicted = _predicted(count, pairs_per_worker, pairs_per_worker / one)
+        rows.append(Throughput(count, speed, speed / count / one, predicted, startup))
     return start, rows
+
+
+def _predicted(workers: int, pairs: int, alone: float) -> float:
+    """Efficiency of the mean of a CAP and an ANP step, by `scaling_model`."""
+    if workers == 1:
+        return 1.0
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = Path(folder) / "fabric.json"
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        free.close()
+        multiprocessing.spawn(_measure_fabric, (workers, address, place), nprocs=workers)
+        fabric = Fabric("these processes", **json.loads(place.read_text()))
+    steps = [Step(alone, pairs, DIM, WEIGHTS, PGD_STEPS, phase) for phase in ("candidates", "anchor")]
+    return alone / (sum(step_seconds(step, workers, fabric) for step in steps) / len(steps))
+
+
+def _measure_fabric(rank: int, workers: int, address: str, place: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=workers)
+    try:
+        found = measured_fabric(ProcessGroup.of_this_process())
+    finally:
+        distributed.destroy_process_group()
+    if rank == 0:
+        place.write_text(json.dumps({"bandwidth": found.bandwidth, "latency": found.latency}))
 
 
 def plain_seconds(root: Path, pairs: int) -> float:
@@ -113,7 +151,7 @@ def _config(root: Path, pairs: int) -> RunConfig:
             "data.pairs_per_epoch": BATCHES * pairs,
             "data.hold_out_validation": False,
             "model.weights": "none",
-            "pgd.steps": 8,
+            "pgd.steps": PGD_STEPS,
             "training.epochs": EPOCHS,
         }
     )

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from colotride.evaluation import ranking, retrieval
-from colotride.evaluation.gallery import Gallery
+from colotride.evaluation.gallery import ClassMembers, Gallery
 from colotride.evaluation.retrieval import clusterings, nmi, retrieval_values
 from tests.evaluation.galleries import d, others, ranked, shaken, toy_gallery
 from tests.toys import on_circle
@@ -32,9 +32,36 @@ def test_recall_map_and_map_at_r_are_those_of_a_loop_over_queries():
 
 def test_chunks_change_nothing(monkeypatch):
     gallery = toy_gallery()
-    whole = scores(gallery, ALL, (1, 2))
-    monkeypatch.setattr(retrieval, "BLOCK_BYTES", 1)
-    assert scores(gallery, ALL, (1, 2)) == pytest.approx(whole)
+    moved, items = gallery.embeddings.flip(0), ALL.roll(1)
+
+    def everything():
+        return [
+            *scores(gallery, ALL, (1, 2)).values(),
+            *ranking.percentile_rank(gallery, moved, gallery.embeddings[items], ALL, items).tolist(),
+            *ranking.first_result_is_match(gallery, moved, ALL).tolist(),
+            *ranking.in_first_results(gallery, moved, ALL, items, 4).tolist(),
+        ]
+
+    whole = everything()
+    monkeypatch.setattr("colotride.evaluation.gallery.BLOCK_BYTES", 1)
+    assert everything() == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("labels", [ALL % 2, torch.cat([torch.zeros(2, dtype=torch.long), ALL[2:] % 3 + 1])])
+def test_counting_before_each_match_and_placing_every_image_are_the_same(monkeypatch, labels):
+    gallery = Gallery(toy_gallery().embeddings, labels)
+    monkeypatch.setattr(retrieval, "FEW_MATCHES", 10**9)
+    counted = retrieval.match_ranks(gallery, ALL)
+    monkeypatch.setattr(retrieval, "FEW_MATCHES", 0)
+    for one, other in zip(counted, retrieval.match_ranks(gallery, ALL), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_members_are_the_images_of_each_class_and_matches_leave_out_the_query():
+    members, is_match = ClassMembers.of(torch.tensor([7, -2, 7, 5, 7, -2]))(torch.tensor([4, 1, 3]))
+    found = [sorted(row[chosen].tolist()) for row, chosen in zip(members, is_match, strict=True)]
+    assert found == [[0, 2], [5], []]
+    assert [set(row.tolist()) for row in members] == [{0, 2, 4}, {1, 5}, {3}]
 
 
 def test_perfect_clusters_are_retrieved_perfectly():
