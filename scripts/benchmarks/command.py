@@ -154,13 +154,13 @@ def evaluation(command: Benchmark, device: torch.device) -> tuple[RenderableType
         rows = measure_galleries(command.galleries, command.rounds, partial(show, status, "galleries"))
     table = Table(
         title="Everything that is not a pass through the network",
-        caption="every image is a query; at most 2,000 are attacked",
+        caption="at most 2,000 queries are attacked; above 100,000 images no k-means",
     )
-    for heading in ("images", "seconds", "peak MiB", "x loop over queries"):
+    for heading in ("images", "queries", "seconds", "peak MiB", "x loop over queries"):
         table.add_column(heading, justify="right")
     for row in rows:
         loop = "" if row.loop is None else f"{row.loop:.1f}"
-        table.add_row(str(row.images), f"{row.seconds:.1f}", f"{row.peak_mib:.0f}", loop)
+        table.add_row(f"{row.images:,}", f"{row.queries:,}", f"{row.seconds:.1f}", f"{row.peak_mib:.0f}", loop)
     lines = [
         f"{whole.queries} of {whole.images} images attacked by {whole.protocol} with 32 steps: {whole.seconds:.1f} s, "
         f"{whole.over_passes:.2f} times the network passes alone."
