@@ -52,17 +52,17 @@ SCHEMES = {
     one.name: one
     for one in (
         Scheme(DEFAULT, lambda own: {}),
-        Scheme("half the steps, twice as large", _fewer(2)),
-        Scheme("a quarter of the steps, four times as large", _fewer(4)),
-        Scheme("steps that grow", _growing(1)),
-        Scheme("half the steps, that grow", _growing(2)),
-        Scheme("two steps from noise", lambda own: _single_step(own) | {"steps": 2, "step_size": own.epsilon / 1.6}),
+        Scheme("half as many steps", _fewer(2)),
+        Scheme("a quarter as many", _fewer(4)),
+        Scheme("growing", _growing(1)),
+        Scheme("half as many, growing", _growing(2)),
+        Scheme("two from noise", lambda own: _single_step(own) | {"steps": 2, "step_size": own.epsilon / 1.6}),
         Scheme("FGSM-RS", _single_step),
-        Scheme("FGSM-RS, adaptive steps", lambda own: _single_step(own) | {"adaptive_steps": True}),
+        Scheme("FGSM-RS, adaptive", lambda own: _single_step(own) | {"adaptive_steps": True}),
         Scheme("N-FGSM", _noise_step),
     )
 }
-"""By name. FGSM-RS: Wong et al., 2020; N-FGSM: de Jorge et al., 2022."""
+"""By name. Fewer steps are larger by the same factor. FGSM-RS: Wong et al., 2020; N-FGSM: de Jorge et al., 2022."""
 
 
 @dataclass(frozen=True)
