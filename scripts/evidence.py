@@ -1,14 +1,24 @@
-"""The tables of docs/evidence.md about photographs, computed again from the runs in docs/results/photographs.json.
+"""The tables of docs/evidence.md about photographs, computed again from the runs in docs/results.
 
 python scripts/evidence.py
+python scripts/evidence.py add RUN --label "COLO-TRIDE, relative distances" --settings "--defense colo-tride-relative"
 """
 
+import argparse
 import json
+import shutil
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from pyarrow import parquet
+
+from colotride.config import load_config
+from colotride.evaluation.results import ATTACKED, load_evaluation
+from colotride.evaluation.scores import resistance_of, scores_of
+from colotride.io import write_atomically
 from colotride.markdown import table
 from colotride.tune.seed_statistics import paired_difference
 
@@ -31,6 +41,51 @@ def load(path: Path = RESULTS) -> Runs:
     """The runs, in the order of the rows."""
     runs: Runs = json.loads(path.read_text())["runs"]
     return runs
+
+
+def add(run: Path, label: str, settings: str, results: Path = RESULTS) -> None:
+    """Keep a run that was trained and evaluated: its scores, its epochs, and the values of every attacked image.
+
+    Args:
+        run: its folder.
+        label: of its row; a run of the same label and seed is replaced.
+        settings: that it was trained with beside the command of the page.
+        results: where the runs are kept.
+    """
+    config, evaluation = load_config(run / "config.yaml"), load_evaluation(run / "evaluation")
+    epochs = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    own = {
+        "label": label,
+        "settings": settings,
+        "seed": config.seed,
+        "batches": epochs[-1]["step"],
+        "passes": sum(epoch["passes"] for epoch in epochs),
+        "seconds": round(sum(epoch["seconds"] for epoch in epochs)),
+        "scores": {name: round(value, 4) for name, value in evaluation.scores().items()},
+        "epochs": [{name: round(value, 5) for name, value in epoch["diagnostics"].items()} for epoch in epochs],
+    }
+    kept = json.loads(results.read_text())
+    others = [one for one in kept["runs"] if (one["label"], one["seed"]) != (label, config.seed)]
+    labels = list(dict.fromkeys([*(one["label"] for one in kept["runs"]), label]))
+    kept["runs"] = sorted([*others, own], key=lambda one: (labels.index(one["label"]), one["seed"]))
+    values = values_of(own, results)
+    values.parent.mkdir(exist_ok=True)
+    shutil.copyfile(run / "evaluation" / ATTACKED, values)
+    write_atomically(results, (json.dumps(kept, indent=1) + "\n").encode())
+
+
+def values_of(run: dict[str, Any], results: Path = RESULTS) -> Path:
+    """The file with the values of every attacked image of a run; the first runs have none."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in f"{run['label']} {run['seed']}".lower())
+    return results.parent / results.stem / f"{'-'.join(filter(None, name.split('-')))}.parquet"
+
+
+def recomputed(values: Path) -> dict[str, float]:
+    """The scores after the attacks, from the values of every attacked image."""
+    columns = parquet.read_table(values).to_pydict()
+    names = [name.removesuffix(" after") for name in columns if name.endswith(" after")]
+    before, after = ({name: torch.tensor(columns[f"{name} {when}"]) for name in names} for when in ("before", "after"))
+    return scores_of(before, after, resistance_of("strict"))
 
 
 def score_table(runs: Runs) -> str:
@@ -74,7 +129,20 @@ def _cell(values: Iterable[float]) -> str:
     return f"{statistics.mean(numbers):.1f}{spread}"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the tables, or take a run in."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    adding = parser.add_subparsers(dest="what").add_parser("add", help="keep a run that was trained and evaluated")
+    adding.add_argument("run", type=Path)
+    adding.add_argument("--label", required=True)
+    adding.add_argument("--settings", default="")
+    given = parser.parse_args()
+    if given.what == "add":
+        add(given.run, given.label, given.settings)
     found = load()
     print(score_table(found))
     print(difference_table(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -5,8 +5,11 @@ import statistics
 
 import pytest
 
-from scripts.evidence import RESULTS, difference_table, load, score_table
+import colotride as ct
+from colotride.evaluation.results import save_evaluation
+from scripts.evidence import RESULTS, add, difference_table, load, recomputed, score_table, values_of
 from tests.docs.blocks import ROOT
+from tests.short_runs import SHORT
 
 PAGE = (ROOT / "docs/evidence.md").read_text()
 
@@ -42,6 +45,36 @@ def test_a_difference_is_that_of_the_same_seeds():
     half = 12.706 * statistics.stdev([10, 12]) / 2**0.5
     assert f"| 2 | +11.0 [{11 - half:+.1f}, {11 + half:+.1f}] | +0.0" in text
     assert "| 1 | -1.0 |" in text
+
+
+@pytest.mark.parametrize("run", [run for run in load() if values_of(run).exists()], ids=lambda run: values_of(run).stem)
+def test_the_scores_of_a_kept_run_follow_from_the_values_of_its_images(run):
+    found = recomputed(values_of(run))
+    assert found == pytest.approx({name: run["scores"][name] for name in found}, abs=1e-3)
+
+
+def test_every_kept_file_belongs_to_a_run():
+    assert set((RESULTS.parent / RESULTS.stem).glob("*")) == {
+        values_of(run) for run in load() if values_of(run).exists()
+    }
+
+
+@pytest.mark.slow
+def test_a_run_is_taken_in_once(tmp_path):
+    results = tmp_path / "kept.json"
+    results.write_text(json.dumps({"runs": [{"label": "first", "seed": 0}, {"label": "mine", "seed": 0, "old": True}]}))
+    config = ct.preset("digits").with_values({**SHORT, "pgd.steps": 1, "training.epochs": 2})
+    run = ct.train(config, directory=tmp_path / "run")
+    evaluated = ct.evaluate(run, queries=16, steps=2)
+    save_evaluation(evaluated, tmp_path / "run" / "evaluation")
+    add(tmp_path / "run", "mine", "--defense colo-tride", results)
+    first, mine = load(results)
+    assert first == {"label": "first", "seed": 0}
+    assert mine["scores"]["ARS"] == pytest.approx(evaluated.ARS, abs=1e-3)
+    assert len(mine["epochs"]) == 2
+    assert mine["passes"] > 0
+    found = recomputed(values_of(mine, results))
+    assert found == pytest.approx({name: evaluated.scores()[name] for name in found}, abs=1e-3)
 
 
 def test_what_is_kept_holds_no_paths_of_the_machine_that_made_it():
