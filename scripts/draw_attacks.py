@@ -7,8 +7,10 @@ Example:
 import sys
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from colotride.evaluation.attack_descriptions import DESCRIPTIONS
-from colotride.evaluation.attack_drawings import HEIGHT, SCENES, TEMPLATES, WIDTH, picture
+from colotride.evaluation.attack_drawings import HEIGHT, SCENES, WIDTH, picture
 from colotride.io import write_atomically
 
 PAGE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ width }} {{ height }}" width="{{ width }}" height="{{ height }}">
@@ -51,7 +53,11 @@ def draw() -> str:
     rows = -(-len(SCENES) // COLUMNS)
     width = 2 * MARGIN + COLUMNS * WIDTH + (COLUMNS - 1) * GAP
     height = 2 * MARGIN + rows * (HEIGHT + HEAD + GAP) + 44
-    return TEMPLATES.from_string(PAGE).render(cells=cells, width=width, height=height, margin=MARGIN)
+    # The page includes a part of the report's.
+    loader = PackageLoader("colotride.evaluation", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string(PAGE)
+    return template.render(cells=cells, width=width, height=height, margin=MARGIN)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ FLOORS = [
         "registry",
         "remote",
         "markdown",
+        "templates",
         "terminal",
         "devices",
         "provenance",

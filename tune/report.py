@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from colotride.errors import SearchError
 from colotride.io import write_atomically
+from colotride.templates import render
 from colotride.tune.charts import COLOURS, charts_of, write_pictures
 from colotride.tune.final_evaluation import Finalist, verdict_sentences
 from colotride.tune.parameters import Choice, Space, value_in
@@ -93,10 +92,9 @@ def write_report(
     charts, importances = charts_of(records, plan.space, plan.objectives, plan.epochs, finalists)
     finished = [record for record in records if record.status == "finished"]
     best = raced_first(best_first(finished, plan.objectives), contenders)[0] if finished else None
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("colotride.tune", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "colotride.tune",
+        "report.html.j2",
         title=folder.name,
         plan=plan,
         records=records,

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from colotride.demo.comparison import ATTACKS, Answer, Comparison
 from colotride.errors import ColoTrideError, DataError
 from colotride.evaluation.report_parts import image_address, png
+from colotride.templates import render
 
 SUGGESTED = 24
 """Pictures that the page offers to begin with."""
@@ -205,14 +205,11 @@ def _plain(answer: Answer) -> dict[str, Any]:
 
 
 def _page(comparison: Comparison, steps: int) -> str:
-    environment = Environment(
-        loader=PackageLoader("colotride.demo", "."),
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-    )
     classes: Mapping[int, str] = comparison.class_names()
     trained = comparison.epsilon * 255
-    return environment.get_template("page.html.j2").render(
+    return render(
+        "colotride.demo",
+        "page.html.j2",
         models=[model.name for model in comparison.models],
         dataset=comparison.images.name,
         pictures=len(comparison.images),

@@ -7,12 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-TEMPLATES = Environment(
-    loader=PackageLoader("colotride.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-)
-"""Of the pictures and of the report."""
+from colotride.templates import render
 
 Point = tuple[float | int, float | int]
 
@@ -131,7 +126,9 @@ def picture(attack: str, *, x: int = 0, y: int = 0) -> str:
     """The picture of one attack as an SVG element, at this place where it stands inside another one."""
     scene = SCENES[attack]
     still = scene.start if scene.candidate_moves else None
-    return TEMPLATES.get_template("attack.svg.j2").render(
+    return render(
+        "colotride.evaluation",
+        "attack.svg.j2",
         scene=scene,
         name=attack,
         x=x,

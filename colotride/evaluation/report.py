@@ -7,13 +7,14 @@ from typing import Any
 import colotride
 from colotride.errors import ConfigurationError
 from colotride.evaluation.attack_descriptions import DESCRIPTIONS, AttackDescription, Unit
-from colotride.evaluation.attack_drawings import SCENES, TEMPLATES, picture
+from colotride.evaluation.attack_drawings import SCENES, picture
 from colotride.evaluation.examples import RetrievalExample
 from colotride.evaluation.record import EvaluationRecord
 from colotride.evaluation.report_parts import histograms, images_of, line_chart, measured
 from colotride.evaluation.sanity import Check
 from colotride.evaluation.scores import RANK_GOALS, RESISTANCE_COLUMNS, mean_of, scaled_columns
 from colotride.io import write_atomically
+from colotride.templates import render
 
 PROTOCOLS = {
     "strict": "The strict protocol attacks as the attacks are defined. ARS is the mean over the queries.",
@@ -94,7 +95,9 @@ def write_report(
             "keep attacked.parquet and benign.parquet beside evaluation.json"
         )
     others = others or {}
-    page = TEMPLATES.get_template("report.html.j2").render(
+    page = render(
+        "colotride.evaluation",
+        "report.html.j2",
         title=title,
         dataset=dataset,
         result=evaluation,

@@ -7,7 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors.torch import save_file
 
 from colotride.config import save_config
@@ -16,6 +15,7 @@ from colotride.hub.address import HubAddress, endpoint, hub_library, is_hub_addr
 from colotride.io import write_atomically
 from colotride.leaderboard.records import Record, record_of, write_record
 from colotride.markdown import escape
+from colotride.templates import render
 from colotride.training.checkpoint import WEIGHTS, digest_of_file
 from colotride.training.runs import PUBLISHED, Published, load_run
 
@@ -79,9 +79,10 @@ def card_of(record: Record, card: Card, address: str, image_size: int) -> str:
         "model-index": [{"name": card.name, "results": [{"task": task, "dataset": source, "metrics": metrics}]}],
     }
     levels = record.epsilon * 255
-    environment = Environment(loader=PackageLoader("colotride.hub", "."), undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["text"] = escape
-    return environment.get_template("card.md.j2").render(
+    return render(
+        "colotride.hub",
+        "card.md.j2",
+        filters={"text": escape},
         metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True),
         record=record,
         card=card,

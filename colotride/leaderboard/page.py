@@ -1,17 +1,16 @@
 """The leaderboard as one static page: a table and a picture per group of comparable records."""
 
-import io
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from colotride.io import write_atomically
 from colotride.leaderboard.records import Record
+from colotride.templates import inline_svg, render
 
 MEANINGS = {
     "strict": "every attack does what its definition says",
@@ -33,12 +32,9 @@ def write_page(path: Path, records: Iterable[Record], *, title: str = "Robust im
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(record.group, []).append(record)
-    environment = Environment(
-        loader=PackageLoader("colotride.leaderboard", "."),
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-    )
-    page = environment.get_template("page.html.j2").render(
+    page = render(
+        "colotride.leaderboard",
+        "page.html.j2",
         title=title,
         groups=[_group(groups[key]) for key in sorted(groups)],
         style=files("colotride.leaderboard").joinpath("page.css").read_text(),
@@ -81,8 +77,7 @@ def _picture(records: Sequence[Record]) -> str:
     shown = [(one, one.benign["R@1"], one.ARS) for one in records if one.ARS is not None and "R@1" in one.benign]
     if not shown:
         return ""
-    # Text stays text, and identifiers do not change from one build to the next.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "leaderboard", "font.size": 9}):
+    with rc_context({"font.size": 9}):
         figure = Figure(figsize=(6, 3.4), layout="constrained")
         axes = figure.add_subplot()
         for record, recall, score in shown:
@@ -96,6 +91,4 @@ def _picture(records: Sequence[Record]) -> str:
         axes.margins(x=0.2, y=0.15)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+        return inline_svg(figure)

@@ -1,16 +1,14 @@
 """The tournament as a picture, a table in Markdown and one HTML page that loads nothing from elsewhere."""
 
-import io
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from colotride.io import save_figure, write_atomically
 from colotride.markdown import table
+from colotride.templates import inline_svg, render
 from colotride.tournaments.plan import TournamentPlan
 from colotride.tournaments.results import (
     DEFAULT_TRIAL,
@@ -52,18 +50,15 @@ def write_page(
         "Hypervolume": volume_rows(finalists, plan.reference),
         f"{plan.reference} against each finalist, at equal or higher R@1": match_rows(finalists, plan.reference),
     }
-    environment = Environment(
-        loader=PackageLoader("colotride.tournaments", "."),
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-    )
-    page = environment.get_template("page.html.j2").render(
+    page = render(
+        "colotride.tournaments",
+        "page.html.j2",
         plan=plan,
         cost=f"{cost:.2f}",
         pairs=pairs,
         steps={name: plan.run_of(name).pgd.steps for name in plan.defenses},
         sentence=sentence(finalists, plan.reference),
-        picture=_svg(figure),
+        picture=inline_svg(figure),
         tables=tables,
         values=[
             (one.name, ", ".join(f"{name} {_text(value)}" for name, value in one.values.items())) for one in finalists
@@ -111,14 +106,6 @@ def draw_fronts(finalists: Sequence[FinalistResult]) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, title="hollow: as its authors use it", fontsize="small", title_fontsize="small")
     return figure
-
-
-def _svg(figure: Figure) -> str:
-    # Text stays text, and identifiers do not change from one page to the next.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tournament"}):
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
 def _text(value: object) -> str:
