@@ -1,6 +1,7 @@
 """The tables of docs/evidence.md about photographs, computed again from the runs in docs/results.
 
 python scripts/evidence.py
+python scripts/evidence.py draw
 python scripts/evidence.py add RUN --label "COLO-TRIDE, relative distances" --settings "--defense colo-tride-relative"
 """
 
@@ -20,6 +21,8 @@ from colotride.evaluation.results import ATTACKED, load_evaluation
 from colotride.evaluation.scores import resistance_of, scores_of
 from colotride.io import write_atomically
 from colotride.markdown import table
+from colotride.reproduction.figures import draw_curves
+from colotride.training.records import EpochRecord
 from colotride.tune.seed_statistics import paired_difference
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "photographs.json"
@@ -33,6 +36,9 @@ PAIRS = (
     ("COLO-TRIDE, relative distances", "COLO-TRIDE"),
 )
 """Rows that are compared, first less second."""
+
+PICTURED = ("no defense", "ACT, longer", "COLO-TRIDE", "COLO-TRIDE, relative distances, longer")
+"""Rows whose epochs are drawn."""
 
 Runs = Sequence[dict[str, Any]]
 
@@ -72,6 +78,25 @@ def add(run: Path, label: str, settings: str, results: Path = RESULTS) -> None:
     values.parent.mkdir(exist_ok=True)
     shutil.copyfile(run / "evaluation" / ATTACKED, values)
     write_atomically(results, (json.dumps(kept, indent=1) + "\n").encode())
+
+
+def draw(runs: Runs, folder: Path) -> list[Path]:
+    """Draw Figures 3 and 4 of the paper from the epochs of the kept runs."""
+    histories = {
+        label: [
+            [EpochRecord(number, 0, 0.0, dict(epoch)) for number, epoch in enumerate(run["epochs"], 1)]
+            for run in runs
+            if run["label"] == label
+        ]
+        for label in PICTURED
+    }
+    titles = {"figure3": "Caltech-101: the state of the embedding", "figure4": "Caltech-101: what perturbations move"}
+    return [
+        path
+        for what, title in titles.items()
+        for path in draw_curves(histories, what, folder / f"photographs-{what}", title)
+        if path.suffix == ".png"
+    ]
 
 
 def values_of(run: dict[str, Any], results: Path = RESULTS) -> Path:
@@ -132,7 +157,9 @@ def _cell(values: Iterable[float]) -> str:
 def main() -> None:
     """Print the tables, or take a run in."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    adding = parser.add_subparsers(dest="what").add_parser("add", help="keep a run that was trained and evaluated")
+    works = parser.add_subparsers(dest="what")
+    works.add_parser("draw", help="draw Figures 3 and 4")
+    adding = works.add_parser("add", help="keep a run that was trained and evaluated")
     adding.add_argument("run", type=Path)
     adding.add_argument("--label", required=True)
     adding.add_argument("--settings", default="")
@@ -140,6 +167,10 @@ def main() -> None:
     if given.what == "add":
         add(given.run, given.label, given.settings)
     found = load()
+    if given.what == "draw":
+        for path in draw(found, RESULTS.parents[1] / "images"):
+            print(f"written: {path}")
+        return
     print(score_table(found))
     print(difference_table(found))
 

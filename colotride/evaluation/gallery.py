@@ -26,6 +26,10 @@ TIE_TOLERANCE = 64 * torch.finfo(torch.float64).eps
 alone can tell them apart."""
 
 
+ROWS_AT_ONCE = 1 << 16
+"""Embeddings that are squared together."""
+
+
 @dataclass(frozen=True)
 class ClassMembers:
     """Which images belong to each class, so that the matches of a query are found without a look at all others."""
@@ -123,10 +127,12 @@ class Gallery:
     def exact(self) -> ExactDistances:
         """What every comparison of distances goes by; on the CPU where the device has no double precision."""
         device = torch.device("cpu") if self.embeddings.device.type == "mps" else self.embeddings.device
-        embeddings = self.embeddings.to(device).double()
-        centre = embeddings.mean(dim=0)
-        points = embeddings - centre
-        return ExactDistances(centre, points, points.square().sum(dim=1), self.labels.to(device))
+        # In place and in parts: copies of a million embeddings take gigabytes.
+        points = self.embeddings.to(device, torch.float64, copy=True)
+        centre = points.mean(dim=0)
+        points -= centre
+        lengths = torch.cat([part.square().sum(dim=1) for part in points.split(ROWS_AT_ONCE)])
+        return ExactDistances(centre, points, lengths, self.labels.to(device))
 
 
 def in_batches(indices: Int[Tensor, "queries"], batch_size: int) -> Iterator[Int[Tensor, "batch"]]:
