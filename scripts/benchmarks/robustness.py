@@ -164,12 +164,12 @@ def _row(runs: dict[tuple[str, str, int], Any], defense: str, scheme: str, seeds
 def draw_robustness(rows: Sequence[RobustnessRow], path: Path) -> None:
     """Draw ARS against the passes of a training: a panel for each defense, a point for each scheme."""
     defenses = list(dict.fromkeys(row.defense for row in rows))
-    figure = Figure(figsize=(5.2 * len(defenses), 4.4), layout="constrained")
-    axes = figure.subplots(1, len(defenses), squeeze=False)[0]
+    figure = Figure(figsize=(4.6 * len(defenses), 4.6), layout="constrained")
+    axes = figure.subplots(1, len(defenses), squeeze=False, sharey=True)[0]
     for axis, defense in zip(axes, defenses, strict=True):
         for place, row in enumerate(one for one in rows if one.defense == defense):
             axis.errorbar(
-                row.passes / 1e6,
+                row.passes / 1000,
                 row.scores["ARS"],
                 yerr=row.deviation,
                 fmt="os^Dv<>ph"[place % 9],
@@ -177,10 +177,13 @@ def draw_robustness(rows: Sequence[RobustnessRow], path: Path) -> None:
                 capsize=3,
                 label=row.scheme,
             )
-        axis.set(title=defense, xlabel="million images through the network in training", ylabel="ARS", xscale="log")
+        axis.set(title=defense, xlabel="thousand images through the network in training")
+        axis.set_xlim(left=0)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize=7)
+    axes[0].set_ylabel("ARS")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     save_figure(figure, path, dpi=140)
 
 
