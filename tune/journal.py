@@ -5,6 +5,8 @@ Every line is Optuna's own and opens in its tools; two keys more count the lines
 
 import json
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ class CheckedJournal(JournalFileBackend):
             StorageError: it cannot be read or written.
         """
         self._path = path
+        self._waiting: list[dict[str, Any]] | None = None
         with one_line(path):
             content = path.read_bytes() if path.exists() else b""
             whole = content.rfind(b"\n") + 1
@@ -51,12 +54,35 @@ class CheckedJournal(JournalFileBackend):
                     file.truncate(whole)
             super().__init__(str(path), JournalFileOpenLock(str(path), grace_period=LOCK_SECONDS))
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write the operations of the block in one go, at its end: every write waits for the disk.
+
+        They are not seen by the block itself.
+
+        Raises:
+            StorageError: as `append_logs`.
+        """
+        if self._waiting is not None:
+            yield
+            return
+        self._waiting = []
+        try:
+            yield
+        finally:
+            waiting, self._waiting = self._waiting, None
+            if waiting:
+                self.append_logs(waiting)
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add operations.
 
         Raises:
             StorageError: the disk is full or not writable; the journal is as it was.
         """
+        if self._waiting is not None:
+            self._waiting += logs
+            return
         number, check, numbered = self._number, self._check, []
         for log in logs:
             number, check = number + 1, _next(check, log)

@@ -12,7 +12,8 @@ infeasible, and a trial that raised is FAIL.
 import copy
 import dataclasses
 import warnings
-from collections.abc import Container
+from collections.abc import Callable, Container
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,12 @@ class SearchStudy:
         """
         path = folder / JOURNAL
         self.plan, self.cut = plan, 0
+        self._together: Callable[[], AbstractContextManager[None]] = nullcontext
         if storage is None:
             with one_line(folder):
                 folder.mkdir(parents=True, exist_ok=True)
             journal = CheckedJournal(path)
-            self.cut = journal.cut
+            self.cut, self._together = journal.cut, journal.together
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             self._storage = JournalStorage(journal) if storage is None else storage
@@ -190,10 +192,11 @@ class SearchStudy:
             if record.status == "running":
                 return record.epoch == known.epoch and self._decide(known)
             record = known.with_end(record.status, record.reason)
-        if len(self.plan.objectives) == 1 and record.status not in LOST and record.epoch > known.epoch:
-            value = record.scores[self.plan.objectives[0]]
-            self._storage.set_trial_intermediate_value(self._id(record.number), record.epoch, value)
-        self._write(record)
+        with self._together():
+            if len(self.plan.objectives) == 1 and record.status not in LOST and record.epoch > known.epoch:
+                value = record.scores[self.plan.objectives[0]]
+                self._storage.set_trial_intermediate_value(self._id(record.number), record.epoch, value)
+            self._write(record)
         return self._decide(record)
 
     def _decide(self, record: TrialRecord) -> bool:
@@ -210,11 +213,13 @@ class SearchStudy:
         identity, notes = self._id(record.number), _PrunerNotes(known._storage)
         study = copy.copy(known)
         study._storage = notes
-        if study.pruner.prune(study, self._frozen(record.number)):
-            self._storage.set_trial_user_attr(identity, STOP, True)
-            self._stopped.add(record.number)
-        for name, value in notes.attributes.items():
-            self._storage.set_trial_system_attr(identity, name, value)
+        stop = study.pruner.prune(study, self._frozen(record.number))
+        with self._together():
+            if stop:
+                self._storage.set_trial_user_attr(identity, STOP, True)
+                self._stopped.add(record.number)
+            for name, value in notes.attributes.items():
+                self._storage.set_trial_system_attr(identity, name, value)
         return record.number in self._stopped
 
     def settle(self, number: int, error: str | None = None) -> None:
@@ -272,14 +277,17 @@ class SearchStudy:
         return record
 
     def _write(self, record: TrialRecord) -> None:
-        known, identity = self._records.get(record.number, record), self._id(record.number)
-        written = len(known.history) if known is not record else 0
-        for one in record.history[written:]:
-            self._storage.set_trial_user_attr(identity, f"{EPOCH}{one.epoch}", dataclasses.asdict(one))
-        for name in ("status", "epoch"):
-            self._storage.set_trial_user_attr(identity, name, getattr(record, name))
+        known, identity = self._records.get(record.number), self._id(record.number)
+        new = record.history if known is None or known is record else record.history[len(known.history) :]
+        attributes: dict[str, Any] = {f"{EPOCH}{one.epoch}": dataclasses.asdict(one) for one in new}
+        attributes |= {"status": record.status, "epoch": record.epoch}
         # Last, so that a killed driver leaves no trial with a status and without its epochs.
-        self._storage.set_trial_user_attr(identity, END, {"status": record.status, "reason": record.reason})
+        attributes[END] = {"status": record.status, "reason": record.reason}
+        there = self._storage.get_trial(identity).user_attrs
+        with self._together():
+            for name, value in attributes.items():
+                if name not in there or there[name] != value:
+                    self._storage.set_trial_user_attr(identity, name, value)
         self._records[record.number] = record
 
     def _restored(self, trial: FrozenTrial) -> TrialRecord:

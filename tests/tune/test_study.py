@@ -326,3 +326,54 @@ def test_a_driver_killed_at_any_moment_loses_no_trial_and_doubles_none(tmp_path)
     for record in done.records():
         assert record.curve("ARS") == {at: at + record.number for at in range(1, record.epoch + 1)}
         assert record.epoch == 12 or record.status == "running"
+
+
+def operations(folder):
+    return (folder / JOURNAL).read_bytes().count(b"\n")
+
+
+def test_an_epoch_is_written_with_one_wait_for_the_disk(tmp_path, monkeypatch):
+    # A pruner's notes would be a second one.
+    study, waits = SearchStudy(tmp_path, small_plan(stopping="none")), []
+    study.draw()
+    study.report(reported(study.record(1), 1, 20.0))
+    fsync, before = os.fsync, operations(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda handle: waits.append(fsync(handle)))
+    study.report(reported(study.record(1), 2, 30.0))
+    assert len(waits) == 1
+    # The value, the epoch and its number: what has not changed is not written again.
+    assert operations(tmp_path) - before == 3
+
+
+def test_operations_that_are_written_together_are_those_that_are_written_one_by_one(tmp_path):
+    journals = {}
+    for name in ("alone", "together"):
+        journal = journals[name] = CheckedJournal(tmp_path / name)
+        logs = [{"op_code": 2, "number": number} for number in range(4)]
+        if name == "alone":
+            for log in logs:
+                journal.append_logs([log])
+        else:
+            with journal.together():
+                journal.append_logs(logs[:1])
+                with journal.together():
+                    journal.append_logs(logs[1:3])
+                assert not list(journal.read_logs(0)), "not seen before the end"
+                journal.append_logs(logs[3:])
+    alone, together = ((tmp_path / name).read_bytes() for name in journals)
+    assert alone == together
+
+
+def test_what_was_added_before_a_failure_is_written(tmp_path):
+    journal = CheckedJournal(tmp_path / JOURNAL)
+
+    def fail_halfway():
+        with journal.together():
+            journal.append_logs([{"op_code": 2}])
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        fail_halfway()
+    assert len(list(journal.read_logs(0))) == 1
+    journal.append_logs([{"op_code": 2}])
+    assert len(list(CheckedJournal(tmp_path / JOURNAL).read_logs(0))) == 2
