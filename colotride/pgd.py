@@ -37,6 +37,8 @@ class Budget:
     norm: Norm = "linf"
     project: bool = True
     """Whether images stay within epsilon; without it only the pixel range bounds them."""
+    step_back: int = 0
+    """How often the last step is halved where it went beyond the stop of the objective."""
 
     def refined(self, times: int) -> "Budget":
         """Twice as many steps of half the size, a number of times: the same way, followed more closely."""
@@ -140,6 +142,54 @@ class FixedSteps:
         return moving
 
 
+class SteppingBack(FixedSteps):
+    """Steps of one size; where the last one reached an objective's stop, it is shortened to where that just holds.
+
+    An objective that stops at 0, such as Eq. 10, gives a small step no reason to go on, but cannot keep a large one from
+    going too far. The length of the last step is halved towards the stop, by forward passes alone. Objectives that are
+    still above 0, or have no stop, are left as they are.
+    """
+
+    def __init__(self, ball: Ball, step_size: float, halvings: int) -> None:
+        """Start a perturbation.
+
+        Args:
+            ball: that the images stay in.
+            step_size: alpha, in the ball's norm.
+            halvings: at least 1; the result is within 2^-halvings of the last step behind the stop.
+        """
+        super().__init__(ball, step_size)
+        self._halvings = halvings
+        self._before: Tensor | None = None
+
+    def step(self, moving: Tensor, embeddings: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
+        """See `UpdateRule`."""
+        self._before = moving.clone()
+        return super().step(moving, embeddings, losses, gradient)
+
+    def result(self, moving: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        """See `UpdateRule`."""
+        if self._before is None:
+            return moving
+        stopped = evaluate(moving)[1].sum() <= 0
+        # Only a CPU is asked: a GPU would have to be waited for.
+        if stopped.device.type == "cpu" and not stopped:
+            return moving
+        below, above = torch.zeros_like(stopped, dtype=moving.dtype), torch.ones_like(stopped, dtype=moving.dtype)
+        for _ in range(self._halvings):
+            middle = (below + above) / 2
+            enough = evaluate(torch.lerp(self._before, moving, middle))[1].sum() <= 0
+            below, above = torch.where(enough, below, middle), torch.where(enough, middle, above)
+        return torch.lerp(self._before, moving, torch.where(stopped, above, torch.ones_like(above)))
+
+
+def steps_of(ball: Ball, budget: Budget) -> FixedSteps:
+    """The update rule of a budget."""
+    if budget.step_back:
+        return SteppingBack(ball, budget.step_size, budget.step_back)
+    return FixedSteps(ball, budget.step_size)
+
+
 class PGDSettings(Settings):
     """The PGD schedule: radius, steps, step size and how the step size grows over the epochs (Appendix C)."""
 
@@ -167,6 +217,9 @@ class PGDSettings(Settings):
     project: bool = True
     """Keep images within epsilon. Without it noise and steps add up, as in N-FGSM (de Jorge et al., 2022): a random start
     of 2 and a single step of epsilon."""
+    step_back: int = Field(default=0, ge=0, le=16)
+    """How often the last step is halved, by forward passes, where it went beyond the stop at C = 0 of COLO-TRIDE's
+    candidates. It makes a single large step usable: 3."""
     adaptive_steps: bool = False
     """Compare what the perturbation reaches on a few triplets after every epoch with what 16 small steps reach. When it is
     less than half (catastrophic overfitting), take twice as many steps of half the size from then on."""
@@ -198,13 +251,13 @@ class PGDSettings(Settings):
         }[self.ramp]
         if self.growth == "steps":
             steps = math.ceil(self.steps * strength - 1e-9)
-            return Budget(self.epsilon, self.step_size, steps, self.norm, self.project)
-        return Budget(self.epsilon, self.step_size * strength, self.steps, self.norm, self.project)
+            return replace(self.full, steps=steps)
+        return replace(self.full, step_size=self.step_size * strength)
 
     @property
     def full(self) -> Budget:
         """The budget at full strength."""
-        return Budget(self.epsilon, self.step_size, self.steps, self.norm, self.project)
+        return Budget(self.epsilon, self.step_size, self.steps, self.norm, self.project, self.step_back)
 
 
 def check_sizes(norm: Norm, **sizes: float) -> None:
@@ -250,7 +303,7 @@ def perturb(
     budget: Budget,
     start: Float[Tensor, "images channels height width"] | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
-    rule: Callable[[Ball, Budget], UpdateRule] = lambda ball, budget: FixedSteps(ball, budget.step_size),
+    rule: Callable[[Ball, Budget], UpdateRule] = steps_of,
 ) -> Float[Tensor, "images channels height width"]:
     """Move images inside their epsilon-ball so that an objective of their embeddings falls.
 

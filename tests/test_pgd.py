@@ -191,3 +191,50 @@ def test_noise_beyond_the_ball_that_would_be_cut_off_is_refused():
     with pytest.raises(ValueError, match=r"random_start 1.5 is outside the ball.*project: false"):
         PGDSettings(random_start=1.5)
     assert PGDSettings(random_start=1.5, project=False).random_start == 1.5
+
+
+def towards(threshold):
+    """0 once the first axis is low enough, on average over all images; a stop like that of Eq. 10."""
+    return lambda embeddings: torch.relu(embeddings[:, 0].mean() - threshold)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_stepping_back_ends_where_the_stop_just_holds(steps):
+    model, images = FlatModel(), random_images(6)
+    start = float(model(images).detach()[:, 0].mean())
+    stop, size = towards(start - 0.15), 0.3
+    far = perturb(model, images, stop, Budget(size, size, steps))
+    near = perturb(model, images, stop, Budget(size, size, steps, step_back=4))
+    # Steps of the whole radius: the stop is reached by the first one.
+    sixteenths = [images + (far - images) * part / 16 for part in range(17)]
+    first = next(part for part, moved in enumerate(sixteenths) if stop(model(moved)) <= 0)
+    assert 0 < first < 16
+    torch.testing.assert_close(near, sixteenths[first])
+
+
+def test_a_stop_that_was_not_reached_changes_nothing_and_costs_one_pass():
+    passes = []
+    model, images = FlatModel(), random_images(6)
+    model.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
+    never = towards(-5.0)
+    plain = perturb(model, images, never, Budget(0.1, 0.05, 2))
+    passes.clear()
+    assert torch.equal(perturb(model, images, never, Budget(0.1, 0.05, 2, step_back=3)), plain)
+    assert len(passes) == 3
+    passes.clear()
+    reached = towards(float(model(images).detach()[:, 0].mean()) - 0.01)
+    passes.clear()
+    perturb(model, images, reached, Budget(0.3, 0.3, 1, step_back=3))
+    assert len(passes) == 1 + 1 + 3
+
+
+def test_nothing_to_step_back_from_is_left_alone():
+    images = random_images(3)
+    saturated = towards(5.0)
+    assert torch.equal(perturb(FlatModel(), images, saturated, Budget(0.1, 0.1, 2, step_back=3)), images)
+
+
+def test_the_settings_reach_every_budget():
+    pgd = PGDSettings(steps=4, step_back=3, random_start=2.0, project=False)
+    for budget in (pgd.full, pgd.budget(0, 4), pgd.model_copy(update={"growth": "steps"}).budget(0, 4)):
+        assert (budget.step_back, budget.project) == (3, False)

@@ -58,6 +58,7 @@ SCHEMES = {
         Scheme("half as many, growing", _growing(2)),
         Scheme("two from noise", lambda own: _single_step(own) | {"steps": 2, "step_size": own.epsilon / 1.6}),
         Scheme("FGSM-RS", _single_step),
+        Scheme("FGSM-RS, stepping back", lambda own: _single_step(own) | {"step_back": 3}),
         Scheme("FGSM-RS, adaptive", lambda own: _single_step(own) | {"adaptive_steps": True}),
         Scheme("N-FGSM", _noise_step),
     )
@@ -172,7 +173,7 @@ def draw_robustness(rows: Sequence[RobustnessRow], path: Path) -> None:
                 row.passes / 1000,
                 row.scores["ARS"],
                 yerr=row.deviation,
-                fmt="os^Dv<>ph"[place % 9],
+                fmt="os^Dv<>phX"[place % 10],
                 color=f"C{place}",
                 capsize=3,
                 label=row.scheme,

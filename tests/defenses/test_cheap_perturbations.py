@@ -141,3 +141,14 @@ def test_refined_steps_are_those_of_the_refined_budget():
     fine = step(healthy(), act(steps=4, step_size=0.02))[2]
     for one, other in zip(coarse, fine, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_single_step_goes_past_the_stop_of_colo_and_stepping_back_keeps_it():
+    def hardest(**values):
+        pgd = with_pgd(epsilon=0.5, steps=1, step_size=0.5, **values)
+        return float(
+            step(healthy(), ColoTride(ColoTrideSettings(phases="candidates"), pgd))[1]["perturbed_collapseness"]
+        )
+
+    assert hardest() > 0.2
+    assert 0 <= hardest(step_back=5) < 0.05
