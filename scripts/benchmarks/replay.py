@@ -17,7 +17,6 @@ from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from optuna.storages import InMemoryStorage
 
 from colotride.config import RunConfig
-from colotride.presets import preset
 from colotride.randomness import derive_seed
 from colotride.training.records import EpochRecord
 from colotride.tune.parameters import Choice, Integer, Values
@@ -26,7 +25,7 @@ from colotride.tune.race import race, raced_first
 from colotride.tune.records import LOST, TrialRecord, best_first
 from colotride.tune.study import SearchStudy
 from scripts.benchmarks.forecast import ForecastPruner
-from scripts.benchmarks.table import GROUPS, TEST, VALIDATION
+from scripts.benchmarks.table import GROUPS, TEST, VALIDATION, base_of
 
 SCORE = "ARS"
 """What is searched for."""
@@ -195,7 +194,7 @@ def plan_of(method: Method, trials: int, space: str, dataset: str = "digits", se
         dataset: one with a preset and a table.
         seed: of the sampler.
     """
-    base = preset(dataset).with_values({"validation.average_over": method.average_over})
+    base = base_of(dataset).with_values({"validation.average_over": method.average_over})
     plan = new_plan(base, groups=GROUPS if space == "all" else (), stopping=method.stopping)
     rng = np.random.default_rng(derive_seed(seed, "prior"))
     points = (*plan.initial_points, *(_near(plan, rng) for _ in range(method.prior)))

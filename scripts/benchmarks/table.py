@@ -6,7 +6,7 @@ replayed search reads these numbers in milliseconds instead of training for minu
 2021) and LCBench (Zimmer et al., 2021) do for other models.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,23 @@ TABLES = Path(__file__).parent / "tables"
 WIDE_EVERY = 3
 """Every third configuration is drawn over all groups too, the others over the space that is searched by default."""
 
-TEST_QUERIES = 256
-"""Images of the test classes that are attacked: most of a run's time goes into them."""
+TEST_QUERIES = {"digits": 256, "fashion-mnist": 96}
+"""Images of the test classes that are attacked, by data set: most of a run's time goes into them."""
+
+SMALLER: Mapping[str, Mapping[str, Any]] = {
+    "digits": {},
+    "fashion-mnist": {
+        "data.pairs_per_batch": 32,
+        "data.pairs_per_epoch": 128,
+        "pgd.steps": 8,
+        "pgd.step_size": 6 / 255,
+        "training.epochs": 8,
+        "validation.queries": 48,
+        "evaluation.steps": 16,
+        "evaluation.step_size": 6 / 255,
+    },
+}
+"""Settings with which a run of a data set takes seconds; its whole training set would take hours."""
 
 DEFAULT_SEEDS = 5
 """The default configuration, with which every winner is compared, has this many times the seeds of the others."""
@@ -62,6 +77,11 @@ class Configuration:
     config: RunConfig
 
 
+def base_of(dataset: str) -> RunConfig:
+    """The run whose configurations a data set's table holds."""
+    return preset(dataset).with_values(SMALLER[dataset])
+
+
 def configurations(dataset: str, count: int, data_root: str | None = None) -> list[Configuration]:
     """The first configurations of a data set's table, always the same ones.
 
@@ -70,7 +90,7 @@ def configurations(dataset: str, count: int, data_root: str | None = None) -> li
         count: how many, the default included.
         data_root: folder of the data sets.
     """
-    base = with_data_root(preset(dataset), data_root)
+    base = with_data_root(base_of(dataset), data_root)
     plans = {"default": new_plan(base), "all": new_plan(base, groups=GROUPS)}
     found = []
     for number in range(count):
@@ -117,7 +137,7 @@ def _measure(one: Configuration, seed: int) -> list[dict[str, Any]]:
     status, tested = trainer.run().status, dict.fromkeys(SHOWN_SCORES, 0.0)
     if status not in ("nan", "diverged"):
         size = whole.data.image_size
-        settings = whole.evaluation.with_values({"queries": TEST_QUERIES, "bootstrap": 0})
+        settings = whole.evaluation.with_values({"queries": TEST_QUERIES[whole.data.name], "bootstrap": 0})
         result = evaluate(trainer.model, splits.test, settings, image_size=size, seed=seed, device=device)
         tested = {name: result.scores()[name] for name in SHOWN_SCORES}
     known = {"configuration": one.number, "space": one.space, "seed": seed, "status": outcome.status, **one.values}

@@ -307,3 +307,14 @@ def test_replays_are_drawn_and_written(tmp_path, table):
     rows = json.loads((tmp_path / "search.json").read_text())["rows"]
     assert {row["method"] for row in rows} == {"random", "TPE, forecast"}
     assert all(row["share_of_random"]["share"] is not None for row in rows if row["method"] == "random")
+
+
+def test_a_run_of_fashion_mnist_is_small_enough_for_a_table_and_searched_as_it_was_trained():
+    one = configurations("fashion-mnist", 3)[1]
+    assert one.config.data.pairs_per_epoch == 128
+    plan = plan_of(METHODS["random"], 4, "default", "fashion-mnist")
+    assert plan.base.data.pairs_per_epoch == 128
+    assert plan.epochs == one.config.training.epochs == 8
+    steps, size, epsilon = plan.base.pgd.steps, plan.base.pgd.step_size, plan.base.pgd.epsilon
+    assert steps * size == pytest.approx(16 * 3 / 255), "as far as the preset's steps"
+    assert epsilon == pytest.approx(77 / 255)
