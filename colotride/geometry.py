@@ -55,20 +55,19 @@ def distance_matrix(
 
 
 def centred_distance_matrix(
-    a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"], centre: Float[Tensor, "dim"]
+    a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"], squares: Float[Tensor, "columns"]
 ) -> Float[Tensor, "rows columns"]:
-    """All Euclidean distances by one matrix product, relative to a centre m near the embeddings.
+    """All Euclidean distances by one matrix product, of embeddings from which a centre m near them was subtracted.
 
     d^2 = |a - m|^2 + |b - m|^2 - 2 (a - m).(b - m). What rounding costs is a share of the embeddings' own extent, not of
     the unit sphere: robust models shrink theirs, and sqrt(2 - 2 a.b) has no digits left there.
 
     Args:
-        a: one side.
-        b: the other side.
-        centre: any vector; the mean of the embeddings is a good one.
+        a: one side, minus m; any vector serves, the mean of the embeddings is a good one.
+        b: the other side, minus m; a gallery, which every step of an attack compares with.
+        squares: squared lengths of `b`.
     """
-    a, b = a - centre, b - centre
-    squares = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * a @ b.T
+    squares = a.square().sum(dim=1)[:, None] + squares - 2 * a @ b.T
     # Above 0, where the root has no gradient.
     return squares.clamp_min(torch.finfo(squares.dtype).eps ** 2).sqrt()
 

@@ -94,8 +94,7 @@ def draw(runs: Runs, folder: Path) -> list[Path]:
     return [
         path
         for what, title in titles.items()
-        for path in draw_curves(histories, what, folder / f"photographs-{what}", title)
-        if path.suffix == ".png"
+        for path in draw_curves(histories, what, folder / f"photographs-{what}", title, [".png"])
     ]
 
 

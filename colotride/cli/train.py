@@ -22,11 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from colotride.cli.configuration import run_config
 from colotride.cli.options.train import Train
 from colotride.cli.records import begin_record
-from colotride.defenses.strength import REFERENCE_STEPS
 from colotride.distributed.launch import prepare_training
 from colotride.locking import owned
 from colotride.terminal import Terminal
-from colotride.training.adaptive_steps import OVERFITTED
+from colotride.training.adaptive_steps import is_weak
 from colotride.training.checkpoint import CHECKPOINTS, checkpoints_in
 from colotride.training.records import EpochRecord
 from colotride.training.run_directory import CheckpointPolicy
@@ -113,10 +112,8 @@ def _steps(diagnostics: Mapping[str, float]) -> list[str]:
     if "perturbation_strength" not in diagnostics:
         return []
     strength, steps = diagnostics["perturbation_strength"], int(diagnostics["pgd_steps"])
-    weak = strength < OVERFITTED and steps < REFERENCE_STEPS
-    return [
-        f"strength {strength:.2f} with {steps} {'step' if steps == 1 else 'steps'}" + (", now doubled" if weak else "")
-    ]
+    doubled = ", now doubled" if is_weak(strength, steps) else ""
+    return [f"strength {strength:.2f} with {steps} {'step' if steps == 1 else 'steps'}{doubled}"]
 
 
 def _progress(console: Console) -> Progress:

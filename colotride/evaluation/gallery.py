@@ -18,8 +18,8 @@ UNIT_LENGTH_TOLERANCE = 1e-3
 BLOCK_BYTES = 512 * 2**20
 """Memory for one block of distances and what is derived from them."""
 
-BYTES_PER_PAIR = 24
-"""Distances, the outcome of comparisons, and what counts either."""
+BYTES_PER_PAIR = 28
+"""Distances, the outcome of comparisons and what counts either; with two classes also the matches and their order."""
 
 TIE_TOLERANCE = 64 * torch.finfo(torch.float64).eps
 """Squared distances that differ by less, in units of the squared lengths that they are made of, are equal: rounding
@@ -122,6 +122,12 @@ class Gallery:
     def centre(self) -> Float[Tensor, "dim"]:
         """Mean of the embeddings: what the attacks' distances are taken relative to, so that they keep their digits."""
         return self.exact.centre.to(self.embeddings)
+
+    @cached_property
+    def placed(self) -> tuple[Float[Tensor, "images dim"], Float[Tensor, "images"]]:
+        """The embeddings minus their centre, and their squared lengths: what every step of an attack compares with."""
+        points = self.embeddings - self.centre
+        return points, torch.cat([part.square().sum(dim=1) for part in points.split(ROWS_AT_ONCE)])
 
     @cached_property
     def exact(self) -> ExactDistances:

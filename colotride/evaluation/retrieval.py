@@ -87,7 +87,7 @@ def _nearer(
         return torch.stack([(others <= matches[:, [one]]).sum(dim=1) for one in range(most)], dim=1)
     places = torch.searchsorted(matches, others)
     counts = torch.zeros(len(others), most + 1, dtype=torch.int64, device=others.device)
-    counts.scatter_add_(1, places, torch.ones_like(places))
+    counts.scatter_add_(1, places, counts.new_ones(1, 1).expand_as(places))
     return counts.cumsum(dim=1)[:, :most]
 
 

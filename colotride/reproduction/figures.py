@@ -26,17 +26,20 @@ PANELS: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
 """Per figure its panels: the diagnostics that they draw (the first that a run has, or their mean), and a title."""
 
 
-def draw_curves(histories: Histories, what: str, path: Path, title: str) -> list[Path]:
-    """Draw a figure as PNG and SVG, atomically.
+def draw_curves(
+    histories: Histories, what: str, path: Path, title: str, suffixes: Sequence[str] = (".png", ".svg")
+) -> list[Path]:
+    """Draw a figure, atomically.
 
     Args:
         histories: what to draw.
         what: `figure3` or `figure4`.
         path: without suffix.
         title: above the figure.
+        suffixes: of the files.
 
     Returns:
-        The two files.
+        The files.
     """
     panels = PANELS[what]
     columns = min(4, len(panels))
@@ -56,7 +59,7 @@ def draw_curves(histories: Histories, what: str, path: Path, title: str) -> list
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     axes[0].legend(frameon=False, fontsize="small")
-    return [save_figure(figure, path.with_suffix(suffix)) for suffix in (".png", ".svg")]
+    return [save_figure(figure, path.with_suffix(suffix)) for suffix in suffixes]
 
 
 def _curve(history: Sequence[EpochRecord], names: Sequence[str]) -> tuple[list[int], list[float]]:

@@ -18,6 +18,11 @@ OVERFITTED = 0.5
 """Strength below which the steps are refined."""
 
 
+def is_weak(strength: float, steps: int) -> bool:
+    """Whether a perturbation of so many steps calls for more of them."""
+    return strength < OVERFITTED and steps < REFERENCE_STEPS
+
+
 class AdaptiveSteps:
     """Follows a run: compares its perturbation with many small steps after every epoch, and refines it when it is weak.
 
@@ -66,7 +71,7 @@ class AdaptiveSteps:
             for one in infos.values()
         )
         self.diagnostics = {"perturbation_strength": strength, "pgd_steps": float(self.steps)}
-        if strength < OVERFITTED and self.steps < REFERENCE_STEPS:
+        if is_weak(strength, self.steps):
             self.refinement += 1
 
 

@@ -74,7 +74,7 @@ class RobustnessRow:
     scheme: str
     seeds: int
     lost: int
-    """Runs that left no model; their scores are 0."""
+    """Runs that collapsed, diverged or ended in NaN. A collapsed model is evaluated; the others score 0."""
     passes: float
     """Images through the network in one training; a pass inside a perturbation includes its backward pass."""
     seconds: float
@@ -86,7 +86,7 @@ class RobustnessRow:
     """ARS less that of the default scheme, in pairs of seeds; None for the default and for a single seed."""
 
 
-def configurations(base: RunConfig, defense: str, scheme: str, seed: int) -> RunConfig:
+def run_of(base: RunConfig, defense: str, scheme: str, seed: int) -> RunConfig:
     """The run of a scheme: every defense has the steps of the data set's own perturbation to start from."""
     config = with_defense(base, defense).with_values({"pgd.steps": base.pgd.steps, "seed": seed})
     changes = {f"pgd.{name}": value for name, value in SCHEMES[scheme].changes(config.pgd).items()}
@@ -139,7 +139,7 @@ def measure_robustness(
     """
     names = tuple(dict.fromkeys((DEFAULT, *schemes)))
     keys = [(defense, scheme, seed) for seed in range(seeds) for defense in defenses for scheme in names]
-    configs = [configurations(base, *key) for key in keys]
+    configs = [run_of(base, *key) for key in keys]
     tasks = {folder / f"{config_digest(config)[:16]}-{queries}.json": (config, queries) for config in configs}
     runs = dict(zip(keys, measure_missing(tasks, measure, processes, on_run), strict=True))
     return [_row(runs, defense, scheme, range(seeds)) for defense in defenses for scheme in names]

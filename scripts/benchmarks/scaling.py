@@ -1,7 +1,6 @@
 """What several workers cost and bring: throughput, start-up of Ray, loading, resident memory."""
 
 import json
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,11 +21,11 @@ from colotride.presets import preset
 from colotride.training.records import EpochRecord
 from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.trainer import Trainer
-from scripts.benchmarks.scaling_model import Fabric, Step, measured_fabric, step_seconds
+from scripts.benchmarks.scaling_model import Fabric, cycle, efficiency, measured_fabric
 
 EPOCHS, BATCHES = 3, 4
-PGD_STEPS, DIM, WEIGHTS = 8, 512, 11_439_168
-"""Of the training that is measured; the weights are those of a ResNet-18 with an embedding layer of 512."""
+PGD_STEPS = 8
+"""Of the training that is measured."""
 
 CLASSES, PER_CLASS, SIDE = 8, 8, 64
 """Of the images that are made up for the measurement: noise, because speed does not depend on what they show."""
@@ -83,20 +82,17 @@ def _predicted(workers: int, pairs: int, alone: float) -> float:
     """Efficiency of the mean of a CAP and an ANP step, by `scaling_model`."""
     if workers == 1:
         return 1.0
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "fabric.json"
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-        free.close()
-        multiprocessing.spawn(_measure_fabric, (workers, address, place), nprocs=workers)
+        multiprocessing.spawn(_measure_fabric, (workers, place), nprocs=workers)
         fabric = Fabric("these processes", **json.loads(place.read_text()))
-    steps = [Step(alone, pairs, DIM, WEIGHTS, PGD_STEPS, phase) for phase in ("candidates", "anchor")]
-    return alone / (sum(step_seconds(step, workers, fabric) for step in steps) / len(steps))
+    return efficiency(cycle(alone, pairs, PGD_STEPS), workers, fabric)
 
 
-def _measure_fabric(rank: int, workers: int, address: str, place: Path) -> None:
+def _measure_fabric(rank: int, workers: int, place: Path) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=workers)
+    meeting = f"file://{place.with_name('processes')}"
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=workers)
     try:
         found = measured_fabric(ProcessGroup.of_this_process())
     finally:

@@ -1,8 +1,11 @@
-"""How long a training step takes on many workers, from its time on one and from what the network between them can do."""
+"""How long a training step takes on many workers, from its time on one and from what the network between them can do.
+
+python -m scripts.benchmarks.scaling_model
+"""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +13,7 @@ import torch
 from torch import distributed as dist
 
 from colotride.distributed.shards import ProcessGroup
+from colotride.markdown import table
 
 FLOAT = 4
 """Bytes of a number that is exchanged."""
@@ -26,10 +30,13 @@ class Fabric:
     """Seconds of the smallest exchange between two workers; between n it takes log2(n) times as long."""
 
 
+RESNET_18 = 11_439_168
+"""Its trained weights, with an embedding layer of 512."""
+
 FABRICS = (
-    Fabric("NVLink, one machine of 8 GPUs", 300e9, 10e-6),
-    Fabric("InfiniBand, 400 Gbit/s a GPU", 40e9, 20e-6),
-    Fabric("Ethernet, 100 Gbit/s a machine of 8 GPUs", 1.5e9, 50e-6),
+    Fabric("NVLink (300 GB/s, 10 µs)", 300e9, 10e-6),
+    Fabric("InfiniBand (40 GB/s a GPU, 20 µs)", 40e9, 20e-6),
+    Fabric("Ethernet (1.5 GB/s a GPU, 50 µs)", 1.5e9, 50e-6),
 )
 """Stated, not measured: what NCCL's own tests commonly reach on such hardware."""
 
@@ -103,9 +110,29 @@ def step_seconds(step: Step, workers: int, fabric: Fabric) -> float:
     return step.seconds + waits + sent / fabric.bandwidth
 
 
-def efficiency(step: Step, workers: int, fabric: Fabric) -> float:
-    """Of weak scaling, in (0, 1]: the step on one worker over that on several."""
-    return step.seconds / step_seconds(step, workers, fabric)
+def efficiency(steps: Sequence[Step], workers: int, fabric: Fabric) -> float:
+    """Of weak scaling, in (0, 1]: the time of some steps on one worker over theirs on several."""
+    return sum(one.seconds for one in steps) / sum(step_seconds(one, workers, fabric) for one in steps)
+
+
+def cycle(seconds: float, pairs: int, pgd_steps: int) -> list[Step]:
+    """A CAP and an ANP step of a ResNet-18 with an embedding layer of 512, which take so many seconds on the average."""
+    return [Step(seconds, pairs, 512, RESNET_18, pgd_steps, phase) for phase in ("candidates", "anchor")]
+
+
+def weak_scaling(seconds: float = 0.09, pairs: int = 56, pgd_steps: int = 16) -> str:
+    """A table of the efficiencies with 1, 8 and 64 workers on the stated fabrics.
+
+    Args:
+        seconds: of a step on one worker.
+        pairs: of one worker.
+        pgd_steps: of a perturbation.
+    """
+    steps = cycle(seconds, pairs, pgd_steps)
+    rows = [
+        [str(count), *(f"{100 * efficiency(steps, count, fabric):.0f} %" for fabric in FABRICS)] for count in (1, 8, 64)
+    ]
+    return table(["workers", *(fabric.name for fabric in FABRICS)], rows)
 
 
 def measured_fabric(group: ProcessGroup, numbers: int = 11_000_000, rounds: int = 50) -> Fabric:
@@ -130,3 +157,7 @@ def measured_fabric(group: ProcessGroup, numbers: int = 11_000_000, rounds: int 
     summing = seconds(lambda: dist.all_reduce(large), 3)
     sent = 2 * (group.size - 1) / group.size * FLOAT * numbers
     return Fabric("these processes", sent / summing, latency)
+
+
+if __name__ == "__main__":
+    print(weak_scaling())

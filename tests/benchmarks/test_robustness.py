@@ -4,7 +4,7 @@ import pytest
 
 from colotride.config import save_config
 from colotride.presets import preset
-from scripts.benchmarks.robustness import DEFAULT, SCHEMES, configurations, measure_robustness
+from scripts.benchmarks.robustness import DEFAULT, SCHEMES, measure_robustness, run_of
 from tests.commands import refused, run
 from tests.short_runs import SHORT
 
@@ -16,11 +16,11 @@ def base(**values):
 def test_every_scheme_is_a_valid_run_of_every_defense_and_covers_the_ball():
     for defense in ("colo-tride", "act", "hm"):
         for scheme in SCHEMES:
-            pgd = configurations(base(), defense, scheme, seed=3).pgd
+            pgd = run_of(base(), defense, scheme, seed=3).pgd
             assert pgd.epsilon == base().pgd.epsilon
             assert pgd.steps * pgd.step_size >= min(pgd.epsilon, 4 * base().pgd.step_size) * 0.999
-    assert configurations(base(), "act", DEFAULT, seed=3).pgd.steps == 4, "not the 32 of its authors"
-    assert configurations(base(), "act", DEFAULT, seed=3).seed == 3
+    assert run_of(base(), "act", DEFAULT, seed=3).pgd.steps == 4, "not the 32 of its authors"
+    assert run_of(base(), "act", DEFAULT, seed=3).seed == 3
 
 
 @pytest.mark.slow

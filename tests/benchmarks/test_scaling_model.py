@@ -5,8 +5,20 @@ from collections import Counter
 import pytest
 from torch import distributed as dist
 
+from colotride.models import build_model
+from colotride.presets import preset
 from colotride.training.trainer import Trainer
-from scripts.benchmarks.scaling_model import Fabric, Step, efficiency, exchange_of, measured_fabric, step_seconds
+from scripts.benchmarks.scaling_model import (
+    RESNET_18,
+    Fabric,
+    Step,
+    efficiency,
+    exchange_of,
+    measured_fabric,
+    step_seconds,
+    weak_scaling,
+)
+from tests.commands import ROOT
 from tests.process_groups import in_processes
 from tests.training.test_trainer import CPU, images, small
 
@@ -54,11 +66,23 @@ def test_nothing_is_lost_where_exchanging_costs_nothing_and_more_with_every_work
     step = Step(0.09, 56, 512, 11_400_000, 16, "candidates")
     assert step_seconds(step, 64, IDEAL) == pytest.approx(0.09)
     slow = Fabric("slow", 1e9, 1e-5)
-    values = [efficiency(step, workers, slow) for workers in (1, 2, 8, 64)]
+    values = [efficiency([step], workers, slow) for workers in (1, 2, 8, 64)]
     assert values[0] == 1
     assert values == sorted(values, reverse=True)
     # The gradient of 45.6 MB goes round twice but for one part: 2 x 7/8 of it at 1 GB/s.
     assert step_seconds(step, 8, Fabric("no wait", 1e9, 0.0)) == pytest.approx(0.09 + 0.0798 + 0.0019, abs=1e-3)
+
+
+def test_the_page_shows_the_table_of_the_model():
+    page = [line.replace(" ", "") for line in (ROOT / "docs/scaling.md").read_text().splitlines()]
+    for line in weak_scaling().splitlines():
+        assert line.startswith("| ---") or line.replace(" ", "") in page
+
+
+def test_the_weights_are_those_of_the_network():
+    settings = preset("cub").model.model_copy(update={"weights": "none"})
+    model = build_model(settings, channels=3, image_size=64, seed=0)
+    assert sum(one.numel() for one in model.parameters() if one.requires_grad) == RESNET_18
 
 
 @pytest.mark.slow

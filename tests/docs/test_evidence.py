@@ -7,7 +7,7 @@ import pytest
 
 import colotride as ct
 from colotride.evaluation.results import save_evaluation
-from scripts.evidence import RESULTS, add, difference_table, load, recomputed, score_table, values_of
+from scripts.evidence import RESULTS, add, difference_table, draw, load, recomputed, score_table, values_of
 from tests.docs.blocks import ROOT
 from tests.short_runs import SHORT
 
@@ -75,6 +75,12 @@ def test_a_run_is_taken_in_once(tmp_path):
     assert mine["passes"] > 0
     found = recomputed(values_of(mine, results))
     assert found == pytest.approx({name: evaluated.scores()[name] for name in found}, abs=1e-3)
+
+
+def test_figures_are_drawn_from_the_kept_runs(tmp_path):
+    drawn = draw(load(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photographs-figure3.png", "photographs-figure4.png"]
+    assert all(path.stat().st_size > 10_000 for path in drawn)
 
 
 def test_what_is_kept_holds_no_paths_of_the_machine_that_made_it():

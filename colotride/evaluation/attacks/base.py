@@ -42,7 +42,7 @@ class AttackBatch:
 
     def to_gallery(self, embeddings: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch images"]:
         """Distances B from embeddings to the whole gallery; differentiable."""
-        return centred_distance_matrix(embeddings, self.gallery.embeddings, self.gallery.centre)
+        return centred_distance_matrix(embeddings - self.gallery.centre, *self.gallery.placed)
 
     def to_target(self, to_gallery: Float[Tensor, "batch images"]) -> Float[Tensor, "batch 1"]:
         """Of the distances to the gallery those to the targets, so that both sides of a comparison are one number."""
