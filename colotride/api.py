@@ -33,7 +33,8 @@ from colotride.hub.address import local_copy
 from colotride.index import Index
 from colotride.locking import owned
 from colotride.models import EmbeddingModel, UnitEmbeddings
-from colotride.pgd import Budget, perturb
+from colotride.pgd import perturb
+from colotride.pgd_settings import Budget
 from colotride.presets import configuration_of, with_presets
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy

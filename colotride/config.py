@@ -17,7 +17,7 @@ from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.io import write_atomically
 from colotride.models import ModelSettings
-from colotride.pgd import PGDSettings
+from colotride.pgd_settings import PGDSettings
 from colotride.registry import DEFENSES, load_plugin
 from colotride.settings import Fraction, Settings
 from colotride.training.health import HealthSettings

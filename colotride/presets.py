@@ -12,7 +12,7 @@ from colotride.defenses import CollapsenessSettings
 from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.models import TWO_CONVOLUTIONS, ModelSettings
-from colotride.pgd import PGDSettings
+from colotride.pgd_settings import PGDSettings
 from colotride.registry import DATASETS, DEFENSES
 from colotride.training.optimizer import TrainingSettings
 

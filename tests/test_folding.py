@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from colotride.folding import fold_batchnorm
 from colotride.models import ModelSettings, build_model
-from colotride.pgd import Budget, frozen, perturb
+from colotride.pgd import frozen, perturb
+from colotride.pgd_settings import Budget
 from tests.toys import random_images
 
 ROOT = Path(__file__).parents[1]
@@ -164,7 +165,8 @@ def test_low_precision_gives_float32_unit_vectors_near_the_exact_ones():
 
 COMPILED_AND_PLAIN = """
 import torch
-from colotride.pgd import Budget, perturb
+from colotride.pgd import perturb
+from colotride.pgd_settings import Budget
 from tests.test_folding import model_with_statistics
 from tests.toys import random_images
 

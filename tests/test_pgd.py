@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from colotride.pgd import Budget, PGDSettings, frozen, perturb
+from colotride.pgd import frozen, perturb
+from colotride.pgd_settings import Budget, PGDSettings
 from tests.toys import FlatModel, random_images
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from colotride.defenses.triplets import CollapsenessSettings, DefenseContext, DefenseSettings
 from colotride.errors import ConfigurationError
-from colotride.pgd import PGDSettings
+from colotride.pgd_settings import PGDSettings
 from colotride.settings import Settings
 from colotride.training.optimizer import TrainingSettings
 

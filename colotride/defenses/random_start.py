@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from colotride.distributed.shards import Shard
-from colotride.pgd import Norm, lengths
+from colotride.pgd import lengths
+from colotride.pgd_settings import Norm
 
 
 def random_start(

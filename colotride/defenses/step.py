@@ -26,7 +26,8 @@ from colotride.defenses.triplets import (
 )
 from colotride.losses import LossBatch
 from colotride.models import EmbeddingModel, UnitEmbeddings
-from colotride.pgd import Budget, Objective, perturb
+from colotride.pgd import Objective, perturb
+from colotride.pgd_settings import Budget
 from colotride.randomness import generator as stream
 from colotride.registry import LOSSES
 

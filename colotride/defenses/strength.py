@@ -7,7 +7,8 @@ from torch import nn
 
 from colotride.defenses.step import TripletDefense, chosen, perturb_parts
 from colotride.defenses.triplets import Batch, StepInfo, clean_diagnostics, mine_triplets
-from colotride.pgd import Budget, frozen
+from colotride.pgd import frozen
+from colotride.pgd_settings import Budget
 
 REFERENCE_STEPS = 16
 """Steps with which a perturbation is compared, each an eighth of epsilon long."""

@@ -16,7 +16,8 @@ from colotride.geometry import Metric, WeightGradient, Weighting
 from colotride.losses import LossName
 from colotride.mining import MinerName, mine
 from colotride.models import differs_in_training
-from colotride.pgd import PGDSettings, frozen
+from colotride.pgd import frozen
+from colotride.pgd_settings import PGDSettings
 from colotride.registry import DEFENSES
 from colotride.settings import Settings
 

@@ -15,7 +15,8 @@ from colotride.errors import ConfigurationError, DataError
 from colotride.evaluation.attacks import AttackBatch, attack_named, embedded
 from colotride.evaluation.examples import first_results, visible_change
 from colotride.evaluation.gallery import Gallery, embed_gallery, read_views
-from colotride.pgd import Budget, perturb
+from colotride.pgd import perturb
+from colotride.pgd_settings import Budget
 from colotride.presets import with_data_root
 from colotride.training.runs import load_run
 

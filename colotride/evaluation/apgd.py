@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from colotride.pgd import Ball, Budget
+from colotride.pgd import Ball
+from colotride.pgd_settings import Budget
 
 MOMENTUM = 0.75
 """Share of a step that is the projected gradient step; the rest repeats the step before."""

@@ -19,7 +19,8 @@ from colotride.evaluation.gallery import Gallery
 from colotride.evaluation.measurement import Figures, Measurement, mean, median
 from colotride.evaluation.retrieval_service import BlackBoxResult, RetrievalService
 from colotride.evaluation.strength_settings import BlackBoxAttack
-from colotride.pgd import Ball, Budget, frozen, perturb
+from colotride.pgd import Ball, frozen, perturb
+from colotride.pgd_settings import Budget
 from colotride.randomness import derive_seed, hashed_normal
 
 NES_PAIRS, NES_SPREAD = 10, 0.01

@@ -18,7 +18,8 @@ from colotride.evaluation.gallery import Gallery
 from colotride.evaluation.measurement import Figures, Measurement, mean
 from colotride.evaluation.retrieval import ITERATIONS
 from colotride.geometry import distances
-from colotride.pgd import Budget, Objective, perturb
+from colotride.pgd import Objective, perturb
+from colotride.pgd_settings import Budget
 from colotride.randomness import derive_seed, generator
 
 FIRST_RESULTS = 10

@@ -15,7 +15,8 @@ from torch import nn
 
 from colotride.evaluation import model_checks, ranking
 from colotride.evaluation.sanity_context import TOLERANCE, Check, SanityContext, Verdict, sanity_context
-from colotride.pgd import Ball, Budget, frozen
+from colotride.pgd import Ball, frozen
+from colotride.pgd_settings import Budget
 
 __all__ = ["Check", "SanityContext", "sanity_checks", "sanity_context"]
 

@@ -10,7 +10,8 @@ from colotride.data.base import ImageSet
 from colotride.evaluation import ranking
 from colotride.evaluation.gallery import Gallery, read_views
 from colotride.geometry import distances
-from colotride.pgd import Budget, Objective, frozen, lengths, perturb
+from colotride.pgd import Objective, frozen, lengths, perturb
+from colotride.pgd_settings import Budget
 
 TOLERANCE = 0.05
 """How much of an attack's effect may be lost, or be gained by a weaker rival, before a check fails."""

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from colotride.errors import ConfigurationError
 from colotride.evaluation.scores import ATTACK_NAMES
-from colotride.pgd import Budget, Norm, check_sizes
+from colotride.pgd_settings import Budget, Norm, check_sizes
 from colotride.registry import ATTACKS
 from colotride.settings import Fraction, Settings, fraction
 

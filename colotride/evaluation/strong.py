@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from colotride.evaluation.apgd import AutoPGD, checkpoints
 from colotride.evaluation.attacks import Attack, AttackBatch, Direction, Outcomes
 from colotride.evaluation.gallery import checked
-from colotride.pgd import Ball, Budget, FixedSteps, Objective, lengths, perturb
+from colotride.pgd import Ball, FixedSteps, Objective, lengths, perturb
+from colotride.pgd_settings import Budget
 from colotride.randomness import hashed_uniform
 
 Start = Literal["clean", "random", "transferred"]

@@ -16,7 +16,8 @@ from colotride.evaluation import ranking
 from colotride.evaluation.attacks import AttackBatch, embedded
 from colotride.evaluation.attacks.matches import match_margin
 from colotride.evaluation.measurement import Figures, Measurement, mean
-from colotride.pgd import Budget, perturb
+from colotride.pgd import perturb
+from colotride.pgd_settings import Budget
 from colotride.randomness import generator
 
 Batches = Callable[[], Iterable[tuple[Tensor, AttackBatch]]]

@@ -17,7 +17,7 @@ from colotride.evaluation.scores import ATTACK_COLUMNS, RESISTANCE_COLUMNS, Resi
 from colotride.evaluation.settings import Protocol
 from colotride.io import write_atomically
 from colotride.models import EmbeddingModel
-from colotride.pgd import Norm
+from colotride.pgd_settings import Norm
 from colotride.training.runs import load_run
 
 SUFFIX = ".json"

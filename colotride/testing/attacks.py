@@ -14,7 +14,7 @@ from torch.nn import functional
 from colotride.evaluation.attacks import Attack, AttackBatch
 from colotride.evaluation.gallery import Gallery
 from colotride.evaluation.scores import ATTACK_COLUMNS
-from colotride.pgd import Budget
+from colotride.pgd_settings import Budget
 from colotride.testing.defenses import LinearEmbedding
 
 IMAGES, CLASSES = 48, 4

@@ -8,7 +8,7 @@ from colotride.defenses import Batch, Defense, StepInfo
 from colotride.defenses.step import TripletDefense
 from colotride.defenses.strength import REFERENCE_STEPS, perturbation_strength
 from colotride.errors import ConfigurationError
-from colotride.pgd import PGDSettings
+from colotride.pgd_settings import PGDSettings
 from colotride.randomness import generator
 
 PROBE_PAIRS = 8

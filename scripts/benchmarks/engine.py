@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import ray
+from optuna.storages import JournalStorage
 from ray import tune
 
 from colotride.distributed.ray_cluster import start_ray
 from colotride.presets import preset
 from colotride.training.records import EpochRecord
+from colotride.tune.journal import CheckedJournal
 from colotride.tune.parameters import Values
 from colotride.tune.plan import SearchPlan, new_plan
 from colotride.tune.ray_tune import run_trials
 from colotride.tune.records import TrialRecord
 from colotride.tune.resources import TrialFolders, TrialResources
-from colotride.tune.study import JOURNAL, SearchStudy
+from colotride.tune.study import JOURNAL, PLAN, STUDY, SearchStudy
 from colotride.tune.trial import RECORD
 
 EPOCH_SECONDS = 1.0
@@ -113,37 +116,55 @@ def measure_study(sizes: Sequence[int], on_run: Callable[[str], None] = lambda _
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder, plan = Path(name), _plan(max(sizes))
-        study = SearchStudy(folder, plan)
-        drawing: list[float] = []
-        reporting: list[float] = []
-        for number in range(1, max(sizes) + 1):
+        # What a draw costs depends on how many trials there are, not on how they were drawn, and TPE draws ten thousand
+        # of them in hours.
+        random = new_plan(plan.base, trials=plan.trials, sampler="random")
+        for size in sorted(sizes):
+            _under(folder, random)
+            study = SearchStudy(folder, random)
+            for number in range(len(study.records()) + 1, max(2, size - LATEST + 1)):
+                _drive(study)
+                if number % 500 == 0:
+                    on_run(f"a study of {number} trials")
+            _under(folder, plan)
             began = time.perf_counter()
-            record = study.draw()
-            drawing.append(time.perf_counter() - began)
-            assert record is not None
-            for epoch in range(1, plan.epochs + 1):
-                began = time.perf_counter()
-                stop = study.report(_trained(study.record(number), epoch, plan.epochs))
-                reporting.append(time.perf_counter() - began)
-                if stop:
-                    break
-            study.settle(number)
-            if number in sizes:
-                began = time.perf_counter()
-                SearchStudy(folder, plan)
-                rows.append(
-                    StudyRow(
-                        trials=number,
-                        draw=float(np.mean(drawing[-LATEST:])),
-                        report=float(np.mean(reporting[-LATEST:])),
-                        open=time.perf_counter() - began,
-                        journal_mib=(folder / JOURNAL).stat().st_size / 2**20,
-                        driver_mib=_peak_mib(),
-                    )
+            study = SearchStudy(folder, plan)
+            opened = time.perf_counter() - began
+            timed = [_drive(study) for _ in range(len(study.records()), size)]
+            rows.append(
+                StudyRow(
+                    trials=size,
+                    draw=float(np.mean([draw for draw, _ in timed])),
+                    report=float(np.mean([report for _, reports in timed for report in reports])),
+                    open=opened,
+                    journal_mib=(folder / JOURNAL).stat().st_size / 2**20,
+                    driver_mib=_peak_mib(),
                 )
-            if number % 500 == 0:
-                on_run(f"a study of {number} trials")
+            )
     return rows
+
+
+def _under(folder: Path, plan: SearchPlan) -> None:
+    """Let a study that another plan began be opened with this one, which it would refuse."""
+    if (folder / JOURNAL).exists():
+        journal = JournalStorage(CheckedJournal(folder / JOURNAL))
+        optuna.load_study(study_name=STUDY, storage=journal).set_user_attr(PLAN, plan.fingerprints())
+
+
+def _drive(study: SearchStudy) -> tuple[float, list[float]]:
+    """Let a study draw a trial and hear of its epochs; returns the seconds of the draw and of each report."""
+    began, reports = time.perf_counter(), []
+    record = study.draw()
+    draw = time.perf_counter() - began
+    assert record is not None
+    for epoch in range(1, study.plan.epochs + 1):
+        began = time.perf_counter()
+        stop = study.report(_trained(study.record(record.number), epoch, study.plan.epochs))
+        reports.append(time.perf_counter() - began)
+        if stop:
+            break
+    study.settle(record.number)
+    return draw, reports
 
 
 class _Reports:

@@ -13,7 +13,7 @@ from colotride.config import RunConfig
 from colotride.data.splits import load_splits
 from colotride.evaluation.evaluator import evaluate
 from colotride.io import save_figure
-from colotride.pgd import PGDSettings
+from colotride.pgd_settings import PGDSettings
 from colotride.presets import with_defense
 from colotride.training.run_directory import config_digest
 from colotride.training.trainer import Trainer

@@ -15,7 +15,8 @@ from colotride.defenses.hardness_manipulation import HardnessManipulationSetting
 from colotride.defenses.natural import NaturalSettings
 from colotride.defenses.triplets import DefenseSettings
 from colotride.models import TWO_CONVOLUTIONS, EmbeddingModel, ModelSettings, build_model
-from colotride.pgd import Budget, PGDSettings, frozen
+from colotride.pgd import frozen
+from colotride.pgd_settings import Budget, PGDSettings
 from colotride.training.optimizer import TrainingSettings, build_optimizer
 from scripts.benchmarks.textbook import MARGIN, MINERS, Kind, PlainModel, TextbookStep
 from scripts.benchmarks.timing import Measured, ratio, side_by_side

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from colotride.mining import mine
 from colotride.models import EmbeddingModel
-from colotride.pgd import Budget
+from colotride.pgd_settings import Budget
 
 Kind = Literal["NT", "ACT", "HM", "CAP", "ANP"]
 MINERS: dict[Kind, str] = {

@@ -6,7 +6,7 @@ import torch
 from colotride.defenses import CollapsenessSettings, DefenseContext, build_defense
 from colotride.defenses.step import perturb_parts
 from colotride.defenses.triplets import Batch, StepInfo, clean_diagnostics, mine_triplets
-from colotride.pgd import Budget, PGDSettings
+from colotride.pgd_settings import Budget, PGDSettings
 from scripts.benchmarks.step import CYCLE, SETTINGS, UNITS, BenchmarkCase, measure_steps, step_benchmark
 from scripts.benchmarks.textbook import MARGIN, MINERS, TextbookStep
 from scripts.benchmarks.timing import Measured, ratio, side_by_side

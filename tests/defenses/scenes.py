@@ -7,7 +7,7 @@ import torch
 from colotride.defenses import Batch, CollapsenessSettings, DefenseContext, StepInfo
 from colotride.defenses.triplets import Triplets, mine_triplets
 from colotride.distributed.shards import Shard
-from colotride.pgd import PGDSettings
+from colotride.pgd_settings import PGDSettings
 from tests.toys import FlatModel, on_circle, random_images
 
 PAIRS, MARGIN = 8, 0.2

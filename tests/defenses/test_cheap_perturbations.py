@@ -13,7 +13,7 @@ from colotride.defenses.random_start import random_start
 from colotride.defenses.strength import perturbation_strength
 from colotride.defenses.triplets import mine_triplets
 from colotride.distributed.shards import ProcessGroup, Shard
-from colotride.pgd import PGDSettings
+from colotride.pgd_settings import PGDSettings
 from tests.defenses.scenes import LATE, MARGIN, RECIPE, draw, healthy, step, triplets_of
 from tests.toys import FlatModel, random_images
 

@@ -13,7 +13,7 @@ from colotride.defenses.natural import Natural, NaturalSettings
 from colotride.errors import DataError
 from colotride.geometry import collapseness
 from colotride.losses import top_ranked_triplet_loss
-from colotride.pgd import PGDSettings
+from colotride.pgd_settings import PGDSettings
 from tests.defenses.scenes import (
     EARLY,
     LATE,

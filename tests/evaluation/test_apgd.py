@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from colotride.evaluation.apgd import AutoPGD, checkpoints
-from colotride.pgd import Ball, Budget, perturb
+from colotride.pgd import Ball, perturb
+from colotride.pgd_settings import Budget
 from tests.toys import FlatModel, random_images
 
 

@@ -10,7 +10,8 @@ from colotride.evaluation.gallery import Gallery
 from colotride.evaluation.scores import ATTACK_COLUMNS, ATTACK_NAMES
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.geometry import distances
-from colotride.pgd import Budget, perturb
+from colotride.pgd import perturb
+from colotride.pgd_settings import Budget
 from tests.evaluation.galleries import d, others, ranked, shaken, toy_gallery
 from tests.toys import FlatModel, random_images
 

@@ -15,7 +15,8 @@ from colotride.evaluation.gallery import embed_gallery, read_views
 from colotride.evaluation.retrieval_service import list_relevance, returned_list
 from colotride.evaluation.strength_parts import joined
 from colotride.evaluation.targets import nearest_others
-from colotride.pgd import Ball, Budget
+from colotride.pgd import Ball
+from colotride.pgd_settings import Budget
 from tests.evaluation.galleries import ranked, toy_gallery
 from tests.toys import FlatModel
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 from colotride.data.base import InMemoryImages
 from colotride.evaluation.gallery import embed_gallery
 from colotride.evaluation.sanity import sanity_checks, sanity_context
-from colotride.pgd import Budget
+from colotride.pgd_settings import Budget
 from tests.toys import FlatModel
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from colotride.evaluation.gallery import Gallery, embed_gallery
 from colotride.evaluation.scores import ATTACK_NAMES
 from colotride.evaluation.settings import EvaluationSettings
 from colotride.evaluation.strong import PASSES, ensemble, random_start, run_ensemble, trace_steps, worse
-from colotride.pgd import Budget
+from colotride.pgd_settings import Budget
 from tests.evaluation.galleries import toy_images
 from tests.toys import FlatModel, random_images
 

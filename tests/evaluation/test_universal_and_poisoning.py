@@ -16,7 +16,7 @@ from colotride.evaluation.poisoning import (
     poisoning_measurement,
 )
 from colotride.evaluation.universal import changed_queries, universal_measurement, universal_perturbation
-from colotride.pgd import Budget
+from colotride.pgd_settings import Budget
 from tests.evaluation.galleries import d, others, ranked, shaken, toy_gallery
 
 WEIGHTS = torch.linspace(-1, 1, 48).view(3, 4, 4)

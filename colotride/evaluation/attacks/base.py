@@ -13,7 +13,8 @@ from colotride.evaluation import targets
 from colotride.evaluation.gallery import Gallery, checked
 from colotride.evaluation.settings import Protocol
 from colotride.geometry import centred_distance_matrix
-from colotride.pgd import Budget, Objective, frozen, perturb
+from colotride.pgd import Objective, frozen, perturb
+from colotride.pgd_settings import Budget
 from colotride.registry import ATTACKS
 
 Outcomes = dict[str, Tensor]

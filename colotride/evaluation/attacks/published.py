@@ -12,7 +12,8 @@ from colotride.evaluation.attacks.base import AttackBatch, Outcomes, embedded, p
 from colotride.evaluation.attacks.embeddings import START_NOISE, EmbeddingShift
 from colotride.evaluation.attacks.matches import GreedyMismatch, LearningToMismatch, mismatch
 from colotride.evaluation.attacks.ranks import CandidateLowered, QueryLowers
-from colotride.pgd import Budget, Objective, perturb
+from colotride.pgd import Objective, perturb
+from colotride.pgd_settings import Budget
 
 
 class PublishedShift:
