@@ -1,6 +1,7 @@
 """The tables of docs/evidence.md about photographs, computed again from the runs in docs/results.
 
 python scripts/evidence.py
+python scripts/evidence.py fill
 python scripts/evidence.py draw
 python scripts/evidence.py add RUN --label "COLO-TRIDE, relative distances" --settings "--defense colo-tride-relative"
 """
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from pyarrow import parquet
 
 from colotride.config import load_config
 from colotride.evaluation.results import ATTACKED, load_evaluation
 from colotride.evaluation.scores import resistance_of, scores_of
-from colotride.io import write_atomically
+from colotride.io import save_figure, write_atomically
 from colotride.markdown import table
 from colotride.reproduction.figures import draw_curves
 from colotride.training.records import EpochRecord
@@ -27,7 +29,9 @@ from colotride.tune.seed_statistics import paired_difference
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "photographs.json"
 
-SCORES = ("R@1", "mAP", "ES:R", "ERS", "ARS")
+PAGE = RESULTS.parents[1] / "evidence.md"
+
+SCORES = ("R@1", "ARS", "ERS", "ES:R", "mAP")
 
 PAIRS = (
     ("COLO-TRIDE, relative distances, longer", "ACT, longer"),
@@ -39,6 +43,9 @@ PAIRS = (
 
 PICTURED = ("no defense", "ACT, longer", "COLO-TRIDE", "COLO-TRIDE, relative distances, longer")
 """Rows whose epochs are drawn."""
+
+FAMILIES = ("no defense", "ACT", "HM", "naive", "COLO-TRIDE, relative distances", "COLO-")
+"""Begin the labels of rows that are drawn in one colour."""
 
 Runs = Sequence[dict[str, Any]]
 
@@ -81,7 +88,7 @@ def add(run: Path, label: str, settings: str, results: Path = RESULTS) -> None:
 
 
 def draw(runs: Runs, folder: Path) -> list[Path]:
-    """Draw Figures 3 and 4 of the paper from the epochs of the kept runs."""
+    """Draw what is retrieved against what withstands, and Figures 3 and 4 of the paper, from the kept runs."""
     histories = {
         label: [
             [EpochRecord(number, 0, 0.0, dict(epoch)) for number, epoch in enumerate(run["epochs"], 1)]
@@ -90,12 +97,35 @@ def draw(runs: Runs, folder: Path) -> list[Path]:
         ]
         for label in PICTURED
     }
+    pictures = [draw_trade_off(runs, folder / "photographs-trade-off.png")]
     titles = {"figure3": "Caltech-101: the state of the embedding", "figure4": "Caltech-101: what perturbations move"}
-    return [
+    return pictures + [
         path
         for what, title in titles.items()
         for path in draw_curves(histories, what, folder / f"photographs-{what}", title, [".png"])
     ]
+
+
+def draw_trade_off(runs: Runs, path: Path) -> Path:
+    """Draw R@1 against ARS, a number for each way to train, all of its seeds; a row's area is its cost in passes."""
+    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+    axis = figure.subplots()
+    labels = list(dict.fromkeys(run["label"] for run in runs))
+    for number, label in enumerate(labels, 1):
+        own = [run for run in runs if run["label"] == label]
+        family = next(at for at, prefix in enumerate(FAMILIES) if label.startswith(prefix))
+        points = [[run["scores"][name] for run in own] for name in ("R@1", "ARS")]
+        area = 20 + 300 * statistics.mean(run["passes"] for run in own) / 1e6
+        axis.scatter(*points, s=area, color=f"C{family}", alpha=0.45, linewidths=0, label=f"{number}  {label}")
+        middle = [statistics.mean(values) for values in points]
+        axis.annotate(str(number), (middle[0], middle[1]), fontsize=8, ha="center", va="center")
+    axis.set(xlabel="R@1 without an attack, %", ylabel="ARS")
+    axis.set_title("Caltech-101: what is retrieved, and what withstands", fontsize=11)
+    axis.grid(alpha=0.3)
+    figure.legend(
+        *axis.get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False, markerscale=0.4
+    )
+    return save_figure(figure, path, dpi=140)
 
 
 def values_of(run: dict[str, Any], results: Path = RESULTS) -> Path:
@@ -121,9 +151,9 @@ def score_table(runs: Runs) -> str:
         cells = [_cell(run["scores"][name] for run in own) for name in SCORES]
         passes = statistics.mean(run["passes"] for run in own) / 1e6
         rows.append(
-            [label, str(len(own)), str(own[0]["batches"]), f"{passes:.2f}", *cells, f"{first:.2f} to {last:.2f}"]
+            [label, str(len(own)), f"{passes:.2f}", *cells, f"{first:.2f} to {last:.2f}", str(own[0]["batches"])]
         )
-    return table(["defense", "seeds", "batches", "M passes", *SCORES, "d(A,P)"], rows, left=1)
+    return table(["defense", "seeds", "M passes", *SCORES, "d(A,P)", "batches"], rows, left=1)
 
 
 def difference_table(runs: Runs) -> str:
@@ -147,6 +177,16 @@ def difference_table(runs: Runs) -> str:
     return table(["defense", "less", "seeds", "ARS", "R@1"], rows, left=2)
 
 
+def filled(page: str, runs: Runs) -> str:
+    """A page whose tables with the heads of `score_table` and `difference_table` are those of the runs."""
+    for made in (score_table(runs), difference_table(runs)):
+        head = made.splitlines()[0]
+        before, shown = page.split(head, 1)
+        _, after = shown.split("\n\n", 1)
+        page = f"{before}{made}\n{after}"
+    return page
+
+
 def _cell(values: Iterable[float]) -> str:
     numbers = list(values)
     spread = f" ± {statistics.stdev(numbers):.1f}" if len(numbers) > 1 else ""
@@ -157,7 +197,8 @@ def main() -> None:
     """Print the tables, or take a run in."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     works = parser.add_subparsers(dest="what")
-    works.add_parser("draw", help="draw Figures 3 and 4")
+    works.add_parser("draw", help="draw the trade-off, and Figures 3 and 4")
+    works.add_parser("fill", help="write the tables into docs/evidence.md")
     adding = works.add_parser("add", help="keep a run that was trained and evaluated")
     adding.add_argument("run", type=Path)
     adding.add_argument("--label", required=True)
@@ -166,6 +207,10 @@ def main() -> None:
     if given.what == "add":
         add(given.run, given.label, given.settings)
     found = load()
+    if given.what == "fill":
+        write_atomically(PAGE, filled(PAGE.read_text(), found).encode())
+        print(f"written: {PAGE}")
+        return
     if given.what == "draw":
         for path in draw(found, RESULTS.parents[1] / "images"):
             print(f"written: {path}")

@@ -7,7 +7,7 @@ import pytest
 
 import colotride as ct
 from colotride.evaluation.results import save_evaluation
-from scripts.evidence import RESULTS, add, difference_table, draw, load, recomputed, score_table, values_of
+from scripts.evidence import RESULTS, add, difference_table, draw, filled, load, recomputed, score_table, values_of
 from tests.docs.blocks import ROOT
 from tests.short_runs import SHORT
 
@@ -25,6 +25,13 @@ def test_the_page_shows_what_the_kept_runs_give(make):
     shown = lines(PAGE)
     for line in lines(make(load())):
         assert line in shown
+
+
+def test_only_the_tables_are_filled_in_again():
+    assert filled(PAGE, load()) == PAGE
+    less = filled(PAGE, load()[:3])
+    assert len(lines(less)) < len(lines(PAGE))
+    assert filled(less, load()) == PAGE
 
 
 def test_a_difference_is_that_of_the_same_seeds():
@@ -79,7 +86,11 @@ def test_a_run_is_taken_in_once(tmp_path):
 
 def test_figures_are_drawn_from_the_kept_runs(tmp_path):
     drawn = draw(load(), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["photographs-figure3.png", "photographs-figure4.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "photographs-figure3.png",
+        "photographs-figure4.png",
+        "photographs-trade-off.png",
+    ]
     assert all(path.stat().st_size > 10_000 for path in drawn)
 
 
