@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from colotride.api import Budget, Index, Run, evaluate, load, perturb, search, tournament, train
+    from colotride.api import Budget, Index, Run, evaluate, interpolate, load, perturb, search, tournament, train
     from colotride.config import RunConfig, load_config, save_config
     from colotride.defenses import DefenseSettings, Perturbation, TripletDefense
     from colotride.defenses.act import Act
@@ -38,7 +38,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "colotride.api": ("Budget", "Index", "Run", "evaluate", "load", "perturb", "search", "tournament", "train"),
+    "colotride.api": (
+        "Budget",
+        "Index",
+        "Run",
+        "evaluate",
+        "interpolate",
+        "load",
+        "perturb",
+        "search",
+        "tournament",
+        "train",
+    ),
     "colotride.config": ("RunConfig", "load_config", "save_config"),
     "colotride.defenses": ("DefenseSettings", "Perturbation", "TripletDefense"),
     "colotride.defenses.act": ("Act",),
@@ -84,6 +95,7 @@ __all__ = [
     "TripletDefense",
     "__version__",
     "evaluate",
+    "interpolate",
     "load",
     "load_config",
     "load_plugin",

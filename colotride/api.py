@@ -36,6 +36,7 @@ from colotride.models import EmbeddingModel, UnitEmbeddings
 from colotride.pgd import perturb
 from colotride.pgd_settings import Budget
 from colotride.presets import configuration_of, with_presets
+from colotride.training.interpolation import interpolate as blend
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.runs import load_run
@@ -43,7 +44,7 @@ from colotride.training.trainer import Trainer
 
 T = TypeVar("T")
 
-__all__ = ["Budget", "Index", "Run", "evaluate", "load", "perturb", "search", "train"]
+__all__ = ["Budget", "Index", "Run", "evaluate", "interpolate", "load", "perturb", "search", "train"]
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,34 @@ def load(
         channels=network.channels,
         device=where,
     )
+
+
+def interpolate(
+    first: Run | str | PathLike[str],
+    second: Run | str | PathLike[str],
+    *,
+    share: float,
+    directory: str | PathLike[str],
+) -> Path:
+    """Make a model between two that were trained from the same start, such as a natural and a robust one.
+
+    Its weights are (1 - share) of the first's and `share` of the second's; see `docs/how-to/interpolate.md`.
+
+    Args:
+        first: a run, or its directory.
+        second: another; its configuration, with the preprocessing, goes with the new model.
+        share: of the second, in [0, 1].
+        directory: a new folder, which `evaluate`, `load` and every command take for a run.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigurationError: a share outside [0, 1], or a folder that is there already.
+        CheckpointError: no run, or two between which there is no model: another network, image size or start.
+    """
+    one, other = (run.directory if isinstance(run, Run) else local_copy(run) for run in (first, second))
+    return blend(Path(one), Path(other), share, Path(directory))
 
 
 def search(*arguments: Any, **options: Any) -> Any:

@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "attack a model: benign metrics, ten attacks, ERS and ARS",
     "search": "search for a better configuration",
     "tournament": "search every defense at the same cost, and compare the best",
+    "interpolate": "make a model between a natural and a robust one",
     "embed": "embed the pictures of a folder",
     "index": "index the pictures of a folder, to search them",
     "query": "find the pictures that are most similar to one",

@@ -3,21 +3,17 @@
 import shutil
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import yaml
-from safetensors.torch import save_file
 
-from colotride.config import save_config
 from colotride.errors import ConfigurationError, ModelError
 from colotride.hub.address import HubAddress, endpoint, hub_library, is_hub_address, reason_of
 from colotride.io import write_atomically
 from colotride.leaderboard.records import Record, record_of, write_record
 from colotride.markdown import escape
 from colotride.templates import render
-from colotride.training.checkpoint import WEIGHTS, digest_of_file
-from colotride.training.runs import PUBLISHED, Published, load_run
+from colotride.training.runs import load_run, origin_of, save_published
 
 
 @dataclass(frozen=True)
@@ -49,20 +45,24 @@ def write_files(run: Path, folder: Path, card: Card, *, address: str) -> Record:
     folder.mkdir(parents=True)
     # The paths of this machine are nobody else's; a file of start weights is overwritten by those of the end anyway.
     settings = config.model.untrained() if config.model.weights_sha256 is not None else config.model
-    save_config(
-        config.model_copy(update={"model": settings}).with_values({"data.root": "data"}), folder / "config.yaml"
-    )
-    weights = folder / WEIGHTS
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
-    about = Published(weights_sha256=digest_of_file(weights), version=version("colotride"))
-    write_atomically(folder / PUBLISHED, (about.model_dump_json(indent=2) + "\n").encode())
+    published = config.model_copy(update={"model": settings}).with_values({"data.root": "data"})
+    origin = origin_of(run)
+    save_published(published, model, folder, origin)
     write_record(folder / "record.json", record)
-    write_atomically(folder / "README.md", card_of(record, card, address, config.data.image_size).encode())
+    write_atomically(folder / "README.md", card_of(record, card, address, config.data.image_size, origin).encode())
     return record
 
 
-def card_of(record: Record, card: Card, address: str, image_size: int) -> str:
-    """The model card: metadata that the hub reads, then what a reader wants to know."""
+def card_of(record: Record, card: Card, address: str, image_size: int, origin: str = "") -> str:
+    """The model card: metadata that the hub reads, then what a reader wants to know.
+
+    Args:
+        record: the scores.
+        card: name, licence and authors.
+        address: where the model will be read from.
+        image_size: side in pixels that the network sees.
+        origin: of what the weights were made, where they were not trained.
+    """
     scores = record.scores()
     metrics = [
         {"type": name, "name": name, "value": round(scores[name], 2)}
@@ -88,6 +88,7 @@ def card_of(record: Record, card: Card, address: str, image_size: int) -> str:
         card=card,
         address=address,
         image_size=image_size,
+        origin=origin,
         epsilon=f"{levels:.3g}/255" if record.norm == "linf" else f"{record.epsilon:.3g}",
         rows=[
             (name, f"{value:.2f}" if name in ("TMA", "ES:D") else f"{value:.1f}", _interval(record, name))

@@ -1,18 +1,20 @@
-"""Reading a run's folder: its configuration, and its model as it was last saved."""
+"""Reading a run's folder: its configuration, and its model as it was last saved; and writing a published one."""
 
 import logging
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from colotride.backbones import is_own
-from colotride.config import RunConfig, load_config
+from colotride.config import RunConfig, load_config, save_config
 from colotride.documents import read_json
 from colotride.errors import CheckpointError, ModelError
+from colotride.io import write_atomically
 from colotride.models import TWO_CONVOLUTIONS, EmbeddingModel, build_model
 from colotride.training.checkpoint import CHECKPOINTS, WEIGHTS, digest_of_file, load_newest
 from colotride.training.run_directory import CONFIG, config_digest
@@ -29,6 +31,32 @@ class Published(BaseModel):
     weights_sha256: str
     version: str
     """Of ColoTride that published it."""
+    origin: str = ""
+    """Of what the weights were made, where they were not trained."""
+
+
+def save_published(config: RunConfig, model: EmbeddingModel, folder: Path, origin: str = "") -> None:
+    """Write a run with the weights of its end, in the form that `load_run` reads: three files, none of them pickled.
+
+    Args:
+        config: of the run.
+        model: as it is.
+        folder: an existing one.
+        origin: of what the weights were made, where they were not trained.
+    """
+    save_config(config, folder / CONFIG)
+    weights = folder / WEIGHTS
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
+    about = Published(weights_sha256=digest_of_file(weights), version=version("colotride"), origin=origin)
+    write_atomically(folder / PUBLISHED, (about.model_dump_json(indent=2) + "\n").encode())
+
+
+def origin_of(directory: Path) -> str:
+    """Of what the weights of a run were made, where they were not trained; else nothing."""
+    path = directory / PUBLISHED
+    if not path.is_file():
+        return ""
+    return Published.model_validate(read_json(path, "record", CheckpointError)).origin
 
 
 def load_run(directory: Path, backbone: nn.Module | None = None) -> tuple[RunConfig, EmbeddingModel]:

@@ -1,0 +1,84 @@
+"""A model between two others, by interpolating their weights.
+
+Two networks that were fine-tuned from the same weights lie in one valley of the loss, and what lies between them is a
+network of its own that trades what one of them does well for what the other does (Wortsman et al., arXiv:2109.01903;
+Croce et al., arXiv:2302.10164, for robust classifiers). A robust model and a natural one give every trade-off between
+retrieval and robustness this way, without another training.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from colotride.config import RunConfig
+from colotride.errors import CheckpointError, ConfigurationError
+from colotride.training.runs import load_run, save_published
+
+
+def interpolate(first: Path, second: Path, share: float, directory: Path) -> Path:
+    """Make a model whose weights are those of two runs in a proportion: (1 - share) first + share second.
+
+    Args:
+        first: folder of a run, such as one without a defense.
+        second: folder of another that started from the same weights, such as a robust one. Its configuration, which
+            decides how pictures are prepared, goes with the new model.
+        share: of the second, in [0, 1].
+        directory: a new folder, which is a run to every command; it lacks what only going on with a training needs.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigurationError: a share outside [0, 1], or a folder that is there already.
+        CheckpointError: a folder holds no run, or what lies between the two is no model: another network, image size or
+            start.
+    """
+    if not 0 <= share <= 1:
+        raise ConfigurationError(f"share {share:g} is outside [0, 1]; give how much of the second model goes in")
+    if directory.exists():
+        raise ConfigurationError(f"{directory} is there already; give a new folder")
+    (one, left), (other, right) = load_run(first), load_run(second)
+    _check(first, one, second, other)
+    with torch.no_grad():
+        weights, goal = left.state_dict(), right.state_dict()
+        for name, value in goal.items():
+            if value.is_floating_point():
+                value.copy_(torch.lerp(weights[name], value, share))
+    temporary = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        # Names alone: a published model tells nobody the paths of this machine.
+        origin = f"{1 - share:g} of {first.resolve().name} and {share:g} of {second.resolve().name}"
+        save_published(other, right, temporary, origin)
+        temporary.rename(directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return directory
+
+
+def _check(first: Path, one: RunConfig, second: Path, other: RunConfig) -> None:
+    """Refuse two runs between which there is no model."""
+    for what, left, right in (
+        ("network", one.model.architecture, other.model.architecture),
+        ("embedding_dim", one.model.embedding_dim, other.model.embedding_dim),
+        ("image size", one.data.image_size, other.data.image_size),
+        (
+            "start weights",
+            one.model.weights_sha256 or one.model.weights,
+            other.model.weights_sha256 or other.model.weights,
+        ),
+        ("lora_rank", one.model.lora_rank, other.model.lora_rank),
+        ("seed, from which new layers start", one.seed, other.seed),
+    ):
+        if left != right:
+            raise CheckpointError(
+                f"nothing lies between {first} and {second}: they differ in {what} ({left} and {right}); train both "
+                "from the same start"
+            )
+    if one.model.lora_rank is not None:
+        raise CheckpointError(
+            f"{first} has lora_rank {one.model.lora_rank}, and a product of interpolated matrices lies between nothing; "
+            "train without it"
+        )
