@@ -3,7 +3,7 @@
 python scripts/evidence.py
 python scripts/evidence.py fill
 python scripts/evidence.py draw
-python scripts/evidence.py add RUN --label "COLO-TRIDE, relative distances" --settings "--defense colo-tride-relative"
+python scripts/evidence.py add RUN --label "Relative COLO-TRIDE" --settings "--defense colo-tride-relative"
 """
 
 import argparse
@@ -34,17 +34,17 @@ PAGE = RESULTS.parents[1] / "evidence.md"
 SCORES = ("R@1", "ARS", "ERS", "ES:R", "mAP")
 
 PAIRS = (
-    ("COLO-TRIDE, relative distances, longer", "ACT, longer"),
-    ("COLO-TRIDE, relative distances, longer", "ACT"),
-    ("COLO-TRIDE, relative distances", "ACT"),
-    ("COLO-TRIDE, relative distances", "COLO-TRIDE"),
+    ("Relative COLO-TRIDE, longer", "ACT, longer"),
+    ("Relative COLO-TRIDE, longer", "ACT"),
+    ("Relative COLO-TRIDE", "ACT"),
+    ("Relative COLO-TRIDE", "COLO-TRIDE"),
 )
 """Rows that are compared, first less second."""
 
-PICTURED = ("no defense", "ACT, longer", "COLO-TRIDE", "COLO-TRIDE, relative distances, longer")
+PICTURED = ("no defense", "ACT, longer", "COLO-TRIDE", "Relative COLO-TRIDE, longer")
 """Rows whose epochs are drawn."""
 
-FAMILIES = ("no defense", "ACT", "HM", "naive", "COLO-TRIDE, relative distances", "COLO-")
+FAMILIES = ("no defense", "ACT", "HM", "naive", "Relative", "COLO-")
 """Begin the labels of rows that are drawn in one colour."""
 
 Runs = Sequence[dict[str, Any]]
@@ -56,24 +56,28 @@ def load(path: Path = RESULTS) -> Runs:
     return runs
 
 
-def add(run: Path, label: str, settings: str, results: Path = RESULTS) -> None:
+def add(run: Path, label: str, settings: str, parts: Sequence[Path] = (), results: Path = RESULTS) -> None:
     """Keep a run that was trained and evaluated: its scores, its epochs, and the values of every attacked image.
 
     Args:
         run: its folder.
         label: of its row; a run of the same label and seed is replaced.
         settings: that it was trained with beside the command of the page.
+        parts: folders of the runs between which it lies, where it was interpolated; it costs what they cost together.
         results: where the runs are kept.
     """
     config, evaluation = load_config(run / "config.yaml"), load_evaluation(run / "evaluation")
-    epochs = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    trainings = [
+        [json.loads(line) for line in (one / "history.jsonl").read_text().splitlines()] for one in parts or (run,)
+    ]
+    epochs = [] if parts else trainings[0]
     own = {
         "label": label,
         "settings": settings,
         "seed": config.seed,
-        "batches": epochs[-1]["step"],
-        "passes": sum(epoch["passes"] for epoch in epochs),
-        "seconds": round(sum(epoch["seconds"] for epoch in epochs)),
+        "batches": sum(training[-1]["step"] for training in trainings),
+        "passes": sum(epoch["passes"] for training in trainings for epoch in training),
+        "seconds": round(sum(epoch["seconds"] for training in trainings for epoch in training)),
         "scores": {name: round(value, 4) for name, value in evaluation.scores().items()},
         "epochs": [{name: round(value, 5) for name, value in epoch["diagnostics"].items()} for epoch in epochs],
     }
@@ -116,7 +120,9 @@ def draw_trade_off(runs: Runs, path: Path) -> Path:
         family = next(at for at, prefix in enumerate(FAMILIES) if label.startswith(prefix))
         points = [[run["scores"][name] for run in own] for name in ("R@1", "ARS")]
         area = 20 + 300 * statistics.mean(run["passes"] for run in own) / 1e6
-        axis.scatter(*points, s=area, color=f"C{family}", alpha=0.45, linewidths=0, label=f"{number}  {label}")
+        axis.scatter(
+            points[0], points[1], s=area, color=f"C{family}", alpha=0.45, linewidths=0, label=f"{number}  {label}"
+        )
         middle = [statistics.mean(values) for values in points]
         axis.annotate(str(number), (middle[0], middle[1]), fontsize=8, ha="center", va="center")
     axis.set(xlabel="R@1 without an attack, %", ylabel="ARS")
@@ -147,11 +153,22 @@ def score_table(runs: Runs) -> str:
     rows = []
     for label in dict.fromkeys(run["label"] for run in runs):
         own = [run for run in runs if run["label"] == label]
-        first, last = (statistics.mean(run["epochs"][at]["distance_anchor_positive"] for run in own) for at in (0, -1))
+        ends = [
+            statistics.mean(run["epochs"][at]["distance_anchor_positive"] for run in own if run["epochs"])
+            for at in (0, -1)
+            if own[0]["epochs"]
+        ]
         cells = [_cell(run["scores"][name] for run in own) for name in SCORES]
         passes = statistics.mean(run["passes"] for run in own) / 1e6
         rows.append(
-            [label, str(len(own)), f"{passes:.2f}", *cells, f"{first:.2f} to {last:.2f}", str(own[0]["batches"])]
+            [
+                label,
+                str(len(own)),
+                f"{passes:.2f}",
+                *cells,
+                " to ".join(f"{end:.2f}" for end in ends),
+                str(own[0]["batches"]),
+            ]
         )
     return table(["defense", "seeds", "M passes", *SCORES, "d(A,P)", "batches"], rows, left=1)
 
@@ -203,9 +220,10 @@ def main() -> None:
     adding.add_argument("run", type=Path)
     adding.add_argument("--label", required=True)
     adding.add_argument("--settings", default="")
+    adding.add_argument("--parts", type=Path, nargs=2, default=(), help="the runs between which it was interpolated")
     given = parser.parse_args()
     if given.what == "add":
-        add(given.run, given.label, given.settings)
+        add(given.run, given.label, given.settings, given.parts)
     found = load()
     if given.what == "fill":
         write_atomically(PAGE, filled(PAGE.read_text(), found).encode())

@@ -41,12 +41,12 @@ def test_a_difference_is_that_of_the_same_seeds():
         assert len(set(seeds)) == len(seeds), label
     made = [
         {"label": label, "seed": seed, "scores": {"ARS": ars, "R@1": 50.0}}
-        for label, values in (("COLO-TRIDE, relative distances", {0: 30, 1: 33, 7: 99}), ("ACT", {0: 20, 1: 21, 2: 0}))
+        for label, values in (("Relative COLO-TRIDE", {0: 30, 1: 33, 7: 99}), ("ACT", {0: 20, 1: 21, 2: 0}))
         for seed, ars in values.items()
     ]
     made += [
         {"label": label, "seed": 0, "scores": {"ARS": ars, "R@1": 1.0}}
-        for label, ars in (("COLO-TRIDE", 1.0), ("COLO-TRIDE, relative distances, longer", 2.0), ("ACT, longer", 3.0))
+        for label, ars in (("COLO-TRIDE", 1.0), ("Relative COLO-TRIDE, longer", 2.0), ("ACT, longer", 3.0))
     ]
     text = difference_table(made).replace("\\", "")
     half = 12.706 * statistics.stdev([10, 12]) / 2**0.5
@@ -74,7 +74,7 @@ def test_a_run_is_taken_in_once(tmp_path):
     run = ct.train(config, directory=tmp_path / "run")
     evaluated = ct.evaluate(run, queries=16, steps=2)
     save_evaluation(evaluated, tmp_path / "run" / "evaluation")
-    add(tmp_path / "run", "mine", "--defense colo-tride", results)
+    add(tmp_path / "run", "mine", "--defense colo-tride", results=results)
     first, mine = load(results)
     assert first == {"label": "first", "seed": 0}
     assert mine["scores"]["ARS"] == pytest.approx(evaluated.ARS, abs=1e-3)
