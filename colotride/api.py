@@ -21,7 +21,7 @@ from colotride.data.images import as_image_set
 from colotride.data.splits import load_splits, load_test
 from colotride.devices import device_of
 from colotride.embedder import Embedder
-from colotride.errors import ConfigurationError, ModelError
+from colotride.errors import CheckpointError, ConfigurationError, ModelError
 from colotride.evaluation.evaluator import evaluate_attacks, evaluate_clean
 from colotride.evaluation.probe import probe
 from colotride.evaluation.results import Evaluation
@@ -297,7 +297,7 @@ def interpolate(
     Its weights are (1 - share) of the first's and `share` of the second's; see `docs/how-to/interpolate.md`.
 
     Args:
-        first: a run, or its directory.
+        first: a run, or its directory; not one that was trained from a module object, whose start nobody knows.
         second: another; its configuration, with the preprocessing, goes with the new model.
         share: of the second, in [0, 1].
         directory: a new folder, which `evaluate`, `load` and every command take for a run.
@@ -309,8 +309,13 @@ def interpolate(
         ConfigurationError: a share outside [0, 1], or a folder that is there already.
         CheckpointError: no run, or two between which there is no model: another network, image size or start.
     """
-    one, other = (run.directory if isinstance(run, Run) else local_copy(run) for run in (first, second))
-    return blend(Path(one), Path(other), share, Path(directory))
+    for run in (first, second):
+        if isinstance(run, Run) and run.module is not None:
+            raise CheckpointError(
+                f"{run.directory} was trained from a module object, whose start is not known; train by a name of the network"
+            )
+    one, other = (run.directory if isinstance(run, Run) else Path(run) for run in (first, second))
+    return blend(one, other, share, Path(directory))
 
 
 def search(*arguments: Any, **options: Any) -> Any:

@@ -115,12 +115,12 @@ def draw(runs: Runs, folder: Path) -> list[Path]:
 
 def draw_trade_off(runs: Runs, path: Path) -> Path:
     """Draw R@1 against ARS, a number for each way to train, all of its seeds; a row's area is its cost in passes."""
-    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
     axis = figure.subplots()
     labels = list(dict.fromkeys(run["label"] for run in runs))
     for number, label in enumerate(labels, 1):
         own = [run for run in runs if run["label"] == label]
-        family = next(at for at, prefix in enumerate(FAMILIES) if label.startswith(prefix))
+        family = next((at for at, prefix in enumerate(FAMILIES) if label.startswith(prefix)), len(FAMILIES))
         points = [[run["scores"][name] for run in own] for name in ("R@1", "ARS")]
         area = 20 + 300 * statistics.mean(run["passes"] for run in own) / 1e6
         axis.scatter(
@@ -129,7 +129,7 @@ def draw_trade_off(runs: Runs, path: Path) -> Path:
         middle = [statistics.mean(values) for values in points]
         axis.annotate(str(number), (middle[0], middle[1]), fontsize=8, ha="center", va="center")
     axis.set(xlabel="R@1 without an attack, %", ylabel="ARS")
-    axis.set_title("Caltech-101: what is retrieved, and what withstands", fontsize=11)
+    axis.set_title("Caltech-101", fontsize=11)
     axis.grid(alpha=0.3)
     figure.legend(
         *axis.get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False, markerscale=0.4
@@ -214,7 +214,7 @@ def _cell(values: Iterable[float]) -> str:
 
 
 def main() -> None:
-    """Print the tables, or take a run in."""
+    """Print the tables, write them into the page, draw the pictures, or take a run in."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     works = parser.add_subparsers(dest="what")
     works.add_parser("draw", help="draw the trade-off, and Figures 3 and 4")

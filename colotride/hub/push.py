@@ -13,7 +13,7 @@ from colotride.io import write_atomically
 from colotride.leaderboard.records import Record, record_of, write_record
 from colotride.markdown import escape
 from colotride.templates import render
-from colotride.training.runs import load_run, origin_of, save_published
+from colotride.training.runs import load_run, origin_of, save_published, start_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def write_files(run: Path, folder: Path, card: Card, *, address: str) -> Record:
     settings = config.model.untrained() if config.model.weights_sha256 is not None else config.model
     published = config.model_copy(update={"model": settings}).with_values({"data.root": "data"})
     origin = origin_of(run)
-    save_published(published, model, folder, origin)
+    save_published(published, model, folder, start=start_of(run, config), origin=origin)
     write_record(folder / "record.json", record)
     write_atomically(folder / "README.md", card_of(record, card, address, config.data.image_size, origin).encode())
     return record

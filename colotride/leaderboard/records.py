@@ -18,7 +18,7 @@ from colotride.evaluation.settings import Protocol
 from colotride.io import write_atomically
 from colotride.models import EmbeddingModel
 from colotride.pgd_settings import Norm
-from colotride.training.runs import load_run
+from colotride.training.runs import load_run, origin_of
 
 SUFFIX = ".json"
 
@@ -112,6 +112,7 @@ def record_of(run: Path, *, model: str, provenance: str | None = None, authors: 
     except (TypeError, KeyError, AttributeError):
         raise DataError(f"evaluation {path} is not one of this version; evaluate the run again") from None
     trained = f"{config.defense.name}, {config.training.epochs} epochs, seed {config.seed}"
+    made = origin_of(run)
     values = {
         "model": model,
         "network": config.model.architecture,
@@ -131,7 +132,7 @@ def record_of(run: Path, *, model: str, provenance: str | None = None, authors: 
         "ARS": found.ARS,
         "intervals": found.intervals,
         "origin": "measured",
-        "provenance": provenance or trained,
+        "provenance": provenance or (f"{made}; the second by {trained}" if made else trained),
         "digest": digest_of(config, network),
         "version": version("colotride"),
         "authors": authors,

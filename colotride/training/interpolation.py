@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 from colotride.config import RunConfig
+from colotride.disk import one_line
 from colotride.errors import CheckpointError, ConfigurationError
-from colotride.training.runs import load_run, save_published
+from colotride.training.runs import load_run, origin_of, save_published, start_of
 
 
 def interpolate(first: Path, second: Path, share: float, directory: Path) -> Path:
@@ -33,6 +34,7 @@ def interpolate(first: Path, second: Path, share: float, directory: Path) -> Pat
         ConfigurationError: a share outside [0, 1], or a folder that is there already.
         CheckpointError: a folder holds no run, or what lies between the two is no model: another network, image size or
             start.
+        StorageError: the disk is full or not writable.
     """
     if not 0 <= share <= 1:
         raise ConfigurationError(f"share {share:g} is outside [0, 1]; give how much of the second model goes in")
@@ -40,22 +42,33 @@ def interpolate(first: Path, second: Path, share: float, directory: Path) -> Pat
         raise ConfigurationError(f"{directory} is there already; give a new folder")
     (one, left), (other, right) = load_run(first), load_run(second)
     _check(first, one, second, other)
+    weights, goal = left.state_dict(), right.state_dict()
+    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in goal.items()}:
+        raise CheckpointError(
+            f"nothing lies between {first} and {second}: their networks have other layers, or take images of other "
+            "channels; train both from the same start"
+        )
     with torch.no_grad():
-        weights, goal = left.state_dict(), right.state_dict()
         for name, value in goal.items():
             if value.is_floating_point():
                 value.copy_(torch.lerp(weights[name], value, share))
     temporary = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
+    origin = f"{1 - share:g} of {_name(first)} and {share:g} of {_name(second)}"
     try:
-        temporary.mkdir(parents=True)
-        # Names alone: a published model tells nobody the paths of this machine.
-        origin = f"{1 - share:g} of {first.resolve().name} and {share:g} of {second.resolve().name}"
-        save_published(other, right, temporary, origin)
-        temporary.rename(directory)
+        with one_line(directory):
+            temporary.mkdir(parents=True)
+            save_published(other, right, temporary, start=start_of(second, other), origin=origin)
+            temporary.rename(directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return directory
+
+
+def _name(run: Path) -> str:
+    """What a run is called, and of what it was made; no path, because a published model tells nobody those of this machine."""
+    origin = origin_of(run)
+    return f"{run.resolve().name} ({origin})" if origin else run.resolve().name
 
 
 def _check(first: Path, one: RunConfig, second: Path, other: RunConfig) -> None:
@@ -64,11 +77,7 @@ def _check(first: Path, one: RunConfig, second: Path, other: RunConfig) -> None:
         ("network", one.model.architecture, other.model.architecture),
         ("embedding_dim", one.model.embedding_dim, other.model.embedding_dim),
         ("image size", one.data.image_size, other.data.image_size),
-        (
-            "start weights",
-            one.model.weights_sha256 or one.model.weights,
-            other.model.weights_sha256 or other.model.weights,
-        ),
+        ("start weights", start_of(first, one), start_of(second, other)),
         ("lora_rank", one.model.lora_rank, other.model.lora_rank),
         ("seed, from which new layers start", one.seed, other.seed),
     ):

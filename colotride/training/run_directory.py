@@ -16,6 +16,9 @@ from colotride.training.remote_copy import RemoteCopy
 
 CONFIG, HISTORY, SUMMARY = "config.yaml", "history.jsonl", "summary.json"
 
+PUBLISHED = "published.json"
+"""Marks the folder of a published run, which has the weights of its end beside it instead of checkpoints."""
+
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
@@ -56,11 +59,16 @@ class RunDirectory:
         """The newest whole checkpoint of a run that has begun; otherwise begin one and return None.
 
         Raises:
-            CheckpointError: the folder belongs to another configuration, or none of its checkpoints is whole.
+            CheckpointError: the folder belongs to another configuration or holds a published model, or none of its
+                checkpoints is whole.
         """
         if self._remote is not None:
             self._remote.pull(self.path)
         checkpoint = load_newest(self.path / CHECKPOINTS)
+        if checkpoint is None and (self.path / PUBLISHED).is_file():
+            raise CheckpointError(
+                f"{self.path} holds a finished model, whose training cannot go on; choose another folder"
+            )
         if checkpoint is None:
             save_config(self._config, self.path / CONFIG)
         elif checkpoint.config_digest != config_digest(self._config):

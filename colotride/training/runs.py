@@ -7,20 +7,17 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from colotride.backbones import is_own
+from colotride.backbones import PRETRAINED, is_own
 from colotride.config import RunConfig, load_config, save_config
 from colotride.documents import read_json
 from colotride.errors import CheckpointError, ModelError
 from colotride.io import write_atomically
-from colotride.models import TWO_CONVOLUTIONS, EmbeddingModel, build_model
+from colotride.models import IMAGENET, TWO_CONVOLUTIONS, EmbeddingModel, build_model
 from colotride.training.checkpoint import CHECKPOINTS, WEIGHTS, digest_of_file, load_newest
-from colotride.training.run_directory import CONFIG, config_digest
-
-PUBLISHED = "published.json"
-"""Marks the folder of a published run, which has the weights of its end beside it instead of checkpoints."""
+from colotride.training.run_directory import CONFIG, PUBLISHED, config_digest
 
 
 class Published(BaseModel):
@@ -31,32 +28,61 @@ class Published(BaseModel):
     weights_sha256: str
     version: str
     """Of ColoTride that published it."""
+    start: str = ""
+    """The weights that the training started from: the digest of their file, or their name."""
     origin: str = ""
     """Of what the weights were made, where they were not trained."""
 
 
-def save_published(config: RunConfig, model: EmbeddingModel, folder: Path, origin: str = "") -> None:
+def save_published(
+    config: RunConfig, model: EmbeddingModel, folder: Path, *, start: str = "", origin: str = ""
+) -> None:
     """Write a run with the weights of its end, in the form that `load_run` reads: three files, none of them pickled.
 
     Args:
         config: of the run.
         model: as it is.
         folder: an existing one.
-        origin: of what the weights were made, where they were not trained.
+        start: see `start_of`.
+        origin: see `origin_of`.
+
+    Raises:
+        StorageError: the disk is full or not writable.
     """
     save_config(config, folder / CONFIG)
     weights = folder / WEIGHTS
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
-    about = Published(weights_sha256=digest_of_file(weights), version=version("colotride"), origin=origin)
+    write_atomically(weights, save({name: value.contiguous() for name, value in model.state_dict().items()}))
+    about = Published(weights_sha256=digest_of_file(weights), version=version("colotride"), start=start, origin=origin)
     write_atomically(folder / PUBLISHED, (about.model_dump_json(indent=2) + "\n").encode())
 
 
+def start_of(directory: Path, config: RunConfig) -> str:
+    """The weights that a run started from: the digest of their file, or their name.
+
+    Args:
+        directory: of the run, which `load_run` has read.
+        config: of the run.
+    """
+    published = _published(directory)
+    if published is not None and published.start:
+        return published.start
+    name = config.model.weights
+    return config.model.weights_sha256 or (PRETRAINED if name == IMAGENET else name)
+
+
 def origin_of(directory: Path) -> str:
-    """Of what the weights of a run were made, where they were not trained; else nothing."""
+    """Of what the weights of a run were made, where they were not trained; else nothing.
+
+    Args:
+        directory: of the run, which `load_run` has read.
+    """
+    published = _published(directory)
+    return "" if published is None else published.origin
+
+
+def _published(directory: Path) -> Published | None:
     path = directory / PUBLISHED
-    if not path.is_file():
-        return ""
-    return Published.model_validate(read_json(path, "record", CheckpointError)).origin
+    return Published.model_validate(read_json(path, "record", CheckpointError)) if path.is_file() else None
 
 
 def load_run(directory: Path, backbone: nn.Module | None = None) -> tuple[RunConfig, EmbeddingModel]:

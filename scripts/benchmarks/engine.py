@@ -119,21 +119,23 @@ def measure_study(sizes: Sequence[int], on_run: Callable[[str], None] = lambda _
         # What a draw costs depends on how many trials there are, not on how they were drawn, and TPE draws ten thousand
         # of them in hours.
         random = new_plan(plan.base, trials=plan.trials, sampler="random")
-        for size in sorted(sizes):
+        for size in sorted(set(sizes)):
             _under(folder, random)
             study = SearchStudy(folder, random)
-            for number in range(len(study.records()) + 1, max(2, size - LATEST + 1)):
+            for number in range(len(study.records()) + 1, size - LATEST + 1):
                 _drive(study)
                 if number % 500 == 0:
                     on_run(f"a study of {number} trials")
             _under(folder, plan)
+            study = SearchStudy(folder, plan)
+            timed = [_drive(study) for _ in range(len(study.records()), size)]
+            del study
             began = time.perf_counter()
             study = SearchStudy(folder, plan)
             opened = time.perf_counter() - began
-            timed = [_drive(study) for _ in range(len(study.records()), size)]
             rows.append(
                 StudyRow(
-                    trials=size,
+                    trials=len(study.records()),
                     draw=float(np.mean([draw for draw, _ in timed])),
                     report=float(np.mean([report for _, reports in timed for report in reports])),
                     open=opened,

@@ -191,7 +191,10 @@ def engine(command: Benchmark, device: torch.device) -> tuple[RenderableType, li
         f"{driven.overhead:.1f}",
         str(driven.driver_mib),
     )
-    held = Table(title="A study on disk (TPE, ASHA)", caption="means over the newest 50 trials, in milliseconds")
+    held = Table(
+        title="A study on disk (TPE, ASHA)",
+        caption="means over the newest 50 trials, in milliseconds; those before were drawn at random",
+    )
     for heading in ("trials", "draw", "report an epoch", "open, s", "journal, MiB", "driver, MiB"):
         held.add_column(heading, justify="right")
     for row in studies:

@@ -80,6 +80,11 @@ def test_a_run_is_taken_in_once(tmp_path):
     assert mine["scores"]["ARS"] == pytest.approx(evaluated.ARS, abs=1e-3)
     assert len(mine["epochs"]) == 2
     assert mine["passes"] > 0
+    add(tmp_path / "run", "between", "", parts=[tmp_path / "run", tmp_path / "run"], results=results)
+    between = load(results)[-1]
+    assert [between[name] for name in ("batches", "passes")] == [2 * mine[name] for name in ("batches", "passes")]
+    assert between["epochs"] == []
+    assert "| between | 1 |" in score_table([between])
     found = recomputed(values_of(mine, results))
     assert found == pytest.approx({name: evaluated.scores()[name] for name in found}, abs=1e-3)
 

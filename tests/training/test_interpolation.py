@@ -1,15 +1,21 @@
 """A model between two others has weights between theirs, and is a run to everything."""
 
+import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import colotride as ct
-from colotride.errors import CheckpointError, ConfigurationError
+from colotride.config import load_config, save_config
+from colotride.errors import CheckpointError, ConfigurationError, StorageError
 from colotride.hub.push import Card, push
-from colotride.training.runs import load_run
+from colotride.models import build_model
+from colotride.training.interpolation import _check
+from colotride.training.runs import load_run, save_published, start_of
+from tests.commands import run
 from tests.short_runs import SHORT
 
 
@@ -45,13 +51,14 @@ def test_every_weight_lies_between_those_of_the_two(pair, share, tmp_path):
 
 def test_the_two_are_left_as_they_were_and_the_model_is_a_run(pair, tmp_path):
     first, second = pair
-    before = [load_run(run.directory)[1].state_dict() for run in pair]
+    before = [load_run(one.directory)[1].state_dict() for one in pair]
     made = ct.interpolate(first.directory, second.directory, share=0.5, directory=tmp_path / "deep" / "between")
-    for run, known in zip(pair, before, strict=True):
-        for name, value in load_run(run.directory)[1].state_dict().items():
+    for one, known in zip(pair, before, strict=True):
+        for name, value in load_run(one.directory)[1].state_dict().items():
             assert torch.equal(value, known[name])
-    result = ct.evaluate(made, queries=16, steps=2)
-    assert 0 <= result.ARS <= 100
+    whole = ct.interpolate(first, second, share=1, directory=tmp_path / "whole")
+    asked = {"queries": 16, "steps": 2}
+    assert ct.evaluate(whole, **asked).scores() == ct.evaluate(second, **asked).scores()
     assert sorted(path.name for path in made.iterdir()) == ["config.yaml", "model.safetensors", "published.json"]
     assert [path.name for path in made.parent.iterdir()] == ["between"]
     again = ct.interpolate(made, second, share=0.5, directory=tmp_path / "three-quarters")
@@ -60,7 +67,7 @@ def test_the_two_are_left_as_they_were_and_the_model_is_a_run(pair, tmp_path):
         torch.testing.assert_close(value, load_file(direct / "model.safetensors")[name])
 
 
-def test_what_is_published_says_of_what_it_was_made(pair, tmp_path, monkeypatch):
+def test_what_is_published_says_of_what_it_was_made(pair, tmp_path):
     from colotride.evaluation.results import save_evaluation
 
     made = ct.interpolate(*pair, share=0.5, directory=tmp_path / "between")
@@ -68,6 +75,14 @@ def test_what_is_published_says_of_what_it_was_made(pair, tmp_path, monkeypatch)
     push(made, str(tmp_path / "published"), Card("Between", "other"))
     assert "| weights | 0.5 of natural and 0.5 of robust |" in (tmp_path / "published/README.md").read_text()
     assert json.loads((tmp_path / "published/published.json").read_text())["origin"].startswith("0.5 of natural")
+    assert (
+        "0.5 of natural and 0.5 of robust; the second by colo-tride, 1 epochs"
+        in (json.loads((tmp_path / "published/record.json").read_text())["provenance"])
+    )
+    again = ct.interpolate(tmp_path / "published", pair[0], share=0.25, directory=tmp_path / "again")
+    assert "0.75 of published (0.5 of natural and 0.5 of robust) and 0.25 of natural" in (
+        (again / "published.json").read_text()
+    )
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
@@ -92,6 +107,82 @@ def test_nothing_lies_between_models_of_different_starts(pair, overrides, named,
     assert named in str(refused.value)
     assert "\n" not in str(refused.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other"]
+
+
+def with_setting(run, directory, **values):
+    """A copy of a run that says it was made with other settings."""
+    shutil.copytree(run.directory, directory)
+    save_config(
+        run.config.with_values({key.replace("__", "."): value for key, value in values.items()}),
+        directory / "config.yaml",
+    )
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [({"model__weights": "pretrained"}, "start weights (none and pretrained)"), ({"model__lora_rank": 4}, "lora_rank")],
+)
+def test_what_two_runs_say_of_their_start_is_compared(pair, values, named, tmp_path):
+    # Loading such a run would need a network that has these settings.
+    one, other = pair[0].config, with_setting(pair[1], tmp_path / "other", **values)
+    with pytest.raises(CheckpointError) as refused:
+        _check(pair[0].directory, one, other, load_config(other / "config.yaml"))
+    assert named in str(refused.value)
+
+
+def test_a_published_run_remembers_the_file_that_it_started_from(pair, tmp_path):
+    config = pair[0].config
+    for name, start in (("first", "a" * 64), ("second", "b" * 64)):
+        (tmp_path / name).mkdir()
+        save_published(config, pair[0].model, tmp_path / name, start=start)
+    with pytest.raises(CheckpointError, match="start weights"):
+        ct.interpolate(tmp_path / "first", tmp_path / "second", share=0.5, directory=tmp_path / "between")
+    assert start_of(tmp_path / "first", config) == "a" * 64
+    assert start_of(pair[0].directory, config.with_values({"model.weights": "imagenet"})) == "pretrained"
+
+
+def test_networks_for_images_of_other_channels_are_refused(pair, tmp_path):
+    other = build_model(pair[0].config.model, channels=3, image_size=8, seed=0)
+    (tmp_path / "other").mkdir()
+    save_published(pair[0].config, other, tmp_path / "other")
+    for first, second in ((pair[0].directory, tmp_path / "other"), (tmp_path / "other", pair[0].directory)):
+        with pytest.raises(CheckpointError, match="channels"):
+            ct.interpolate(first, second, share=0.5, directory=tmp_path / "between")
+    assert not (tmp_path / "between").exists()
+
+
+def test_a_run_of_a_module_object_is_refused(pair, tmp_path):
+    own = dataclasses.replace(pair[0], module=torch.nn.Identity())
+    with pytest.raises(CheckpointError, match="module object"):
+        ct.interpolate(own, pair[1], share=0.5, directory=tmp_path / "between")
+
+
+def test_its_training_cannot_go_on(pair, tmp_path):
+    made = ct.interpolate(*pair, share=0.5, directory=tmp_path / "between")
+    before = (made / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="cannot go on"):
+        ct.train(load_config(made / "config.yaml"), directory=made)
+    assert (made / "model.safetensors").read_bytes() == before
+    assert not (made / "checkpoints").exists()
+
+
+def test_a_folder_below_a_file_ends_in_one_line(pair, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="file"):
+        ct.interpolate(*pair, share=0.5, directory=tmp_path / "file" / "between")
+
+
+def test_the_command_writes_the_same_model(pair, tmp_path):
+    first, second = (str(one.directory) for one in pair)
+    done = run("interpolate", first, second, "--share", "0.25", "--directory", "between", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "colotride evaluate --model between" in done.stdout
+    expected = load_file(ct.interpolate(*pair, share=0.25, directory=tmp_path / "here") / "model.safetensors")
+    for name, value in load_file(tmp_path / "between" / "model.safetensors").items():
+        assert torch.equal(value, expected[name])
+    again = run("interpolate", first, second, "--directory", "between", cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (2, "error: between is there already; give a new folder\n")
 
 
 def test_a_folder_that_is_there_is_left_alone(pair, tmp_path):

@@ -19,7 +19,7 @@ class Interpolate(Options):
     """Folder of a run."""
     second: Annotated[Path, Option(WHAT, "SECOND", positional=True)]
     """Folder of another, whose configuration goes with the new model."""
-    share: Annotated[float, Option(WHAT, "SHARE"), Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
+    share: Annotated[float, Option(WHAT, "SHARE"), Field(ge=0, le=1)] = 0.5
     """Of the second model's weights: 0 is the first, 1 the second."""
     directory: Annotated[Path, Option(OUTPUT, "DIR")]
     """A new folder, which is a run to every command."""
