@@ -58,7 +58,7 @@ from colotride.presets import preset, with_data_root
 from colotride.registry import DATASETS, load_plugin
 from colotride.reproduction.paper import paper_rows
 from colotride.terminal import Terminal
-from colotride.training.runs import load_run
+from colotride.training.runs import load_run, origin_of
 
 URI = re.compile(r"^(models|runs|mlflow-artifacts|s3|gs|dbfs|file):/")
 
@@ -235,7 +235,7 @@ def subject_of(command: Evaluate) -> Subject:
         raise ConfigurationError(f"--{option} {first['input']!r}: {message}") from None
     config = config.with_values({f"data.{name}": value for name, value in data.items()})
     config = config.model_copy(update={"evaluation": settings})
-    name = config.defense.name if is_run else command.model
+    name = (origin_of(path) or config.defense.name) if is_run else command.model
     run = path if is_run and not is_hub_address(command.model) else None
     if run is None:
         home = Path("runs/evaluation") / _slug(command.model if is_run else name) / config.data.name

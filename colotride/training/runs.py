@@ -60,8 +60,11 @@ def start_of(directory: Path, config: RunConfig) -> str:
     """The weights that a run started from: the digest of their file, or their name.
 
     Args:
-        directory: of the run, which `load_run` has read.
+        directory: of the run.
         config: of the run.
+
+    Raises:
+        CheckpointError: what was published of it is damaged.
     """
     published = _published(directory)
     if published is not None and published.start:
@@ -73,8 +76,8 @@ def start_of(directory: Path, config: RunConfig) -> str:
 def origin_of(directory: Path) -> str:
     """Of what the weights of a run were made, where they were not trained; else nothing.
 
-    Args:
-        directory: of the run, which `load_run` has read.
+    Raises:
+        CheckpointError: what was published of it is damaged.
     """
     published = _published(directory)
     return "" if published is None else published.origin
@@ -82,7 +85,16 @@ def origin_of(directory: Path) -> str:
 
 def _published(directory: Path) -> Published | None:
     path = directory / PUBLISHED
-    return Published.model_validate(read_json(path, "record", CheckpointError)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return Published.model_validate(read_json(path, "record", CheckpointError))
+    except ValidationError:
+        raise _not_whole(directory) from None
+
+
+def _not_whole(directory: Path) -> CheckpointError:
+    return CheckpointError(f"{directory} is not whole: fetch it again, or publish it again")
 
 
 def load_run(directory: Path, backbone: nn.Module | None = None) -> tuple[RunConfig, EmbeddingModel]:
@@ -149,9 +161,9 @@ def _newest_weights(directory: Path, config: RunConfig) -> dict[str, Tensor]:
 def _published_weights(directory: Path) -> dict[str, Tensor]:
     path = directory / WEIGHTS
     try:
-        expected = Published.model_validate(read_json(directory / PUBLISHED, "record", CheckpointError)).weights_sha256
-        if digest_of_file(path) != expected:
+        published = _published(directory)
+        if published is None or digest_of_file(path) != published.weights_sha256:
             raise CheckpointError(f"{path} is damaged: it is not the file that was published; fetch it again")
         return load_file(path)
-    except (ValidationError, SafetensorError, OSError):
-        raise CheckpointError(f"{directory} is not whole: fetch it again, or publish it again") from None
+    except (SafetensorError, OSError):
+        raise _not_whole(directory) from None

@@ -181,6 +181,10 @@ def test_the_command_writes_the_same_model(pair, tmp_path):
     expected = load_file(ct.interpolate(*pair, share=0.25, directory=tmp_path / "here") / "model.safetensors")
     for name, value in load_file(tmp_path / "between" / "model.safetensors").items():
         assert torch.equal(value, expected[name])
+    asked = ["--queries", "16", "--steps", "2", "--no-track", "--json"]
+    done = run("evaluate", "--model", "between", *asked, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "0.75 of natural and 0.25 of robust" in (tmp_path / "between/evaluation/report.html").read_text()
     again = run("interpolate", first, second, "--directory", "between", cwd=tmp_path)
     assert (again.returncode, again.stderr) == (2, "error: between is there already; give a new folder\n")
 
