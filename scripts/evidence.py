@@ -38,6 +38,7 @@ PAIRS = (
     ("Relative COLO-TRIDE, longer, growing steps, clean weight 0.25, interpolated", "HM, longer"),
     ("Relative COLO-TRIDE, longer, growing steps, clean weight 0.25", "ACT, longer"),
     ("Relative COLO-TRIDE, longer, growing steps", "Relative COLO-TRIDE, longer"),
+    ("Relative COLO-TRIDE, longer, growing steps", "ACT, longer"),
     ("Relative COLO-TRIDE, longer", "ACT"),
     ("Relative COLO-TRIDE", "ACT"),
     ("Relative COLO-TRIDE", "COLO-TRIDE"),
