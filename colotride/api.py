@@ -300,7 +300,7 @@ def interpolate(
         first: a run, or its directory; not one that was trained from a module object, whose start nobody knows.
         second: another; its configuration, with the preprocessing, goes with the new model.
         share: of the second, in [0, 1].
-        directory: a new folder, which `evaluate`, `load` and every command take for a run.
+        directory: a new folder, which is a run to `evaluate`, `load` and every command that takes a trained one.
 
     Returns:
         The folder.
@@ -308,6 +308,7 @@ def interpolate(
     Raises:
         ConfigurationError: a share outside [0, 1], or a folder that is there already.
         CheckpointError: no run, or two between which there is no model: another network, image size or start.
+        StorageError: the disk is full or not writable.
     """
     for run in (first, second):
         if isinstance(run, Run) and run.module is not None:

@@ -2,7 +2,10 @@
 
 import io
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +45,27 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with one_line(path):
         _write(path, content)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A new folder that appears whole or not at all: the block fills a temporary one beside it, which is renamed at the end.
+
+    Args:
+        folder: that does not exist; its parents are made.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with one_line(folder):
+            temporary.mkdir(parents=True)
+            yield temporary
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,6 +1,5 @@
 """Publishing a run: its weights, configuration, scores and a model card, in a folder or on the Hugging Face hub."""
 
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ import yaml
 
 from colotride.errors import ConfigurationError, ModelError
 from colotride.hub.address import HubAddress, endpoint, hub_library, is_hub_address, reason_of
-from colotride.io import write_atomically
+from colotride.io import new_folder, write_atomically
 from colotride.leaderboard.records import Record, record_of, write_record
 from colotride.markdown import escape
 from colotride.templates import render
@@ -33,7 +32,7 @@ def write_files(run: Path, folder: Path, card: Card, *, address: str) -> Record:
 
     Args:
         run: the run's folder, evaluated.
-        folder: a new one.
+        folder: an empty one, made where it is missing.
         card: name, licence and authors.
         address: where it will be read from, for the card's example.
 
@@ -42,7 +41,7 @@ def write_files(run: Path, folder: Path, card: Card, *, address: str) -> Record:
     """
     record = record_of(run, model=card.name, authors=card.authors)
     config, model = load_run(run)
-    folder.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
     # The paths of this machine are nobody else's; a file of start weights is overwritten by those of the end anyway.
     settings = config.model.untrained() if config.model.weights_sha256 is not None else config.model
     published = config.model_copy(update={"model": settings}).with_values({"data.root": "data"})
@@ -118,15 +117,10 @@ def push(run: Path, to: str, card: Card, *, private: bool = False) -> str:
         if "://" in to:
             raise ConfigurationError(f"{to} is no place to publish to; give hf://USER/NAME or a folder")
         folder = Path(to)
-        temporary = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(temporary, ignore_errors=True)
         if folder.exists():
             raise ConfigurationError(f"{folder} is there already; give a new folder")
-        try:
-            write_files(run, temporary, card, address=str(folder))
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with new_folder(folder) as made:
+            write_files(run, made, card, address=str(folder))
         return str(folder)
     address = HubAddress.parse(to)
     if address.revision is not None:

@@ -6,14 +6,13 @@ Croce et al., arXiv:2302.10164, for robust classifiers). A robust model and a na
 retrieval and robustness this way, without another training.
 """
 
-import shutil
 from pathlib import Path
 
 import torch
 
 from colotride.config import RunConfig
-from colotride.disk import one_line
 from colotride.errors import CheckpointError, ConfigurationError
+from colotride.io import new_folder
 from colotride.training.runs import load_run, origin_of, save_published, start_of
 
 
@@ -25,7 +24,7 @@ def interpolate(first: Path, second: Path, share: float, directory: Path) -> Pat
         second: folder of another that started from the same weights, such as a robust one. Its configuration, which
             decides how pictures are prepared, goes with the new model.
         share: of the second, in [0, 1].
-        directory: a new folder, which is a run to every command; it lacks what only going on with a training needs.
+        directory: a new folder, which is a run to every command that takes a trained one.
 
     Returns:
         The folder.
@@ -52,16 +51,9 @@ def interpolate(first: Path, second: Path, share: float, directory: Path) -> Pat
         for name, value in goal.items():
             if value.is_floating_point():
                 value.copy_(torch.lerp(weights[name], value, share))
-    temporary = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
     origin = f"{1 - share:g} of {_name(first)} and {share:g} of {_name(second)}"
-    try:
-        with one_line(directory):
-            temporary.mkdir(parents=True)
-            save_published(other, right, temporary, start=start_of(second, other), origin=origin)
-            temporary.rename(directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(directory) as made:
+        save_published(other, right, made, start=start_of(second, other), origin=origin)
     return directory
 
 

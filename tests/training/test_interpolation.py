@@ -193,3 +193,13 @@ def test_a_folder_that_is_there_is_left_alone(pair, tmp_path):
     with pytest.raises(ConfigurationError, match="there already"):
         ct.interpolate(*pair, share=0.5, directory=pair[0].directory)
     assert load_run(pair[0].directory)
+
+
+def test_a_write_that_fails_leaves_nothing(pair, tmp_path, monkeypatch):
+    def full(path, content):
+        raise StorageError(f"{path.name}: no space left")
+
+    monkeypatch.setattr("colotride.training.runs.write_atomically", full)
+    with pytest.raises(StorageError, match="no space left"):
+        ct.interpolate(*pair, share=0.5, directory=tmp_path / "between")
+    assert list(tmp_path.iterdir()) == []

@@ -22,4 +22,4 @@ class Interpolate(Options):
     share: Annotated[float, Option(WHAT, "SHARE"), Field(ge=0, le=1)] = 0.5
     """Of the second model's weights: 0 is the first, 1 the second."""
     directory: Annotated[Path, Option(OUTPUT, "DIR")]
-    """A new folder, which is a run to every command."""
+    """A new folder, which is a run to every command that takes a trained one."""
