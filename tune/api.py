@@ -31,6 +31,7 @@ from colotride.tune.callbacks import MLflowCallback
 from colotride.tune.final_evaluation import (
     BEST,
     Finalist,
+    check_verdict_seeds,
     evaluate_finalists,
     finalists_of,
     register_winner,
@@ -235,6 +236,7 @@ def _executed(
     # The plan of a search that has begun is compared with its trials before it is written again.
     if not (folder / FILE).exists():
         save_plan(plan, folder)
+    check_verdict_seeds(plan, folder)
     study = SearchStudy(folder, plan)
     save_plan(plan, folder)
     if study.cut:
@@ -324,7 +326,14 @@ def _packed(plan: SearchPlan, console: Console) -> tuple[TrialResources, int]:
     peak = measured_peak(largest(plan.space, plan.base), "cuda" if there else "cpu")
     if there:
         share = share_of_gpu(peak)
-        resources = TrialResources(plan.cpus_per_trial, share, plan.concurrent, device=plan.device, capped=True)
+        resources = TrialResources(
+            plan.cpus_per_trial,
+            share,
+            plan.concurrent,
+            device=plan.device,
+            capped=True,
+            beside=peak.beside / peak.total,
+        )
         said = f"{1 / share:.0f} share a GPU of {peak.total / 2**30:.1f} GiB"
     else:
         resources = TrialResources(plan.cpus_per_trial, 0.0, plan.concurrent, memory=memory_of(peak))

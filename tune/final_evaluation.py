@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colotride.config import RunConfig
+from colotride.errors import SearchError
 from colotride.evaluation.results import Evaluation
+from colotride.settings import number_range
 from colotride.tune.callbacks import MLflowCallback
 from colotride.tune.final_runs import FinalRun, train_and_evaluate_each
-from colotride.tune.plan import SearchPlan
+from colotride.tune.plan import SearchPlan, load_plan
 from colotride.tune.records import SHOWN_SCORES, TrialRecord
 from colotride.tune.resources import TrialResources
 from colotride.tune.seed_statistics import DEFAULT, SeedStatistics, verdict_sentence
 
 BEST = "best"
+
+VERDICT = "verdict"
+"""Folder of the verdict's runs, in the search's own."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,23 @@ def finalists_of(plan: SearchPlan, ranked: Sequence[TrialRecord]) -> dict[str, R
     return {name: config.with_values({"data.hold_out_validation": False}) for name, config in found.items()}
 
 
+def check_verdict_seeds(plan: SearchPlan, folder: Path) -> None:
+    """Refuse other seeds in a search whose verdict has begun: an interval that was seen cannot be looked at more often.
+
+    Raises:
+        SearchError: they differ.
+    """
+    former = load_plan(folder).verdict_seeds
+    # One seed has no interval.
+    if number_range(former)[1] == 1:
+        return
+    if former != plan.verdict_seeds and (folder / VERDICT).is_dir():
+        raise SearchError(
+            f"--verdict-seeds cannot change from {former} to {plan.verdict_seeds} in a search whose verdict has begun, "
+            "because its intervals count the looks; leave it out"
+        )
+
+
 def evaluate_finalists(
     plan: SearchPlan,
     folder: Path,
@@ -89,13 +111,13 @@ def evaluate_finalists(
         on_progress: called with a line that says how much is done.
     """
     finalists = [
-        Finalist(name, config, (folder / "verdict" / name).absolute(), {})
+        Finalist(name, config, (folder / VERDICT / name).absolute(), {})
         for name, config in finalists_of(plan, ranked).items()
     ]
     first = plan.base.seed
     for look in plan.looks:
         missing = [(one, seed) for seed in range(first, first + look) for one in finalists if seed not in one.runs]
-        _run_seeds(missing, resources, at_once, mlflow, on_progress)
+        _run_seeds(plan, missing, resources, at_once, mlflow, on_progress)
         if decided(finalists, plan):
             break
     return finalists
@@ -104,9 +126,11 @@ def evaluate_finalists(
 def decided(finalists: Sequence[Finalist], plan: SearchPlan) -> bool:
     """Whether further seeds would change nothing: every difference from the default is beyond the noise already."""
     default, *others = (one.statistics for one in finalists)
-    score, looks = plan.objectives[0], len(plan.looks)
+    score = plan.objectives[0]
     return all(
-        found is not None and found.beyond_noise for one in others for found in [one.above(default, score, looks)]
+        found is not None and found.beyond_noise
+        for one in others
+        for found in [one.above(default, score, plan.comparisons)]
     )
 
 
@@ -115,10 +139,11 @@ def verdict_sentences(plan: SearchPlan, finalists: Sequence[Finalist]) -> list[s
     if not finalists:
         return []
     default, *others = (one.statistics for one in finalists)
-    return [verdict_sentence(one, default, plan.objectives[0], len(plan.looks)) for one in others]
+    return [verdict_sentence(one, default, plan.objectives[0], plan.comparisons) for one in others]
 
 
 def _run_seeds(
+    plan: SearchPlan,
     missing: Sequence[tuple[Finalist, int]],
     resources: TrialResources,
     at_once: int,
@@ -136,7 +161,7 @@ def _run_seeds(
         )
 
     tell(0)
-    for done, (path, run) in enumerate(train_and_evaluate_each(configs, resources, at_once), 1):
+    for done, (path, run) in enumerate(train_and_evaluate_each(configs, resources, at_once, plan.cost_limit()), 1):
         one, seed = places[path]
         one.runs[seed] = run
         if run.evaluation is not None:

@@ -1,7 +1,7 @@
 """Runs side by side on Ray that are no trials: retrained with further seeds, and evaluated on the test classes."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,9 +20,13 @@ from colotride.evaluation.evaluator import evaluate
 from colotride.evaluation.results import Evaluation, load_evaluation, save_evaluation
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.runs import load_run
+from colotride.tune.records import CostLimit
 from colotride.tune.resources import TrialResources
 
 Result = TypeVar("Result")
+
+Limits = CostLimit | Mapping[Path, CostLimit] | None
+"""Of what trainings may cost: one for all, or by the folder of the run."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +40,20 @@ class FinalRun:
     """None where training ended in NaN or diverged; a collapsed model is evaluated as it is."""
 
 
-def train_and_evaluate(config: RunConfig, directory: Path, resources: TrialResources) -> FinalRun:
+def train_and_evaluate(
+    config: RunConfig, directory: Path, resources: TrialResources, limit: CostLimit | None = None
+) -> FinalRun:
     """Train on all training classes, then evaluate on the test classes with every attack.
 
     Args:
         config: of the run; nothing is held out, whatever it says.
         directory: becomes the run's folder, with the result in `evaluation/`; what it holds already is not repeated.
         resources: of the run.
+        limit: of what its training may cost.
     """
-    torch.set_num_threads(resources.cpus)
     config = config.with_values({"data.hold_out_validation": False})
     workers, executor = resources.workers, None
-    outcome = prepare_training(config, directory, device=resources.device, workers=workers)()
+    outcome = _train(config, directory, resources, limit)
     if workers is not None:
         load = partial(_model_and_images, directory)
         executor = evaluation_executor(load, workers.most, gpus=float(workers.gpu), cpus=workers.cpus)
@@ -72,7 +78,10 @@ def train_and_evaluate(config: RunConfig, directory: Path, resources: TrialResou
 
 
 def train_and_evaluate_each(
-    configs: Mapping[Path, RunConfig], resources: TrialResources, at_once: int | None = None
+    configs: Mapping[Path, RunConfig],
+    resources: TrialResources,
+    at_once: int | None = None,
+    limits: Limits = None,
 ) -> Iterator[tuple[Path, FinalRun]]:
     """Train and evaluate several configurations side by side on Ray, and hand over each as it ends.
 
@@ -81,38 +90,75 @@ def train_and_evaluate_each(
             directories.
         resources: of one run.
         at_once: the most runs side by side; None for as many as fit.
+        limits: of what each training may cost: one for all, or by folder.
     """
-    return _each(train_and_evaluate, configs, resources, at_once)
+    return _each(train_and_evaluate, configs, resources, at_once, limits)
 
 
 def train_each(
-    configs: Mapping[Path, RunConfig], resources: TrialResources, at_once: int | None = None
+    configs: Mapping[Path, RunConfig],
+    resources: TrialResources,
+    at_once: int | None = None,
+    limits: Limits = None,
 ) -> Iterator[tuple[Path, Outcome]]:
     """Train several configurations side by side on Ray, and hand over each as it ends; see `train_and_evaluate_each`."""
-    return _each(_train, configs, resources, at_once)
+    return _each(_train, configs, resources, at_once, limits)
 
 
-def _train(config: RunConfig, directory: Path, resources: TrialResources) -> Outcome:
+def _train(config: RunConfig, directory: Path, resources: TrialResources, limit: CostLimit | None = None) -> Outcome:
     torch.set_num_threads(resources.cpus)
-    return prepare_training(config, directory, device=resources.device, workers=resources.workers)()
+    limit = limit or CostLimit(None, 1)
+    train = prepare_training(config, directory, device=resources.device, workers=resources.workers)
+    outcome = train(on_epoch=limit.add, should_stop=lambda: limit.spent)
+    if limit.spent and outcome.status == "interrupted":
+        return replace(outcome, status="finished", reason=limit.reason)
+    return outcome
 
 
 def _each(
-    work: Callable[[RunConfig, Path, TrialResources], Result],
+    work: Callable[[RunConfig, Path, TrialResources, CostLimit | None], Result],
     configs: Mapping[Path, RunConfig],
     resources: TrialResources,
     at_once: int | None,
+    limits: Limits,
 ) -> Iterator[tuple[Path, Result]]:
-    request = resources.request()
-    task = ray.remote(num_cpus=request["CPU"], num_gpus=request.get("GPU", 0), max_retries=1)(work)
-    waiting = list(configs.items())
-    running: dict[ray.ObjectRef, Path] = {}
+    waiting = [(folder, config, False) for folder, config in configs.items()]
+    running: dict[ray.ObjectRef, tuple[Path, RunConfig, bool]] = {}
     while waiting or running:
         while waiting and len(running) < (at_once or len(configs)):
-            folder, config = waiting.pop(0)
-            running[task.remote(config, folder, resources)] = folder
+            folder, config, exclusive = waiting.pop(0)
+            request = resources.request(exclusive=exclusive)
+            task = ray.remote(
+                num_cpus=request["CPU"],
+                num_gpus=request.get("GPU", 0),
+                memory=request.get("memory"),
+                max_retries=1,
+            )(_capped)
+            limit = limits[folder] if isinstance(limits, Mapping) else limits
+            running[task.remote(work, config, folder, resources, limit, exclusive)] = (folder, config, exclusive)
         (ended, *_), _ = ray.wait(list(running))
-        yield running.pop(ended), result_of(ended)
+        folder, config, exclusive = running.pop(ended)
+        try:
+            result = result_of(ended)
+        except torch.OutOfMemoryError:
+            if exclusive or not 0 < resources.gpus < 1:
+                raise
+            # It may fit on a GPU that it has alone.
+            waiting.append((folder, config, True))
+            continue
+        yield folder, result
+
+
+def _capped(
+    work: Callable[[RunConfig, Path, TrialResources, CostLimit | None], Result],
+    config: RunConfig,
+    directory: Path,
+    resources: TrialResources,
+    limit: CostLimit | None,
+    exclusive: bool,
+) -> Result:
+    resources.limit(exclusive=exclusive)
+    return work(config, directory, resources, limit)
 
 
 def _model_and_images(directory: Path) -> tuple[nn.Module, ImageSet]:

@@ -2,6 +2,7 @@
 
 import math
 import resource
+import sys
 from dataclasses import dataclass
 
 import ray
@@ -29,6 +30,8 @@ class Peak:
     used: int
     total: int
     """Of the GPU; 0 where the memory is the machine's."""
+    beside: int = 0
+    """What of it the allocator of a GPU does not count: the process's context and its libraries."""
 
 
 def largest(space: Space, base: RunConfig) -> RunConfig:
@@ -90,16 +93,19 @@ def _peak(config: RunConfig, device: str) -> Peak:
             "data.pairs_per_epoch": 2 * config.data.pairs_per_batch,
             "pgd.steps": 1,
             "validation.steps": 1,
+            "validation.first_share": 1.0,
         }
     )
     splits = load_splits(small.data)
     place = device_of(device)
     if place.type != "cuda":
         Trainer(small, splits.train, splits.validation, device=place).run()
-        return Peak(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0)
+        # Linux counts it in KiB, macOS in bytes.
+        unit = 1 if sys.platform == "darwin" else 1024
+        return Peak(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0)
     free, total = torch.cuda.mem_get_info(place)
     Trainer(small, splits.train, splits.validation, device=place).run()
     reserved, left = torch.cuda.memory_stats(place)["reserved_bytes.all.peak"], torch.cuda.mem_get_info(place)[0]
     # The context of the process and of its libraries lies beside what the allocator counts.
     context = max(0, free - left - torch.cuda.memory_reserved(place)) + (total - free)
-    return Peak(int(reserved + context), total)
+    return Peak(int(reserved + context), total, int(context))

@@ -14,6 +14,7 @@ from colotride.errors import ColoTrideError, SearchError
 from colotride.io import write_atomically
 from colotride.settings import NumberRange, Settings, number_range
 from colotride.tune.parameters import Space, Values, same
+from colotride.tune.records import CostLimit
 from colotride.tune.seed_statistics import planned_looks
 from colotride.tune.space import build_space
 
@@ -32,7 +33,8 @@ FILE = "search.json"
 COMMON = ("base", "space", "initial_points", "objectives", "sampler", "stopping", "seed", "max_cost", "deterministic")
 """Choices that never change once a search has begun: with others its trials could not be compared."""
 
-CONFIGURATIONS = ("best.yaml", "config.yaml")
+BEST = "best.yaml"
+CONFIGURATIONS = (BEST, "config.yaml")
 """Which file of a folder is an initial point, in this order: a search's best configuration, a run's own."""
 
 
@@ -112,6 +114,15 @@ class SearchPlan(Settings):
     def looks(self) -> list[int]:
         """After how many seeds the verdict looks at the differences."""
         return planned_looks(*number_range(self.verdict_seeds))
+
+    @property
+    def comparisons(self) -> int:
+        """How many intervals the verdict may look at: each of its configurations, at each look."""
+        return len(self.looks) * self.top
+
+    def cost_limit(self) -> CostLimit:
+        """What one run may cost: a trial, its repetitions in the race, and the runs of the verdict."""
+        return CostLimit(self.max_cost, self.base.validation.every)
 
     @property
     def grace(self) -> int:
@@ -208,12 +219,14 @@ def initial_points(space: Space, base: RunConfig, files: Sequence[Path]) -> list
         files: YAML configurations, folders of runs, or folders of searches, whose best configuration is taken.
 
     Raises:
-        SearchError: a file that cannot be used, or one with a value outside the space.
+        SearchError: a file that cannot be used, one with a value outside the space, or a search over more parameters.
     """
     points = [space.values_of(base, clip=True)]
     for file in files:
         try:
-            point = space.values_of(load_config(_configuration_in(file)))
+            path = _configuration_in(file)
+            _same_space(space, path)
+            point = space.values_of(load_config(path))
         except ColoTrideError as error:
             raise SearchError(f"--start-from {file}: {error}, or leave this file out") from None
         if not any(_equal(point, other) for other in points):
@@ -250,6 +263,19 @@ def _configuration_in(file: Path) -> Path:
     if found is None:
         raise SearchError("the folder holds neither best.yaml nor config.yaml; give a search's or a run's")
     return found
+
+
+def _same_space(space: Space, path: Path) -> None:
+    """Refuse a former search's best configuration whose values this space would not try."""
+    if path.name != BEST or not (path.parent / FILE).is_file():
+        return
+    former = {one.name for one in load_plan(path.parent).space.parameters}
+    lacking = sorted(former - {one.name for one in space.parameters})
+    if lacking:
+        raise SearchError(
+            f"that search varied {', '.join(lacking)} too, of which this one would keep the default; "
+            "give the same --groups or --space"
+        )
 
 
 def _equal(one: Values, other: Values) -> bool:

@@ -158,7 +158,7 @@ def run_race(
             for record, seed in asked
         }
         configs = {path: record.config.with_values({"seed": seed}) for path, (record, seed) in places.items()}
-        for path, outcome in train_each(configs, resources, at_once):
+        for path, outcome in train_each(configs, resources, at_once, plan.cost_limit()):
             record, seed = places[path]
             lost = outcome.status != "finished"
             repeated = dataclasses.replace(record, config=configs[path], history=tuple(outcome.history))

@@ -65,7 +65,7 @@ def run_trials(
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str((folder / "ray").absolute()),
-            callbacks=[CallbackRelay(study, list(callbacks), folder)],
+            callbacks=[CallbackRelay(study, list(callbacks), folder, shares_gpus=0 < resources.gpus < 1)],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),
@@ -149,15 +149,16 @@ class StudyScheduler(FIFOScheduler):
 class CallbackRelay(tune.Callback):
     """Passes every trial on to the callbacks, in the driver's process."""
 
-    def __init__(self, study: SearchStudy, callbacks: list[TrialCallback], folder: Path) -> None:
+    def __init__(self, study: SearchStudy, callbacks: list[TrialCallback], folder: Path, *, shares_gpus: bool) -> None:
         """Serve one session of a search.
 
         Args:
             study: of the search.
             callbacks: called about every trial.
             folder: of the search, on whose disk Ray keeps what trials raise.
+            shares_gpus: see `StudySearcher`.
         """
-        self._study, self._callbacks, self._folder = study, callbacks, folder
+        self._study, self._callbacks, self._folder, self._shares_gpus = study, callbacks, folder, shares_gpus
         self._started: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -182,7 +183,8 @@ class CallbackRelay(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """See `ray.tune.Callback`; a trial that will be tried again has not ended."""
         number = trial.config["number"]
-        if self._study.record(number).status == OUT_OF_MEMORY and not trial.config["exclusive"]:
+        again = self._shares_gpus and not trial.config["exclusive"]
+        if self._study.record(number).status == OUT_OF_MEMORY and again:
             return
         self._study.settle(number)
         self._end(number)

@@ -21,6 +21,35 @@ OUT_OF_MEMORY = "out-of-memory"
 MILLION = 1e6
 
 
+class CostLimit:
+    """Ends a training before it would take more image passes than it may.
+
+    Attributes:
+        spent: whether the next validated epoch would cost too much.
+    """
+
+    def __init__(self, limit: float | None, every: int) -> None:
+        """Count nothing yet.
+
+        Args:
+            limit: millions of image passes; None for as many as the epochs take.
+            every: epochs between two validations, the only ones after which a training ends.
+        """
+        self._limit, self._every, self._cost, self.spent = limit, every, 0.0, False
+
+    @property
+    def reason(self) -> str:
+        """Why a training ended early."""
+        return f"its cost of {self._limit:g} M passes is spent"
+
+    def add(self, done: EpochRecord) -> None:
+        """Count an epoch, also one that a former process trained."""
+        cost = done.passes / MILLION
+        self._cost += cost
+        if self._limit is not None and done.epoch % self._every == 0:
+            self.spent = self._cost + self._every * cost > self._limit
+
+
 @dataclass(frozen=True)
 class TrialRecord:
     """One trial: what it tries, what its epochs showed, and how it ended."""

@@ -33,6 +33,8 @@ class TrialResources:
     """Bytes of a machine's memory that a trial needs; 0 where nobody measured it."""
     capped: bool = False
     """Whether a trial may not use more of a GPU than its share, so that it cannot take what another one needs."""
+    beside: float = 0.0
+    """Share of a GPU that a process takes beside what the allocator counts, and the cap therefore cannot bound."""
 
     @property
     def workers(self) -> Workers | None:
@@ -54,8 +56,9 @@ class TrialResources:
 
     def limit(self, *, exclusive: bool) -> None:
         """Keep this process within its share of the GPU, by the limit of CUDA's own allocator."""
-        if self.capped and not exclusive and 0 < self.gpus < 1 and torch.cuda.is_available():
-            torch.cuda.set_per_process_memory_fraction(self.gpus)
+        if self.capped and 0 < self.gpus < 1 and torch.cuda.is_available():
+            # A process that has run a capped trial before keeps its cap until it is told otherwise.
+            torch.cuda.set_per_process_memory_fraction(1.0 if exclusive else max(0.0, self.gpus - self.beside))
 
 
 @dataclass(frozen=True)

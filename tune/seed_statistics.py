@@ -61,22 +61,22 @@ class SeedStatistics:
         deviation = self.deviation(score)
         return f"{self.mean(score):.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
 
-    def above(self, other: "SeedStatistics", score: str, looks: int = 1) -> Difference | None:
+    def above(self, other: "SeedStatistics", score: str, comparisons: int = 1) -> Difference | None:
         """How much higher this configuration scores than another one; see `paired_difference`."""
-        return paired_difference(self.scores[score], other.scores[score], looks)
+        return paired_difference(self.scores[score], other.scores[score], comparisons)
 
 
-def paired_difference(one: Mapping[int, float], other: Mapping[int, float], looks: int = 1) -> Difference | None:
+def paired_difference(one: Mapping[int, float], other: Mapping[int, float], comparisons: int = 1) -> Difference | None:
     """Mean difference over the seeds that two configurations share, with Student's interval for pairs.
 
     Whoever looks at the interval after some seeds, and adds seeds as long as it holds zero, is wrong more often than
-    one time in twenty. Each of the planned looks therefore gets its part of the five percent (Bonferroni): the interval
-    holds the true difference with at least 95 % probability at all looks together.
+    one time in twenty, and so is whoever compares several configurations. Each interval therefore gets its part of the
+    five percent (Bonferroni): all of them together hold the true differences with at least 95 % probability.
 
     Args:
         one: score by seed.
         other: the same of the other configuration.
-        looks: how many times the interval may be looked at.
+        comparisons: how many intervals are looked at: planned looks, times configurations.
 
     Returns:
         None where there are fewer than two pairs, so that the noise is unknown.
@@ -86,7 +86,7 @@ def paired_difference(one: Mapping[int, float], other: Mapping[int, float], look
         return None
     differences = np.array([one[seed] - other[seed] for seed in seeds])
     mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(seeds))
-    half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * looks), len(seeds) - 1)) * error
+    half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * comparisons), len(seeds) - 1)) * error
     return Difference(mean, mean - half, mean + half, len(seeds))
 
 
@@ -103,20 +103,22 @@ def planned_looks(first: int, most: int) -> list[int]:
     return looks
 
 
-def verdict_rows(statistics: Mapping[str, SeedStatistics], score: str, looks: int = 1) -> list[dict[str, str]]:
+def verdict_rows(statistics: Mapping[str, SeedStatistics], score: str, comparisons: int = 1) -> list[dict[str, str]]:
     """The verdict as text: every configuration's means and deviations, and its differences from the default.
 
     Args:
         statistics: by name; the default's is "default".
         score: that was searched for; the difference in R@1 stands beside the one in it.
-        looks: planned ones.
+        comparisons: see `paired_difference`.
     """
     default = statistics[DEFAULT]
     rows = []
     for name, one in statistics.items():
         seeds = str(len(one.scores[score])) + (f" ({', '.join(one.lost)}: 0)" if one.lost else "")
         differences = {
-            f"{column} against default": "" if name == DEFAULT else _difference_text(one.above(default, column, looks))
+            f"{column} against default": ""
+            if name == DEFAULT
+            else _difference_text(one.above(default, column, comparisons))
             for column in dict.fromkeys((score, "R@1"))
         }
         scores = {column: one.text(column) for column in SHOWN_SCORES}
@@ -135,9 +137,9 @@ def verdict_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
     return table
 
 
-def verdict_sentence(one: SeedStatistics, default: SeedStatistics, score: str, looks: int = 1) -> str:
+def verdict_sentence(one: SeedStatistics, default: SeedStatistics, score: str, comparisons: int = 1) -> str:
     """What the verdict says about one configuration, in a plain sentence or two."""
-    found = one.above(default, score, looks)
+    found = one.above(default, score, comparisons)
     if found is None:
         mean = one.mean(score) - default.mean(score)
         return (
@@ -145,7 +147,7 @@ def verdict_sentence(one: SeedStatistics, default: SeedStatistics, score: str, l
             "only more seeds can say."
         )
     numbers = f"{score} {found} (paired over {found.seeds} seeds, 95 %)"
-    retrieval = None if score == "R@1" else one.above(default, "R@1", looks)
+    retrieval = None if score == "R@1" else one.above(default, "R@1", comparisons)
     beside = f" R@1 changes by {retrieval}." if retrieval is not None else ""
     if not found.beyond_noise:
         return f"{one.name} cannot be told from the default: {numbers}.{beside}"

@@ -11,7 +11,7 @@ from colotride.distributed.launch import prepare_training
 from colotride.errors import WorkerError
 from colotride.training.records import EpochRecord, Outcome
 from colotride.tune.plan import SearchPlan
-from colotride.tune.records import MILLION, OUT_OF_MEMORY, TrialRecord
+from colotride.tune.records import OUT_OF_MEMORY, TrialRecord
 from colotride.tune.resources import TrialFolders, TrialResources
 
 RECORD = "record"
@@ -41,7 +41,7 @@ def run_trial(given: Mapping[str, Any], plan: SearchPlan, resources: TrialResour
         train = prepare_training(
             record.config, folder, device=resources.device, workers=resources.workers, checkpoint_policy=policy
         )
-        outcome = train(on_epoch=report.epoch, should_stop=lambda: report.spent)
+        outcome = train(on_epoch=report.epoch, should_stop=lambda: report.cost.spent)
     except (torch.OutOfMemoryError, WorkerError) as error:
         if isinstance(error, WorkerError) and "OutOfMemory" not in str(error):
             raise
@@ -54,25 +54,23 @@ class TrialReport:
     """Reports a trial's record to Ray Tune, and ends the trial when its cost is spent.
 
     Attributes:
-        spent: whether the trial has used up the image passes that it was allowed.
+        cost: what the trial has used of the image passes that it was allowed.
     """
 
     def __init__(self, record: TrialRecord, plan: SearchPlan) -> None:
-        self._record, self._plan, self.spent = record, plan, False
+        self._record, self._plan = record, plan
+        self.cost = plan.cost_limit()
 
     def epoch(self, done: EpochRecord) -> None:
         """Add an epoch, and report where it was validated."""
         self._record = dataclasses.replace(self._record, history=(*self._record.history, done))
+        self.cost.add(done)
         if not done.validation:
             return
-        # The next score would cost as many epochs as there are between two validations.
-        next_score = self._plan.base.validation.every * done.passes / MILLION
-        limit, last = self._plan.max_cost, done.epoch == self._plan.epochs
-        self.spent = limit is not None and self._record.cost + next_score > limit
-        if last:
+        if done.epoch == self._plan.epochs:
             self.end("finished")
-        elif self.spent:
-            self.end("finished", f"its cost of {limit:g} M passes is spent")
+        elif self.cost.spent:
+            self.end("finished", self.cost.reason)
         else:
             self.end("running")
 

@@ -70,10 +70,11 @@ class Match:
 
     other: FinalistResult
     reference: FinalistResult | None
-    """The finalist of the reference with the highest ARS among those whose mean R@1 is at least the other's; None
-    where there is none."""
+    """Of its finalists whose mean R@1 is at least the other's the one that had the highest ARS in the search; None where
+    there is none."""
     robustness: Difference | None
-    """How much higher the reference's ARS is, paired by seed; None where it cannot be said."""
+    """How much higher the reference's ARS is, paired by seed; None where it cannot be said. The intervals of all matches
+    hold together."""
     retrieval: Difference | None
     """The same of R@1."""
 
@@ -139,24 +140,24 @@ def mean_of(values: Mapping[int, float]) -> Mean:
 def matches(finalists: Sequence[FinalistResult], reference: str) -> list[Match]:
     """The reference against every finalist of another defense, at equal or higher R@1.
 
-    Both sides of a match are chosen by their means over the seeds, and the difference is that of the same seeds.
+    Of the finalists with enough R@1 the one is taken that was best on the held-out classes, because the best on the
+    test classes would be the luckiest there. The intervals are widened for the number of matches (Bonferroni).
 
     Args:
         finalists: of all defenses.
         reference: name of the defense that is compared with all others.
     """
     own = [one for one in finalists if one.defense == reference]
+    others = [one for one in finalists if one.defense != reference]
     found = []
-    for other in finalists:
-        if other.defense == reference:
-            continue
+    for other in others:
         able = [one for one in own if one.mean(RETRIEVAL) >= other.mean(RETRIEVAL)]
         if not able:
             found.append(Match(other, None, None, None))
             continue
-        best = max(able, key=lambda one: one.mean(ROBUSTNESS))
+        best = max(able, key=lambda one: one.validation.get(ROBUSTNESS, 0.0))
         robustness, retrieval = (
-            paired_difference(best.scores[name], other.scores[name]) for name in (ROBUSTNESS, RETRIEVAL)
+            paired_difference(best.scores[name], other.scores[name], len(others)) for name in (ROBUSTNESS, RETRIEVAL)
         )
         found.append(Match(other, best, robustness, retrieval))
     return found

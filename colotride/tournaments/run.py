@@ -20,13 +20,13 @@ from colotride.presets import configuration_of, with_presets
 from colotride.terminal import Terminal
 from colotride.tournaments.page import write_page
 from colotride.tournaments.plan import REFERENCE, TournamentPlan, keep_plan, new_tournament
-from colotride.tournaments.results import RETRIEVAL, ROBUSTNESS, FinalistResult, hypervolume
+from colotride.tournaments.results import DEFAULT_TRIAL, RETRIEVAL, ROBUSTNESS, FinalistResult, hypervolume
 from colotride.tracking.addresses import check_tracking_uri
 from colotride.tracking.export import Tracker, default_uri
 from colotride.tracking.names import CONFIG_FILE, dataset_of, epoch_metrics, run_parameters, run_tags, test_metrics
 from colotride.tune.api import execute
 from colotride.tune.final_runs import FinalRun, train_and_evaluate_each, train_each
-from colotride.tune.records import TrialRecord, best_first
+from colotride.tune.records import CostLimit, TrialRecord, best_first
 from colotride.tune.resources import TrialResources, capacity
 
 RESULTS = "results.json"
@@ -37,6 +37,9 @@ TOURNAMENT = "tournament"
 """Key of the tournament's own run in MLflow."""
 
 MILLION = 1e6
+
+TOLERANCE = 1.1
+"""A run may cost so many times what its defense does as its authors use it: passes differ between seeds, too."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def run_tournament(
     1. Calibrate: every defense, as its authors use it, is trained once, and what its batches cost is measured; an
        attack that stops early costs less than its steps say. The pairs of its epochs are then set so that a run takes
        the cost in as many epochs as the others.
+       A configuration that needs more passes, by its ramp or otherwise, ends after the last epoch within the cost.
     2. Search: each defense in its own space, with the same number of trials, for the front of R@1 and ARS on classes
        that are held out from training.
     3. Final: the finalists, and each defense as its authors use it, are trained with several seeds on all training
@@ -183,7 +187,7 @@ def _run(
     parameters = {name: str(getattr(plan, name)) for name in ("trials", "finalists", "seeds")}
     tracker.start(TOURNAMENT, folder.name, parameters=parameters | {"defenses": ",".join(plan.defenses)}, tags=tags)
     say = _speaker(console)
-    cost, pairs = _calibrate(plan, folder, resources, at_once, say)
+    cost, pairs, limits = _calibrate(plan, folder, resources, at_once, say)
     finals: list[tuple[str, TrialRecord]] = []
     for defense in plan.defenses:
         say(f"Search of {defense}: {plan.trials} trials of {pairs[defense]} pairs an epoch")
@@ -194,14 +198,14 @@ def _run(
             "device": resources.device,
             "tracking_uri": uri,
         }
-        search = plan.search_of(defense, pairs[defense], **machine)
+        search = plan.search_of(defense, pairs[defense], max_cost=limits[defense], **machine)
         result = execute(search, folder / "searches" / f"{folder.name}-{defense}", console)
         if not result.complete:
             tracker.close()
             raise KeyboardInterrupt
         default, *others = result.trials
         finals += [(defense, record) for record in (default, *chosen(others, plan.finalists))]
-    finalists = _final(plan, folder, finals, resources, at_once, tracker, say)
+    finalists = _final(plan, folder, finals, limits, resources, at_once, tracker, say)
     found = TournamentResult(folder, plan, cost, pairs, finalists)
     plain = {"cost": cost, "pairs": pairs, "finalists": [asdict(one) for one in finalists]}
     write_atomically(folder / RESULTS, (json.dumps(plain, indent=2) + "\n").encode())
@@ -215,8 +219,8 @@ def _run(
 
 def _calibrate(
     plan: TournamentPlan, folder: Path, resources: TrialResources, at_once: int, say: Callable[[str], None]
-) -> tuple[float, dict[str, int]]:
-    """The cost of a run, and the pairs in an epoch of each defense that take it."""
+) -> tuple[float, dict[str, int], dict[str, float]]:
+    """The cost of a run, the pairs in an epoch of each defense that take it, and what its runs may cost at most."""
     runs = {folder / "calibration" / name: _whole(plan.run_of(name)) for name in plan.defenses}
     per_batch: dict[str, float] = {}
     batches = 1.0
@@ -231,13 +235,18 @@ def _calibrate(
         say(f"Calibration: {path.name} takes {per_batch[path.name]:.0f} image passes a batch")
     epochs, size = plan.base.training.epochs, plan.base.data.pairs_per_batch
     cost = plan.cost or per_batch[plan.reference] * batches * epochs / MILLION
-    return cost, {name: max(1, round(cost * MILLION / (epochs * per_batch[name]))) * size for name in plan.defenses}
+    fitted = {name: max(1, round(cost * MILLION / (epochs * per_batch[name]))) for name in plan.defenses}
+    pairs = {name: count * size for name, count in fitted.items()}
+    # Whole batches: a run of few of them costs more or less than was asked for.
+    limits = {name: TOLERANCE * count * epochs * per_batch[name] / MILLION for name, count in fitted.items()}
+    return cost, pairs, limits
 
 
 def _final(
     plan: TournamentPlan,
     folder: Path,
     finals: Sequence[tuple[str, TrialRecord]],
+    limits: Mapping[str, float],
     resources: TrialResources,
     at_once: int,
     tracker: Tracker,
@@ -251,7 +260,11 @@ def _final(
     }
     configs = {path: _whole(record.config).with_values({"seed": seed}) for path, (_, record, seed) in places.items()}
     ended: dict[tuple[str, int, int], FinalRun] = {}
-    for path, run in train_and_evaluate_each(configs, resources, at_once):
+    allowed = {
+        path: CostLimit(None if record.number == DEFAULT_TRIAL else limits[defense], 1)
+        for path, (defense, record, _) in places.items()
+    }
+    for path, run in train_and_evaluate_each(configs, resources, at_once, allowed):
         defense, record, seed = places[path]
         ended[defense, record.number, seed] = run
         name = f"{defense} trial {record.number} seed {seed}"

@@ -76,7 +76,8 @@ def test_a_trial_that_shares_a_gpu_may_not_use_more_than_its_share(monkeypatch):
     packed.limit(exclusive=True)
     TrialResources(1, 0.25).limit(exclusive=False)
     TrialResources(1, 1.0, capped=True).limit(exclusive=False)
-    assert limits == [0.25], "neither one that is tried again alone, nor one whose share was chosen by hand"
+    TrialResources(1, 0.25, capped=True, beside=0.05).limit(exclusive=False)
+    assert limits == [0.25, 1.0, 0.2], "neither one that is tried again alone, nor one whose share was chosen by hand"
 
 
 @pytest.mark.slow

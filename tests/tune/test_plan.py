@@ -5,7 +5,7 @@ import pytest
 from colotride.config import save_config
 from colotride.errors import SearchError
 from colotride.presets import preset
-from colotride.tune.plan import initial_points, parse_objectives
+from colotride.tune.plan import initial_points, new_plan, parse_objectives, save_plan
 from colotride.tune.space import build_space
 
 DIGITS = preset("digits")
@@ -63,6 +63,20 @@ def test_a_start_of_another_defense_is_refused(tmp_path):
         SearchError, match=r"natural.yaml: .*defense\.top_ranked_coefficient, which this run does not have"
     ):
         initial_points(SPACE, DIGITS, [file])
+
+
+def test_a_start_from_a_search_over_more_parameters_is_refused(tmp_path):
+    wide = new_plan(DIGITS, groups=["learning-rate"])
+    save_plan(wide, tmp_path)
+    saved(tmp_path / "best.yaml", training__learning_rate=2e-4)
+    for given in (tmp_path, tmp_path / "best.yaml"):
+        with pytest.raises(SearchError, match=r"varied .*learning_rate.* too, .*; give the same --groups"):
+            new_plan(DIGITS, start_from=[given])
+    first, second = new_plan(DIGITS, groups=["learning-rate"], start_from=[tmp_path]).initial_points
+    assert second == first | {"learning_rate": 2e-4}
+    # A narrower search says all that it varied, and of the rest its base.
+    save_plan(new_plan(DIGITS), tmp_path)
+    assert len(new_plan(DIGITS, groups=["learning-rate"], start_from=[tmp_path]).initial_points) == 2
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from colotride.errors import SearchError
 from colotride.tune import final_evaluation
-from colotride.tune.final_evaluation import Finalist, decided, evaluate_finalists, verdict_sentences
+from colotride.tune.final_evaluation import (
+    Finalist,
+    check_verdict_seeds,
+    decided,
+    evaluate_finalists,
+    verdict_sentences,
+)
 from colotride.tune.final_runs import FinalRun
+from colotride.tune.plan import save_plan
 from colotride.tune.records import best_first
 from colotride.tune.resources import TrialResources
 from colotride.tune.seed_statistics import (
@@ -80,17 +88,17 @@ def test_of_a_single_seed_the_noise_is_unknown():
 def test_the_verdict_as_text():
     default = statistics("default", [20.0, 22.0, 21.0], r1=[80.0, 80.0, 80.0])
     best = statistics("best", [40.0, 43.0, 42.0], r1=[79.0, 80.0, 82.0])
-    rows = verdict_rows({"default": default, "best": best}, "ARS", looks=2)
+    rows = verdict_rows({"default": default, "best": best}, "ARS", comparisons=2)
     assert rows[0]["ARS"] == "21.0 ± 1.0"
     assert rows[0]["ARS against default"] == ""
     half = stats.t.ppf(1 - 0.025 / 2, 2) * np.std([20, 21, 21], ddof=1) / 3**0.5
     interval = f"[+{20 + 2 / 3 - half:.1f}, +{20 + 2 / 3 + half:.1f}]"
     assert rows[1]["ARS against default"] == f"+20.7 {interval}, beyond the noise"
     assert rows[1]["R@1 against default"].endswith("within the noise")
-    said = verdict_sentence(best, default, "ARS", looks=2)
+    said = verdict_sentence(best, default, "ARS", comparisons=2)
     assert said.startswith(f"best is better than the default: ARS +20.7 {interval} (paired over 3 seeds, 95 %).")
     assert "R@1 changes by +0.3 [" in said
-    assert "worse" in verdict_sentence(default, best, "ARS", looks=2)
+    assert "worse" in verdict_sentence(default, best, "ARS", comparisons=2)
     same = statistics("best", [20.0, 23.0, 20.0])
     assert verdict_sentence(same, default, "ARS").startswith("best cannot be told from the default: ARS")
 
@@ -117,24 +125,42 @@ class _Evaluated:
         return {"R@1": 80.0, "mAP": 50.0, "ERS": self._ars, "ARS": self._ars}
 
 
-def test_seeds_are_added_only_while_a_difference_is_within_the_noise():
-    def finalists(ars):
-        return [
-            finalist_of(
-                name, {seed: FinalRun("finished", "", [], _Evaluated(value)) for seed, value in enumerate(values)}
-            )
-            for name, values in ars.items()
-        ]
+def finalists_with(ars):
+    return [
+        finalist_of(name, {seed: FinalRun("finished", "", [], _Evaluated(value)) for seed, value in enumerate(values)})
+        for name, values in ars.items()
+    ]
 
+
+def test_seeds_are_added_only_while_a_difference_is_within_the_noise():
     plan = plan_of(verdict_seeds="3:12")
     assert plan.looks == [3, 6, 12]
     default, better, alike = [20.0, 22.0, 21.0], [40.0, 42.0, 41.5], [20.0, 23.0, 20.0]
-    assert decided(finalists({"default": default}), plan), "there is nothing to compare"
-    assert decided(finalists({"default": default, "best": better}), plan)
-    assert not decided(finalists({"default": default, "best": alike}), plan)
-    both = finalists({"default": default, "best": better, "trial-3": alike})
+    assert decided(finalists_with({"default": default}), plan), "there is nothing to compare"
+    assert decided(finalists_with({"default": default, "best": better}), plan)
+    assert not decided(finalists_with({"default": default, "best": alike}), plan)
+    both = finalists_with({"default": default, "best": better, "trial-3": alike})
     assert not decided(both, plan)
     assert [line.split()[0] for line in verdict_sentences(plan, both)] == ["best", "trial-3"]
+
+
+def test_more_finalists_widen_their_intervals_as_more_looks_do():
+    one, both = plan_of(verdict_seeds="3"), plan_of(verdict_seeds="3", top=2)
+    assert (one.comparisons, both.comparisons, plan_of(verdict_seeds="3:12", top=2).comparisons) == (1, 2, 6)
+    better = finalists_with({"default": [20.0, 22.0, 21.0], "best": [21.0, 24.0, 22.6]})
+    assert decided(better, one)
+    assert not decided(better, both), "an interval of 97.5 % holds zero"
+
+
+def test_seeds_cannot_be_added_once_an_interval_was_seen(tmp_path):
+    save_plan(plan_of(verdict_seeds="3:6"), tmp_path)
+    check_verdict_seeds(plan_of(verdict_seeds="3:12"), tmp_path)
+    (tmp_path / "verdict").mkdir()
+    check_verdict_seeds(plan_of(verdict_seeds="3:6"), tmp_path)
+    with pytest.raises(SearchError, match=r"--verdict-seeds cannot change from 3:6 to 3:12 .* leave it out"):
+        check_verdict_seeds(plan_of(verdict_seeds="3:12"), tmp_path)
+    save_plan(plan_of(verdict_seeds="1"), tmp_path)
+    check_verdict_seeds(plan_of(verdict_seeds="3:6"), tmp_path)
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "6:3", "a", "3:", "1:2:3"])
@@ -151,7 +177,7 @@ def test_no_seed_is_trained_beyond_the_look_that_decides(monkeypatch, tmp_path, 
     plan = plan_of(verdict_seeds="3:12")
     asked = []
 
-    def known(configs, resources, at_once):
+    def known(configs, resources, at_once, limits):
         for path, config in configs.items():
             asked.append((path.parent.name, config.seed))
             scores = best if path.parent.name == "best" else [20.0, 22.0, 21.0]

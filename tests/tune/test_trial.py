@@ -7,6 +7,7 @@ import torch
 from colotride.data.splits import load_splits
 from colotride.presets import preset
 from colotride.training.trainer import Trainer
+from colotride.tune.final_runs import _each, train_and_evaluate_each, train_each
 from colotride.tune.plan import SearchPlan
 from colotride.tune.ray_tune import run_trials
 from colotride.tune.resources import TrialFolders, TrialResources, capacity
@@ -110,6 +111,42 @@ def test_a_trial_is_the_trainers_own_run_and_ends_early_when_its_cost_is_spent(t
     assert spent.scores == {name: alone[0].validation[name] for name in spent.scores}
 
 
+def test_what_is_repeated_ends_at_the_cost_at_which_its_trial_did(tmp_path):
+    made = plan(max_cost=1.5 * plain_run(BASE)[0].passes / 1e6)
+    trial = search(tmp_path / "search", made, TrialResources())[0].record(1)
+    (again,) = train_each({tmp_path / "race": BASE}, TrialResources(), limits=made.cost_limit())
+    assert (again[1].status, again[1].reason) == ("finished", trial.reason)
+    assert [one.validation for one in again[1].history] == [one.validation for one in trial.history]
+    small = BASE.with_values({"evaluation.queries": 16, "evaluation.steps": 1})
+    for _ in range(2):
+        (verdict,) = train_and_evaluate_each({tmp_path / "verdict": small}, TrialResources(), limits=made.cost_limit())
+        assert (verdict[1].status, len(verdict[1].history)) == ("finished", 1), "also when it is resumed"
+        assert verdict[1].evaluation is not None
+
+
+def test_a_repeated_run_that_runs_out_of_gpu_memory_is_tried_again_alone(tmp_path):
+    def crowded(config, directory, resources, limit):
+        gpus = ray.get_runtime_context().get_assigned_resources()["GPU"]
+        with (tmp_path / "tried").open("a") as log:
+            log.write(f"{directory.name} {gpus}\n")
+        if directory.name == "alone" and gpus < 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return directory.name
+
+    runs = {tmp_path / name: BASE for name in ("fits", "alone")}
+    assert dict(_each(crowded, runs, TrialResources(gpus=0.25), 2, None)) == {path: path.name for path in runs}
+    assert sorted((tmp_path / "tried").read_text().splitlines()) == ["alone 0.25", "alone 1.0", "fits 0.25"]
+
+
+def test_a_repeated_run_asks_for_the_memory_that_was_measured(tmp_path):
+    def asked(config, directory, resources, limit):
+        return ray.get_runtime_context().get_assigned_resources().get("memory", 0)
+
+    given = TrialResources(memory=300 * 2**20)
+    ((_, memory),) = _each(asked, {tmp_path: BASE}, given, None, None)
+    assert memory == given.memory
+
+
 def test_a_trial_on_workers_of_its_own_is_the_run_of_one_process(tmp_path):
     """Two workers sum each batch's gradients in another order: after one epoch the losses agree to rounding."""
     made = plan()
@@ -139,6 +176,14 @@ def test_a_trial_that_runs_out_of_gpu_memory_is_tried_again_alone_and_only_once(
     assert tried == ["001 0.25", "001 1.0", "002 0.25", "002 1.0"]
     ends = {event for event in log.events if event[0] == "ended"}
     assert ends == {("ended", 1, "finished"), ("ended", 2, "out-of-memory")}
+
+
+def test_a_trial_on_a_whole_gpu_that_runs_out_of_memory_has_ended(tmp_path):
+    def crowded(folder):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    _, log = search(tmp_path, plan(), TrialResources(gpus=1), crowded)
+    assert log.events == [("started", 1), ("reported", 1, 0), ("ended", 1, "out-of-memory")]
 
 
 def test_a_trial_that_raises_is_an_error_with_its_reason_and_the_search_goes_on(tmp_path):
