@@ -4,6 +4,7 @@ import random
 import statistics
 
 import pytest
+from scipy import stats
 
 from colotride.tournaments.results import (
     FinalistResult,
@@ -22,14 +23,22 @@ NOISE = (0.0, 1.0, -1.0)
 """Of the three seeds, the same for everybody: pairs of seeds tell apart what the spread of one defense hides."""
 
 
-def finalist(defense, trial, recall, robustness, own=(0.1, 0.0, -0.1), ends=()):
+def finalist(defense, trial, recall, robustness, own=(0.1, 0.0, -0.1), ends=(), validated=None):
     seeds = range(3)
     scores = {
         "R@1": {seed: recall + NOISE[seed] for seed in seeds},
         "ARS": {seed: robustness + 5 * NOISE[seed] + own[seed] for seed in seeds},
         **{name: dict.fromkeys(seeds, 10.0) for name in ("mAP", "ES:R", "ERS")},
     }
-    return FinalistResult(defense, trial, {"margin": 0.2}, {"ARS": 1.0}, scores, dict.fromkeys(seeds, 0.5), ends)
+    return FinalistResult(
+        defense,
+        trial,
+        {"margin": 0.2},
+        {"ARS": float(validated or robustness)},
+        scores,
+        dict.fromkeys(seeds, 0.5),
+        ends,
+    )
 
 
 def dominated_share(points, cells=200):
@@ -95,6 +104,20 @@ def test_the_reference_meets_every_finalist_at_equal_or_higher_recall():
     assert found[0].robustness.mean == pytest.approx(2.0)
     assert found[0].robustness.high - found[0].robustness.low < 0.1
     assert found[0].retrieval.mean == pytest.approx(1.0)
+
+
+def test_the_reference_is_chosen_without_a_look_at_the_test_classes():
+    lucky = finalist("colo-tride", 4, 50, 30, validated=20)
+    chosen = finalist("colo-tride", 2, 50, 25, validated=40)
+    rival = finalist("act", 1, 44, 20, own=(0.3, -0.2, 0.1))
+    (match,) = matches([lucky, chosen, rival], "colo-tride")
+    assert match.reference is chosen
+    alone = match.robustness
+    many = matches([lucky, chosen, rival, finalist("act", 2, 44, 10), finalist("act", 3, 44, 10)], "colo-tride")
+    assert many[0].robustness.mean == pytest.approx(alone.mean)
+    t = stats.t.ppf([1 - 0.025, 1 - 0.025 / 3], 2)
+    widths = [one.high - one.low for one in (alone, many[0].robustness)]
+    assert widths[1] / widths[0] == pytest.approx(t[1] / t[0]), "widened for three matches"
 
 
 def test_the_sentence_counts_the_matches():
