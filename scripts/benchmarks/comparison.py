@@ -14,12 +14,16 @@ from scipy import stats
 from colotride.io import save_figure
 from scripts.benchmarks.replay import METHODS, MeasuredSpace, Replay, plan_of, replay
 from scripts.benchmarks.surrogate import ForestSpace
+from scripts.benchmarks.table import usual_seeds
 
 RESAMPLES = 300
 """Bootstrap resamples behind the interval of a share."""
 
 PICTURED = ("random, last validation", "random", "TPE", "TPE, ASHA by thirds", "TPE, ASHA")
 """Methods whose courses are drawn."""
+
+REFERENCES = ("random", "random, last validation")
+"""Methods with whose finds the others are compared: random search, judged as all are and as it used to be."""
 
 SPACES = ("default", "all")
 """The spaces on which searches are replayed."""
@@ -39,6 +43,9 @@ class MethodRow:
     """Mean validation score of the winners over the seeds."""
     regret: float
     """How much lower that is than the best configuration's of the table."""
+    regret_interval: tuple[float, float]
+    test_regret: float
+    """The same of the test score, of which a search sees nothing."""
     gain: float
     """Test score of the winners above the default's, in points."""
     gain_interval: tuple[float, float]
@@ -47,6 +54,8 @@ class MethodRow:
     better: float
     """Share of the winners that score higher than the default on the test classes, in [0, 1]."""
     better_interval: tuple[float, float]
+    by_chance: float
+    """The same share of all configurations of the table: what a search finds that draws one and trains nothing."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +136,9 @@ def replay_all(
 
 
 def complete(table: pd.DataFrame) -> pd.DataFrame:
-    """The configurations that were measured with as many seeds as the others."""
+    """The configurations that were measured with at least as many seeds as most are."""
     seeds = table.groupby("configuration")["seed"].nunique()
-    usual = seeds[seeds.index > 0].max()
-    return table[table["configuration"].isin(seeds[seeds >= usual].index)]
+    return table[table["configuration"].isin(seeds[seeds >= usual_seeds(table)].index)]
 
 
 def share_of_budget(courses: Sequence[Courses], reference: str, method: str, space: str) -> ShareOfBudget:
@@ -199,8 +207,7 @@ def _replays(
 
 def _row(space: MeasuredSpace, name: str, method: str, budget: int, replays: Sequence[Replay]) -> MethodRow:
     gains = np.array([one.winner.test - space.default.test for one in replays])
-    validation = float(np.mean([one.winner.validation for one in replays]))
-    half = 1.96 * float(gains.std(ddof=1)) / len(gains) ** 0.5
+    regrets = space.best - np.array([one.winner.validation for one in replays])
     better = int((gains > 0).sum())
     interval = stats.binomtest(better, len(gains)).proportion_ci(0.95, method="wilson")
     return MethodRow(
@@ -209,14 +216,23 @@ def _row(space: MeasuredSpace, name: str, method: str, budget: int, replays: Seq
         budget=budget,
         searches=len(replays),
         trials=float(np.mean([one.trials for one in replays])),
-        validation=validation,
-        regret=space.best - validation,
+        validation=space.best - float(regrets.mean()),
+        regret=float(regrets.mean()),
+        regret_interval=_interval(regrets),
+        test_regret=max(one.test for one in space.runs) - space.default.test - float(gains.mean()),
         gain=float(gains.mean()),
-        gain_interval=(float(gains.mean()) - half, float(gains.mean()) + half),
+        gain_interval=_interval(gains),
         retrieval=float(np.mean([one.winner.retrieval - space.default.retrieval for one in replays])),
         better=better / len(gains),
         better_interval=(float(interval.low), float(interval.high)),
+        by_chance=float(np.mean([one.test > space.default.test for one in space.runs[1:]])),
     )
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % of the mean, as if the replays were independent; they share the seeds of the table."""
+    half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
+    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def _courses(space: str, method: str, replays: Sequence[Replay]) -> Courses:

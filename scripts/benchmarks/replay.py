@@ -17,6 +17,7 @@ from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from optuna.storages import InMemoryStorage
 
 from colotride.config import RunConfig
+from colotride.errors import SearchError
 from colotride.randomness import derive_seed
 from colotride.training.records import EpochRecord
 from colotride.tune.parameters import Choice, Integer, Values
@@ -199,6 +200,11 @@ def plan_of(method: Method, trials: int, space: str, dataset: str = "digits", se
     rng = np.random.default_rng(derive_seed(seed, "prior"))
     points = (*plan.initial_points, *(_near(plan, rng) for _ in range(method.prior)))
     budget = plan.epochs * (trials - 2 * method.contenders)
+    if budget <= 0:
+        raise SearchError(
+            f"--trials {trials} is used up by the race of {method.contenders} trials with two further seeds; "
+            f"give more than {2 * method.contenders}"
+        )
     return plan.model_copy(
         update={
             "trials": 4 * trials,
@@ -286,7 +292,10 @@ def replay(space: MeasuredSpace, plan: SearchPlan, method: Method, seed: int) ->
     winner, ranked = best[-1], best_first(study.records(), [SCORE])
     if method.contenders:
         others = [other for other in space.seeds if other != seed]
-        ranked = raced_first(ranked, race(ranked[: method.contenders], SCORE, [seed, *others], repeat))
+        # Two trials near one configuration of the table are the same runs here; trained in earnest they would differ.
+        apart = list({found[one.number].number: one for one in reversed(ranked)}.values())
+        apart = best_first(apart, [SCORE])[: method.contenders]
+        ranked = raced_first(ranked, race(apart, SCORE, [seed, *others], repeat))
         winner = found[ranked[0].number]
     return Replay(epochs, best, winner, trained, len(found), [one.values for one in ranked])
 

@@ -6,7 +6,6 @@ Ray, Optuna and the search take seconds to import: each function imports what it
 import math
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -81,7 +80,8 @@ def table(command: Benchmark, device: torch.device) -> tuple[RenderableType, lis
 
     shipped = TABLES / f"{command.dataset}.parquet"
     target = command.output / "table" / f"{command.dataset}.parquet"
-    start = next((path for path in (command.table, target, shipped) if path is not None and path.is_file()), None)
+    # A table that is named has to be there.
+    start = command.table or next((path for path in (target, shipped) if path.is_file()), None)
     with Terminal(stderr=True).status("table") as status:
         measured = measure_table(
             command.dataset,
@@ -89,12 +89,11 @@ def table(command: Benchmark, device: torch.device) -> tuple[RenderableType, lis
             command.seeds,
             command.output / "table" / command.dataset,
             data_root=command.data_root,
-            known=None if start is None else load_table(start),
+            known=None if start is None else load_table(start, command.dataset),
             processes=max(command.workers),
             on_run=partial(show, status, "table"),
         )
-    typed = f"colotride benchmark table --dataset {command.dataset} --configurations {command.configurations}"
-    save_table(measured, command.dataset, f"{typed} --seeds {command.seeds}", target)
+    save_table(measured, command.dataset, target)
     rows = describe(measured)
     shown = Table(title=f"Configurations on {command.dataset}", caption="ARS: means over the seeds, in %")
     for heading in rows[0]:
@@ -106,14 +105,14 @@ def table(command: Benchmark, device: torch.device) -> tuple[RenderableType, lis
 
 def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
     """Hundreds of searches per method, replayed on a measured table."""
-    from scripts.benchmarks.comparison import PICTURED, draw_replays, replay_all, share_of_budget
+    from scripts.benchmarks.comparison import PICTURED, REFERENCES, draw_replays, replay_all, share_of_budget
     from scripts.benchmarks.replay import METHODS
     from scripts.benchmarks.table import TABLES, load_table
 
     for name in command.methods:
         if name not in METHODS:
             raise ConfigurationError(f"no way to search is called {name!r}; there are: {'; '.join(METHODS)}")
-    measured = load_table(command.table or TABLES / f"{command.dataset}.parquet")
+    measured = load_table(command.table or TABLES / f"{command.dataset}.parquet", command.dataset)
     with Terminal(stderr=True).status("replay") as status:
         rows, courses = replay_all(
             measured,
@@ -129,45 +128,57 @@ def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
     draw_replays(courses, [name for name in PICTURED if name in names] or sorted(names), command.output / "replay.png")
     tables = []
     for space in dict.fromkeys(row.space for row in rows):
+        own = [one for one in rows if one.space == space]
         shown = Table(
             title=f"Searches replayed on {command.dataset}, {space} space",
-            caption="gain: test ARS over the default's; better: % of winners above it; 95 % intervals",
+            caption="regret: validation and test ARS below the best configuration's; gain: test ARS over the default's; "
+            f"better: % of winners above it ({own[0].by_chance:.0%} of all configurations are); 95 % intervals",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
         )
-        for heading in ("method", "budget", "regret", "gain", "better"):
+        for heading in ("method", "budget", "regret", "test", "gain", "better"):
             shown.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
-        for row in (one for one in rows if one.space == space):
+        for row in own:
             low, high = row.gain_interval
+            none, some = row.regret_interval
             least, most = row.better_interval
             shown.add_row(
                 row.method,
                 str(row.budget),
-                f"{row.regret:.2f}",
+                f"{row.regret:.2f} [{none:.2f}, {some:.2f}]",
+                f"{row.test_regret:.1f}",
                 f"{row.gain:+.1f} [{low:+.1f}, {high:+.1f}]",
                 f"{100 * row.better:.0f} [{100 * least:.0f}, {100 * most:.0f}]",
             )
         tables.append(shown)
+    references = [name for name in REFERENCES if name in names]
     shares = {
-        (one.space, one.method): share_of_budget(courses, "random", one.method, one.space)
+        (one.space, one.method): [share_of_budget(courses, name, one.method, one.space) for name in references]
         for one in courses
-        if "random" in names
     }
-    if shares:
-        spent = Table(title="Share of the larger budget after which what random search finds with the whole was found")
-        for heading in ("space", "method", "share"):
-            spent.add_column(heading, justify="right" if heading == "share" else "left")
-        for (space, method), one in shares.items():
-            spent.add_row(space, method, f"{one.share:.0%} [{one.low:.0%}, {one.high:.0%}]".replace("inf%", "never"))
+    if references:
+        spent = Table(
+            title="Share of the larger budget after which a method had found what a reference finds with the whole"
+        )
+        for heading in ("space", "method", *references):
+            spent.add_column(heading, justify="right" if heading in references else "left")
+        for (space, method), found in shares.items():
+            spent.add_row(
+                space,
+                method,
+                *(f"{one.share:.0%} [{one.low:.0%}, {one.high:.0%}]".replace("inf%", "never") for one in found),
+            )
         tables.append(spent)
-    values = [asdict(row) | {"share_of_random": _share(shares, row)} for row in rows]
+    values = [
+        asdict(row) | {"shares": dict(zip(references, map(_finite, shares[row.space, row.method]), strict=True))}
+        for row in rows
+    ]
     return Group(*tables), values
 
 
-def _share(shares: Mapping[tuple[str, str], Any], row: Any) -> dict[str, float | None] | None:
-    found = shares.get((row.space, row.method))
+def _finite(share: Any) -> dict[str, float | None]:
     # JSON knows no infinity.
-    return found and {name: value if math.isfinite(value) else None for name, value in asdict(found).items()}
+    return {name: value if math.isfinite(value) else None for name, value in asdict(share).items()}
 
 
 def engine(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:

@@ -6,6 +6,7 @@ replayed search reads these numbers in milliseconds instead of training for minu
 2021) and LCBench (Zimmer et al., 2021) do for other models.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from colotride.evaluation.evaluator import evaluate
 from colotride.io import write_atomically
 from colotride.presets import preset, with_data_root
 from colotride.randomness import derive_seed
+from colotride.training.run_directory import config_digest
 from colotride.training.trainer import Trainer
 from colotride.tune.plan import new_plan
 from colotride.tune.records import LOST, SHOWN_SCORES
@@ -63,7 +65,8 @@ DEFAULT_SEEDS = 5
 """The default configuration, with which every winner is compared, has this many times the seeds of the others."""
 
 GROUPS = ("margins", "learning-rate", "weighting", "readings", "phases", "mining")
-"""All groups that mean something to COLO-TRIDE."""
+"""The groups that vary the method and its training; the two that train in other ways (robust-training and
+cheap-perturbation) have measurements of their own."""
 
 TEST, VALIDATION = "test ", "validation "
 """Begin the names of the columns with scores."""
@@ -160,6 +163,13 @@ def _measure(one: Configuration, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def run_file(folder: Path, one: Configuration, seed: int) -> Path:
+    """Where a run's rows are kept; runs of other settings, queries or galleries have other names and do not mix."""
+    name = one.config.data.name
+    text = f"{config_digest(one.config)} {TEST_QUERIES[name]} {GALLERY_SHARES.get(name, 1)}"
+    return folder / f"{one.number:04d}-{seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+
+
 def thinned(images: ImageSet, dataset: str) -> ImageSet:
     """Every eighth image of Fashion-MNIST, of other data sets all; see `GALLERY_SHARES`.
 
@@ -197,7 +207,7 @@ def measure_table(
     there = set() if known is None else set(zip(known["configuration"], known["seed"], strict=True))
     drawn = configurations(dataset, count, data_root)
     wanted = {
-        folder / f"{one.number:04d}-{seed}.json": (one, seed)
+        run_file(folder, one, seed): (one, seed)
         for one in drawn
         for seed in range(seeds * DEFAULT_SEEDS if one.number == 0 else seeds)
         if (one.number, seed) not in there
@@ -207,30 +217,45 @@ def measure_table(
     return pd.concat(parts).sort_values(["configuration", "seed", "epoch"], ignore_index=True)
 
 
-def save_table(table: pd.DataFrame, dataset: str, command: str, path: Path) -> None:
-    """Write a table as Parquet, with its version, its data set and the command that made it."""
+def save_table(table: pd.DataFrame, dataset: str, path: Path) -> None:
+    """Write a table as Parquet, with its version, its data set and the command that makes what it holds."""
+    seeds = table.groupby("configuration")["seed"].nunique()
+    command = (
+        f"colotride benchmark table --dataset {dataset} --configurations {len(seeds)} --seeds {usual_seeds(table)}"
+    )
     table = table.copy()
     table.attrs = {"version": VERSION, "dataset": dataset, "command": command}
     write_atomically(path, table.to_parquet(compression="zstd"))
 
 
-def load_table(path: Path) -> pd.DataFrame:
+def usual_seeds(table: pd.DataFrame) -> int:
+    """With how many seeds most configurations were measured, the default left out."""
+    seeds = table[table["configuration"] > 0].groupby("configuration")["seed"].nunique()
+    return int(seeds.mode().max())
+
+
+def load_table(path: Path, dataset: str) -> pd.DataFrame:
     """Read a table.
 
+    Args:
+        path: of the Parquet file.
+        dataset: that it has to be of.
+
     Raises:
-        SearchError: there is none, or it is of another version.
+        SearchError: there is none, or it is of another version or data set.
     """
+    again = f"`colotride benchmark table --dataset {dataset}`, which says where it puts it, and name it with --table"
     try:
         table = pd.read_parquet(path)
     except FileNotFoundError:
-        raise SearchError(f"there is no table {path}; make it with `colotride benchmark table`") from None
+        raise SearchError(f"there is no table {path}; make one with {again}") from None
     except Exception as error:
         raise SearchError(f"{path} is no table ({' '.join(str(error).split())[:120]}); make it again") from None
     version = table.attrs.get("version")
     if version != VERSION:
-        raise SearchError(
-            f"table {path} is of version {version}, not {VERSION}; make it again with `colotride benchmark table`"
-        )
+        raise SearchError(f"table {path} is of version {version}, not {VERSION}; make one with {again}")
+    if table.attrs.get("dataset") != dataset:
+        raise SearchError(f"table {path} is of {table.attrs.get('dataset')}, not {dataset}; give --dataset or --table")
     return table
 
 
