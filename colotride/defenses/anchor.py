@@ -21,10 +21,9 @@ def anchor_objective(
     sigma: Float[Tensor, ""],
     collapseness: CollapsenessSettings,
     hardness_term: HardnessTerm = "raise",
-    *,
-    stop: bool = True,
+    stop_at: float | None = 0.0,
 ) -> Objective:
-    """L_ANP = relu(-sigma C(A~, P, N)) + L_tr (Eq. 11), a function of the embeddings of A~.
+    """L_ANP = relu(-sigma (C(A~, P, N) - C*)) + L_tr (Eq. 11, where C* = 0), a function of the embeddings of A~.
 
     L_tr is off while assisting: it would counteract the assist direction.
 
@@ -34,7 +33,7 @@ def anchor_objective(
         collapseness: how C is measured.
         hardness_term: sign of the first term: "raise" as in the paper's words, "released" the other way round as in
             the authors' follow-up code (only L_tr acts while C < 0), "off" without it.
-        stop: whether the relu of the first term is there.
+        stop_at: C*; None for no relu around the first term.
     """
     top = nearest_half(triplets.anchor_negative)
     attacking = (sigma > 0).to(sigma.dtype)
@@ -43,8 +42,8 @@ def anchor_objective(
     def objective(embeddings: Float[Tensor, "images dim"]) -> Float[Tensor, ""]:
         to_positive = triplets.distances(embeddings, triplets.positive_embedding)
         to_negative = triplets.distances(embeddings, triplets.negative_embedding)
-        towards = sign * sigma * collapseness(to_positive, to_negative)
-        first = torch.relu(towards) if stop else towards
+        reached = collapseness(to_positive, to_negative)
+        first = sign * sigma * reached if stop_at is None else torch.relu(sign * sigma * (reached - stop_at))
         # The shift starts at 0, where the gradient of the plain distance is 0.
         shift = triplets.offset_distances(embeddings, triplets.anchor_embedding)
         return first + attacking * top_ranked_term(to_positive, to_negative, shift, top, collapseness)

@@ -74,8 +74,9 @@ class CollapseOrientedSettings(TrideSettings):
     """Sign of the first term of Eq. 11: as the paper says, as in the released code, or without it."""
     candidate_assist: bool = True
     """Whether CAP assists a collapsing batch. Without it (the released code) nothing moves while C > 0."""
-    stop_at_zero: bool = True
-    """The relu of Eq. 10-11: perturb until C = 0 and no further. Without it training collapses (docs/evidence.md)."""
+    stop_at: float | None = Field(default=0.0, ge=-2, le=2)
+    """C at which the relu of Eq. 10-11 ends a perturbation, 0 in the paper; None never ends it, and training collapses
+    (docs/evidence.md). The direction still changes at C = 0."""
 
 
 class ColoTrideSettings(CollapseOrientedSettings):
@@ -117,11 +118,11 @@ class CollapseOriented(DecoupledDefense[CollapseOrientedSettingsT]):
             if not settings.candidate_assist:
                 sigma = torch.ones_like(sigma)
                 assisted = torch.zeros_like(assisted)
-            objective = candidate_objective(triplets, sigma, collapseness, stop=settings.stop_at_zero)
+            objective = candidate_objective(triplets, sigma, collapseness, settings.stop_at)
             return Perturbation(objective, extra_loss=extra_loss, assist=assisted)
-        term, stop = settings.anchor_hardness_term, settings.stop_at_zero
+        term = settings.anchor_hardness_term
         return Perturbation(
-            anchor_objective(triplets, sigma, collapseness, term, stop=stop),
+            anchor_objective(triplets, sigma, collapseness, term, settings.stop_at),
             extra_loss=extra_loss,
             assist=assisted,
         )

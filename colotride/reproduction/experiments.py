@@ -56,7 +56,7 @@ def _readings() -> tuple[Row, ...]:
             {
                 "collapseness.weighting": weighting,
                 "collapseness.weight_gradient": gradient,
-                "defense.stop_at_zero": stop,
+                "defense.stop_at": 0.0 if stop else None,
             },
         )
         for weighting in ("near", "far")
@@ -98,11 +98,11 @@ IMPROVEMENTS = (
     Row("COLO-TRIDE, averaged weights", "colo-tride", AVERAGED),
     Row("COLO-TRIDE, cosine schedule", "colo-tride", COSINE),
     Row("COLO-TRIDE, full strength from the start", "colo-tride", FULL_STRENGTH),
-    Row("COLO-TRIDE, no stop", "colo-tride", {"defense.stop_at_zero": False}),
+    Row("COLO-TRIDE, no stop", "colo-tride", {"defense.stop_at": None}),
     Row("COLO-TRIDE, released top-ranked term", "colo-tride", {"defense.anchor_hardness_term": "released"}),
     Row("COLO-TRIDE, full strength, averaged", "colo-tride", {**FULL_STRENGTH, **AVERAGED}),
     Row("COLO-TRIDE, full strength, averaged, no stop", "colo-tride",
-        {**FULL_STRENGTH, **AVERAGED, "defense.stop_at_zero": False}),
+        {**FULL_STRENGTH, **AVERAGED, "defense.stop_at": None}),
 )  # fmt: skip
 """What might make COLO-TRIDE more robust, one by one and together; ACT with the same averaging beside it."""
 

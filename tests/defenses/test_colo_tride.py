@@ -46,6 +46,18 @@ def test_cap_assist_minimises_a_positive_collapseness_and_both_stop_at_zero():
     assert candidate_objective(easy, ASSIST, MEAN)(on_circle(30, 80)).item() == 0
 
 
+def test_another_stop_ends_attack_and_assist_there():
+    hard = triplets_at([0], [80], [30])
+    moved, reached = on_circle(80, 30), chord(80) - chord(30)
+    for target in (0.3, reached, 0.9):
+        attack, assist = (candidate_objective(hard, sigma, MEAN, target)(moved).item() for sigma in (ATTACK, ASSIST))
+        assert attack == pytest.approx(max(0.0, target - reached), abs=1e-5)
+        assert assist == pytest.approx(max(0.0, reached - target), abs=1e-5)
+        # The anchor moves the same C; L_tr is off while assisting.
+        anchor = anchor_objective(hard, ASSIST, MEAN, stop_at=target)(on_circle(0)).item()
+        assert anchor == pytest.approx(max(0.0, reached - target), abs=1e-5)
+
+
 @pytest.mark.parametrize("weighting", ["near", "far"])
 @pytest.mark.parametrize(("sigma", "degrees"), [(ATTACK, ([20, 35], [60, 85])), (ASSIST, ([60, 85], [20, 35]))])
 def test_a_step_of_cap_changes_the_mean_hardness_in_the_direction_of_sigma(weighting, sigma, degrees):
@@ -134,10 +146,10 @@ def test_the_gate_grows_to_one_as_the_weighted_gap_closes():
 def test_without_its_stop_an_attack_goes_on_beyond_zero():
     hard = triplets_at([0], [80], [30])
     value = chord(80) - chord(30)
-    assert candidate_objective(hard, ATTACK, MEAN, stop=False)(on_circle(80, 30)).item() == pytest.approx(
+    assert candidate_objective(hard, ATTACK, MEAN, None)(on_circle(80, 30)).item() == pytest.approx(
         -value, abs=1e-5
     )
-    assert anchor_objective(hard, ASSIST, MEAN, stop=False)(on_circle(60)).item() == pytest.approx(
+    assert anchor_objective(hard, ASSIST, MEAN, stop_at=None)(on_circle(60)).item() == pytest.approx(
         chord(20) - chord(30), abs=1e-5
     )
 

@@ -85,7 +85,7 @@ def test_the_reference_has_every_public_name(site):
 
 def test_the_configuration_has_every_setting(site):
     text = (site / "reference/configuration.html").read_text()
-    for setting in ("pgd.steps", "defense.stop_at_zero", "training.epochs", "seed"):
+    for setting in ("pgd.steps", "defense.stop_at", "training.epochs", "seed"):
         assert f"<code>{setting}</code>" in text
 
 
