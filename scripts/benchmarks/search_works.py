@@ -139,15 +139,13 @@ def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
         for heading in ("method", "budget", "regret", "test", "gain", "better"):
             shown.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
         for row in own:
-            low, high = row.gain_interval
-            none, some = row.regret_interval
             least, most = row.better_interval
             shown.add_row(
                 row.method,
                 str(row.budget),
-                f"{row.regret:.2f} [{none:.2f}, {some:.2f}]",
+                f"{row.regret:.2f} ± {row.regret_interval[1] - row.regret:.2f}",
                 f"{row.test_regret:.1f}",
-                f"{row.gain:+.1f} [{low:+.1f}, {high:+.1f}]",
+                f"{row.gain:+.1f} ± {row.gain_interval[1] - row.gain:.1f}",
                 f"{100 * row.better:.0f} [{100 * least:.0f}, {100 * most:.0f}]",
             )
         tables.append(shown)
