@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from colotride.io import save_figure, write_atomically
@@ -23,6 +24,8 @@ from colotride.tournaments.results import (
 )
 
 MARKERS = "os^Dvp*X"
+
+PRECISION = "mAP"
 
 
 def write_page(
@@ -78,19 +81,27 @@ def write_page(
 
 
 def draw_fronts(finalists: Sequence[FinalistResult]) -> Figure:
-    """R@1 against ARS: every run as a faint point, every finalist's mean as a mark, and each defense's front."""
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
-    axes = figure.add_subplot()
+    """R@1 and mAP against ARS: runs as faint points, every finalist's mean as a mark, and each defense's front."""
+    figure = Figure(figsize=(7, 9), layout="constrained")
+    for axes, retrieval in zip(figure.subplots(2), (RETRIEVAL, PRECISION), strict=True):
+        _draw_front(axes, finalists, retrieval)
+    figure.axes[0].legend(
+        frameon=False, title="hollow: as its authors use it", fontsize="small", title_fontsize="small"
+    )
+    return figure
+
+
+def _draw_front(axes: Axes, finalists: Sequence[FinalistResult], retrieval: str) -> None:
     fronts: dict[str, list[tuple[float, float]]] = {}
     for number, defense in enumerate(dict.fromkeys(one.defense for one in finalists)):
         own = [one for one in finalists if one.defense == defense]
         colour, marker = f"C{number}", MARKERS[number % len(MARKERS)]
         for one in own:
             axes.plot(
-                list(one.scores[RETRIEVAL].values()), list(one.scores[ROBUSTNESS].values()), marker, color=colour,
+                list(one.scores[retrieval].values()), list(one.scores[ROBUSTNESS].values()), marker, color=colour,
                 markersize=4, alpha=0.3, linestyle="",
             )  # fmt: skip
-        means = {one.name: (one.mean(RETRIEVAL), one.mean(ROBUSTNESS)) for one in own}
+        means = {one.name: (one.mean(retrieval), one.mean(ROBUSTNESS)) for one in own}
         fronts[colour] = [means[name] for name in front(means)]
         axes.plot(*zip(*means.values(), strict=True), marker, color=colour, markersize=8, label=defense, linestyle="")
         default = next((one for one in own if one.trial == DEFAULT_TRIAL), None)
@@ -101,11 +112,9 @@ def draw_fronts(finalists: Sequence[FinalistResult]) -> Figure:
     for colour, best in fronts.items():
         points = [(0.0, best[0][1]), *best, (best[-1][0], 0.0)]
         axes.step(*zip(*points, strict=True), where="pre", color=colour, linewidth=1.2, alpha=0.8)
-    axes.set(xlabel="R@1 without an attack, %", ylabel="ARS")
+    axes.set(xlabel=f"{retrieval} without an attack, %", ylabel="ARS")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, title="hollow: as its authors use it", fontsize="small", title_fontsize="small")
-    return figure
 
 
 def _text(value: object) -> str:

@@ -146,9 +146,7 @@ def test_the_gate_grows_to_one_as_the_weighted_gap_closes():
 def test_without_its_stop_an_attack_goes_on_beyond_zero():
     hard = triplets_at([0], [80], [30])
     value = chord(80) - chord(30)
-    assert candidate_objective(hard, ATTACK, MEAN, None)(on_circle(80, 30)).item() == pytest.approx(
-        -value, abs=1e-5
-    )
+    assert candidate_objective(hard, ATTACK, MEAN, None)(on_circle(80, 30)).item() == pytest.approx(-value, abs=1e-5)
     assert anchor_objective(hard, ASSIST, MEAN, stop_at=None)(on_circle(60)).item() == pytest.approx(
         chord(20) - chord(30), abs=1e-5
     )

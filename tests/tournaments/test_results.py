@@ -6,6 +6,7 @@ import statistics
 import pytest
 from scipy import stats
 
+from colotride.tournaments.page import draw_fronts
 from colotride.tournaments.results import (
     FinalistResult,
     front,
@@ -118,6 +119,14 @@ def test_the_reference_is_chosen_without_a_look_at_the_test_classes():
     t = stats.t.ppf([1 - 0.025, 1 - 0.025 / 3], 2)
     widths = [one.high - one.low for one in (alone, many[0].robustness)]
     assert widths[1] / widths[0] == pytest.approx(t[1] / t[0]), "widened for three matches"
+
+
+def test_the_picture_holds_a_front_over_recall_and_one_over_precision():
+    recall, precision = draw_fronts([finalist("colo-tride", 1, 50, 20), finalist("act", 1, 44, 28)]).axes
+    for axes, name, ends in ((recall, "R@1", {50.0, 44.0}), (precision, "mAP", {10.0})):
+        assert axes.get_xlabel().startswith(name)
+        marks = {float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1}
+        assert marks == ends
 
 
 def test_the_sentence_counts_the_matches():
