@@ -43,6 +43,7 @@ PAIRS = (
     ("Relative COLO-TRIDE, longer", "ACT"),
     ("Relative COLO-TRIDE", "ACT"),
     ("Relative COLO-TRIDE", "COLO-TRIDE"),
+    ("Relative COLO-TRIDE", "COLO-TRIDE, margin 0.4"),
 )
 """Rows that are compared, first less second."""
 
