@@ -121,7 +121,7 @@ def build_space(
     Args:
         base: the run that the trials vary.
         groups: names of optional groups: margins, learning-rate, weighting, readings, phases, mining, intra-class,
-            robust-training.
+            robust-training, stop, cheap-perturbation.
         file: the user's YAML file.
         left_out: names of default parameters that are not varied.
 

@@ -6,9 +6,10 @@ Ray, Optuna and the search take seconds to import: each function imports what it
 import math
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich import box
@@ -19,6 +20,9 @@ from colotride.cli.options.benchmark import Benchmark
 from colotride.errors import ConfigurationError
 from colotride.terminal import Terminal
 from scripts.benchmarks.terminal import machine, show
+
+if TYPE_CHECKING:
+    from scripts.benchmarks.comparison import MethodRow, ShareOfBudget
 
 SEARCH_EPOCHS = 6
 """Of each trial of a search."""
@@ -126,52 +130,57 @@ def replays(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
         )
     names = {one.method for one in courses}
     draw_replays(courses, [name for name in PICTURED if name in names] or sorted(names), command.output / "replay.png")
-    tables = []
-    for space in dict.fromkeys(row.space for row in rows):
-        own = [one for one in rows if one.space == space]
-        shown = Table(
-            title=f"Searches replayed on {command.dataset}, {space} space",
-            caption="regret: validation and test ARS below the best configuration's; gain: test ARS over the default's; "
-            f"better: % of winners above it ({own[0].by_chance:.0%} of all configurations are); 95 % intervals",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-        )
-        for heading in ("method", "budget", "regret", "test", "gain", "better"):
-            shown.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
-        for row in own:
-            least, most = row.better_interval
-            shown.add_row(
-                row.method,
-                str(row.budget),
-                f"{row.regret:.2f} ± {row.regret_interval[1] - row.regret:.2f}",
-                f"{row.test_regret:.1f}",
-                f"{row.gain:+.1f} ± {row.gain_interval[1] - row.gain:.1f}",
-                f"{100 * row.better:.0f} [{100 * least:.0f}, {100 * most:.0f}]",
-            )
-        tables.append(shown)
+    tables = [
+        _replay_table(command.dataset, [one for one in rows if one.space == space])
+        for space in dict.fromkeys(row.space for row in rows)
+    ]
     references = [name for name in REFERENCES if name in names]
     shares = {
         (one.space, one.method): [share_of_budget(courses, name, one.method, one.space) for name in references]
         for one in courses
     }
     if references:
-        spent = Table(
-            title="Share of the larger budget after which a method had found what a reference finds with the whole"
-        )
-        for heading in ("space", "method", *references):
-            spent.add_column(heading, justify="right" if heading in references else "left")
-        for (space, method), found in shares.items():
-            spent.add_row(
-                space,
-                method,
-                *(f"{one.share:.0%} [{one.low:.0%}, {one.high:.0%}]".replace("inf%", "never") for one in found),
-            )
-        tables.append(spent)
+        tables.append(_share_table(references, shares))
     values = [
         asdict(row) | {"shares": dict(zip(references, map(_finite, shares[row.space, row.method]), strict=True))}
         for row in rows
     ]
     return Group(*tables), values
+
+
+def _replay_table(dataset: str, rows: Sequence["MethodRow"]) -> Table:
+    shown = Table(
+        title=f"Searches replayed on {dataset}, {rows[0].space} space",
+        caption="regret: validation and test ARS below the best configuration's; gain: test ARS over the default's; "
+        f"better: % of winners above it ({rows[0].by_chance:.0%} of all configurations are); 95 % intervals",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for heading in ("method", "budget", "regret", "test", "gain", "better"):
+        shown.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+    for row in rows:
+        least, most = row.better_interval
+        shown.add_row(
+            row.method,
+            str(row.budget),
+            f"{row.regret:.2f} ± {row.regret_interval[1] - row.regret:.2f}",
+            f"{row.test_regret:.1f}",
+            f"{row.gain:+.1f} ± {row.gain_interval[1] - row.gain:.1f}",
+            f"{100 * row.better:.0f} [{100 * least:.0f}, {100 * most:.0f}]",
+        )
+    return shown
+
+
+def _share_table(references: Sequence[str], shares: Mapping[tuple[str, str], Sequence["ShareOfBudget"]]) -> Table:
+    spent = Table(
+        title="Share of the larger budget after which a method had found what a reference finds with the whole"
+    )
+    for heading in ("space", "method", *references):
+        spent.add_column(heading, justify="right" if heading in references else "left")
+    for (space, method), found in shares.items():
+        cells = (f"{one.share:.0%} [{one.low:.0%}, {one.high:.0%}]".replace("inf%", "never") for one in found)
+        spent.add_row(space, method, *cells)
+    return spent
 
 
 def _finite(share: Any) -> dict[str, float | None]:

@@ -250,7 +250,7 @@ def load_table(path: Path, dataset: str) -> pd.DataFrame:
     except FileNotFoundError:
         raise SearchError(f"there is no table {path}; make one with {again}") from None
     except Exception as error:
-        raise SearchError(f"{path} is no table ({' '.join(str(error).split())[:120]}); make it again") from None
+        raise SearchError(f"{path} is no table ({' '.join(str(error).split())[:120]}); make one with {again}") from None
     version = table.attrs.get("version")
     if version != VERSION:
         raise SearchError(f"table {path} is of version {version}, not {VERSION}; make one with {again}")
