@@ -1,14 +1,18 @@
+import copy
+from types import SimpleNamespace
+
 import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 from scipy import stats
 
-from colotride.training.records import EpochRecord
-from colotride.tune.race import Contender, _behind, race, race_rows, raced_first
-from colotride.tune.records import TrialRecord
+from colotride.training.records import EpochRecord, Outcome
+from colotride.tune.race import Contender, _behind, race, race_rows, raced_first, run_race
+from colotride.tune.records import TrialRecord, best_first
+from colotride.tune.resources import TrialResources
 from scripts.benchmarks.forecast import ForecastPruner
-from tests.tune.searches import BASE, plan_of
+from tests.tune.searches import BASE, plan_of, search
 
 
 def record(number, ars):
@@ -123,3 +127,27 @@ def test_no_trial_ends_because_of_a_difference_within_the_noise():
     pruner = ForecastPruner(finished=3, grace=2)
     assert not pruner.prune(study, running(study, 15.0, 15.71))
     assert pruner.prune(study, running(study, 5.0, 5.0))
+
+
+def test_the_repetitions_of_a_race_may_cost_what_a_trial_may(monkeypatch, tmp_path):
+    """Training takes minutes: here each repetition's epochs are known at once."""
+    plan, asked = plan_of(max_cost=0.45, race=2, race_seeds=1), []
+    ranked = best_first(search(trials=16), ["ARS"])
+
+    def known(configs, resources, at_once, limits):
+        for path, config in configs.items():
+            done, limit = [], copy.copy(limits)
+            for epoch in ranked[0].history:
+                done.append(epoch)
+                limit.add(epoch)
+                if limit.spent:
+                    break
+            asked.append((config.seed, len(done)))
+            yield path, Outcome("finished", "", done)
+
+    monkeypatch.setattr("colotride.tune.race.train_each", known)
+    recorded = SimpleNamespace(repeated=lambda *_: None)
+    found = run_race(plan, tmp_path, ranked, TrialResources(), 1, recorded, lambda _: None)
+    # An epoch costs 0.1: a fifth one would be beyond 0.45.
+    assert asked == [(plan.base.seed + 1, 4)] * 2
+    assert all(set(one.scores) == {plan.base.seed, plan.base.seed + 1} for one in found)
