@@ -20,7 +20,7 @@ from colotride.presets import configuration_of, with_presets
 from colotride.terminal import Terminal
 from colotride.tournaments.page import write_page
 from colotride.tournaments.plan import REFERENCE, TournamentPlan, keep_plan, new_tournament
-from colotride.tournaments.results import DEFAULT_TRIAL, RETRIEVAL, ROBUSTNESS, FinalistResult, hypervolume
+from colotride.tournaments.results import DEFAULT_TRIAL, RETRIEVAL, ROBUSTNESS, SHOWN, FinalistResult, hypervolume
 from colotride.tracking.addresses import check_tracking_uri
 from colotride.tracking.export import Tracker, default_uri
 from colotride.tracking.names import CONFIG_FILE, dataset_of, epoch_metrics, run_parameters, run_tags, test_metrics
@@ -281,7 +281,7 @@ def _final(
 
 def _finalist(defense: str, record: TrialRecord, runs: Mapping[int, FinalRun]) -> FinalistResult:
     by_seed = {seed: run.evaluation.scores() if run.evaluation else {} for seed, run in runs.items()}
-    names = list(dict.fromkeys(name for scores in by_seed.values() for name in scores)) or [RETRIEVAL, ROBUSTNESS]
+    names = list(dict.fromkeys(name for scores in by_seed.values() for name in scores)) or list(SHOWN)
     return FinalistResult(
         defense=defense,
         trial=record.number,

@@ -4,9 +4,15 @@ import pytest
 
 from colotride.errors import ConfigurationError, SearchError
 from colotride.presets import preset, with_defense
+from colotride.tournaments.page import draw_fronts
 from colotride.tournaments.plan import keep_plan, new_tournament
-from colotride.tournaments.run import chosen
+from colotride.tournaments.results import rows
+from colotride.tournaments.run import TOLERANCE, _calibrate, _final, chosen
+from colotride.tracking.export import Tracker
+from colotride.training.records import EpochRecord, Outcome
+from colotride.tune.final_runs import FinalRun
 from colotride.tune.records import TrialRecord
+from colotride.tune.resources import TrialResources
 from tests.tune.searches import reported
 
 DIGITS = preset("digits")
@@ -81,3 +87,40 @@ def test_the_finalists_are_those_that_add_most_to_the_front():
     assert [one.number for one in chosen([lost, *records], 3)] == [3, 5, 4]
     assert [one.number for one in chosen(records[:1], 3)] == [2]
     assert chosen([lost], 3) == []
+
+
+def test_what_a_run_may_cost_is_that_of_its_defense_and_a_tenth(monkeypatch, tmp_path):
+    """Training takes minutes: here what each defense's batches cost is known, 100 passes and 250."""
+    base = DIGITS.with_values({"training.epochs": 4, "data.pairs_per_batch": 10})
+    plan = new_tournament(base, defenses=("colo-tride", "act"), cost=0.01, seeds=2)
+
+    def calibrated(runs, resources, at_once):
+        for path in runs:
+            passes = {"colo-tride": 100, "act": 250}[path.name]
+            epochs = [EpochRecord(number, 5 * number, 1.0, {}, {}, 5 * passes) for number in range(1, 5)]
+            yield path, Outcome("finished", "", epochs)
+
+    monkeypatch.setattr("colotride.tournaments.run.train_each", calibrated)
+    cost, pairs, limits = _calibrate(plan, tmp_path, TrialResources(), 1, lambda _: None)
+    # Ten thousand passes in four epochs: 25 batches of ten pairs each, or 10.
+    assert (cost, pairs) == (0.01, {"colo-tride": 250, "act": 100})
+    assert limits == pytest.approx(dict.fromkeys(plan.defenses, 0.01 * TOLERANCE))
+    assert plan.search_of("act", 100, max_cost=limits["act"]).max_cost == limits["act"]
+
+    allowed = {}
+
+    def trained(configs, resources, at_once, limits):
+        for path in configs:
+            for passes in (5000, 4000, 3000):
+                limits[path].add(EpochRecord(1, 1, 1.0, {}, {}, passes))
+            allowed[path.parent.name] = limits[path].spent
+            yield path, FinalRun("nan", "", [], None)
+
+    monkeypatch.setattr("colotride.tournaments.run.train_and_evaluate_each", trained)
+    monkeypatch.setattr("colotride.tournaments.run._record", lambda *_: None)
+    finals = [("act", TrialRecord(number, {}, base)) for number in (1, 2)]
+    found = _final(plan, tmp_path, finals, limits, TrialResources(), 1, object.__new__(Tracker), lambda _: None)
+    assert allowed == {"act-001": False, "act-002": True}, "as its authors use it, a defense is trained to its end"
+    # All its runs are lost, and it is in the table and in the picture all the same.
+    assert [row["mAP"] for row in rows(found)] == ["0.0 ± 0.0"] * 2
+    draw_fronts(found)
