@@ -15,7 +15,7 @@ from colotride.training.optimizer import TrainingSettings
 S = TypeVar("S", bound=DefenseSettings)
 Section = TypeVar("Section", bound=Settings)
 
-FROM_TRAINING = ("margin", "miner", "metric", "loss", "clean_weight")
+FROM_TRAINING = ("margin", "miner", "metric", "loss", "clean_weight", "weight_perturbation")
 """The fields of `TrainingSettings` that a defense uses; the others are the training loop's."""
 
 
@@ -53,6 +53,7 @@ def parts_from_options(kind: type[S], options: Mapping[str, Any]) -> tuple[S, De
         metric=training.metric,
         loss=training.loss,
         clean_weight=training.clean_weight,
+        weight_perturbation=training.weight_perturbation,
     )
     return _section(kind, sections["defense"]), context
 

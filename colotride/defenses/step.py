@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
@@ -24,6 +24,7 @@ from colotride.defenses.triplets import (
     clean_diagnostics,
     mine_triplets,
 )
+from colotride.defenses.weight_perturbation import at_perturbed_weights
 from colotride.losses import LossBatch
 from colotride.models import EmbeddingModel, UnitEmbeddings
 from colotride.pgd import Objective, perturb
@@ -166,13 +167,20 @@ class TripletDefense(ABC, Generic[S]):
         start = self.context.pgd.random_start
         images = perturb_parts(model, triplets, moving, perturbation, budget, start, generator)
         clean_parts = 3 if clean_weight > 0 else 2 if self.trains_clean_too else 0
+
+        def losses(embedded: Parts, clean: Parts) -> tuple[Tensor, Tensor]:
+            loss = base = self._base_loss(embedded, triplets)
+            if clean_weight > 0:
+                loss = (1 - clean_weight) * loss + clean_weight * self._base_loss(clean, triplets)
+            return base, loss if perturbation.extra_loss is None else loss + perturbation.extra_loss(embedded, clean)
+
         embedded, clean = embed(model, images, triplets, moving, clean_parts=clean_parts)
-        loss = self._base_loss(embedded, triplets)
-        self.after(loss.detach())
-        if clean_weight > 0:
-            loss = (1 - clean_weight) * loss + clean_weight * self._base_loss(clean, triplets)
-        if perturbation.extra_loss is not None:
-            loss = loss + perturbation.extra_loss(embedded, clean)
+        base, loss = losses(embedded, clean)
+        self.after(base.detach())
+        if self.context.weight_perturbation > 0:
+            moved = at_perturbed_weights(model, loss, self.context.weight_perturbation, triplets.shard.group)
+            again = replace(triplets, trainable=None)
+            loss = losses(*embed(moved, images, again, moving, clean_parts=clean_parts))[1]
         if perturbation.assist is not None:
             diagnostics["assist"] = perturbation.assist
         return loss, diagnostics | self._perturbed_diagnostics(embedded, triplets, moving)
@@ -252,7 +260,7 @@ def clean_embeddings(triplets: Triplets) -> Parts:
 
 
 def embed(
-    model: nn.Module, images: Parts, triplets: Triplets, moving: PerturbedParts, *, clean_parts: int
+    model: Callable[[Tensor], Tensor], images: Parts, triplets: Triplets, moving: PerturbedParts, *, clean_parts: int
 ) -> tuple[Parts, Parts]:
     """Embed perturbed triplets with the graph that training needs: every image that has none yet, in one pass.
 

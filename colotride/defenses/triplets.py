@@ -133,6 +133,8 @@ class DefenseContext:
     """The base loss that is minimised on the perturbed triplets."""
     clean_weight: float = 0.0
     """Share of the base loss on the clean triplets, in [0, 1)."""
+    weight_perturbation: float = 0.0
+    """How far weights are moved to raise the loss that trains them, as a share of their length; 0 leaves them."""
 
 
 class Parts(NamedTuple):

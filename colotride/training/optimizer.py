@@ -40,6 +40,9 @@ class TrainingSettings(Settings):
     """Base loss on the perturbed triplets."""
     clean_weight: float = Field(default=0.0, ge=0, lt=1)
     """Share of the base loss on the clean triplets: 0 trains on the perturbed ones alone."""
+    weight_perturbation: float = Field(default=0.0, ge=0, lt=1)
+    """Adversarial weight perturbation: share of its length by which a weight tensor is moved to raise the loss, such as
+    0.005, for a second pass in which it is trained; 0 for none."""
 
 
 def learning_rate_factor(schedule: Literal["constant", "cosine"], done: float) -> float:

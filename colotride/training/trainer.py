@@ -315,4 +315,5 @@ def defense_context(config: RunConfig) -> DefenseContext:
         metric=training.metric,
         loss=training.loss,
         clean_weight=training.clean_weight,
+        weight_perturbation=training.weight_perturbation,
     )

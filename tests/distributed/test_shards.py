@@ -18,6 +18,8 @@ VARIANTS = [
     *((name, {}) for name in DEFENSES),
     ("natural", {"training.loss": "multi-similarity"}),
     ("colo-tride-relative", {"training.clean_weight": 0.3}),
+    ("colo-tride-relative", {"training.weight_perturbation": 0.1}),
+    ("hm", {"training.clean_weight": 0.3, "training.weight_perturbation": 0.1}),
     ("hm", {"training.clean_weight": 0.3}),
     ("colo-tride", {"training.metric": "cosine", "collapseness.weight_gradient": "through"}),
 ]
