@@ -18,6 +18,7 @@ from colotride.errors import ModelError
 from colotride.fine_tuning import add_low_rank, train_last_blocks
 from colotride.folding import FoldedNetwork, fold, fold_batchnorm
 from colotride.settings import Settings
+from colotride.step_graphs import CudaGraphs, StepRecorder
 
 __all__ = ["TWO_CONVOLUTIONS", "EmbeddingModel", "ModelSettings", "UnitEmbeddings", "build_model"]
 
@@ -51,6 +52,9 @@ class ModelSettings(Settings):
     every evaluation of a finished run."""
     compile: bool = False
     """Compile the passes inside a perturbation with torch.compile (with CUDA graphs on a GPU)."""
+    cuda_graphs: bool = False
+    """Record a whole PGD step as a CUDA graph in every perturbation, and replay it: worth it on small images, where the
+    host is slower than the GPU."""
 
     @model_validator(mode="before")
     @classmethod
@@ -105,6 +109,7 @@ class EmbeddingModel(nn.Module):
         freeze_batchnorm: bool,
         precision: Literal["float32", "bfloat16"] = "float32",
         compile: bool = False,
+        recorder: StepRecorder | None = None,
         channels: int | None = None,
     ) -> None:
         super().__init__()
@@ -112,6 +117,7 @@ class EmbeddingModel(nn.Module):
         """Of the images that the backbone takes."""
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.freeze_batchnorm, self.precision, self._compile = freeze_batchnorm, precision, compile
+        self._recorder = recorder
         self.passes = 0
         """Images that went through the network so far, in whatever mode."""
         # Inside a tuple, because a module would become part of this one and its weights would count twice.
@@ -132,7 +138,8 @@ class EmbeddingModel(nn.Module):
         if self._inference is None:
             folded = fold_batchnorm(self.backbone)
             network: nn.Module = self.backbone if folded is None else folded
-            mode = "reduce-overhead" if self.mean.is_cuda else "default"
+            # Inside a graph that holds the whole step there can be no other ones.
+            mode = "reduce-overhead" if self.mean.is_cuda and not self.records(self.mean.device) else "default"
             self._inference = (folded, torch.compile(network, mode=mode) if self._compile else network)
         folded, network_call = self._inference
         if folded is not None:
@@ -142,6 +149,35 @@ class EmbeddingModel(nn.Module):
     def inference_path(self) -> str:
         """In words, which path `inference_forward` takes: how many BatchNorms are folded, or why none is."""
         return fold(self.backbone)[1]
+
+    def records(self, device: torch.device) -> bool:
+        """Whether `record` is of use for steps on this device."""
+        return self._recorder is not None and self._recorder.serves(device)
+
+    def record(self, step: Callable[[], object]) -> Callable[[], None]:
+        """Take a step through this network once, and return what takes it again; see `StepRecorder`.
+
+        Raises:
+            ModelError: the model has no recorder; `records` says so.
+        """
+        if self._recorder is None:
+            raise ModelError("the model records no steps; set model.cuda_graphs")
+        before, each = self.passes, list[int]()
+
+        def counted() -> None:
+            start = self.passes
+            step()
+            each.append(self.passes - start)
+
+        replay = self._recorder.record(counted, self.mean.device)
+        self.passes = before + each[0]
+
+        def again() -> None:
+            start = self.passes
+            replay()
+            self.passes = start + each[0]
+
+        return again
 
     def _embed(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         self.passes += len(images)
@@ -225,5 +261,6 @@ def build_model(
         freeze_batchnorm=settings.freeze_batchnorm,
         precision=settings.precision,
         compile=settings.compile,
+        recorder=CudaGraphs() if settings.cuda_graphs else None,
         channels=channels if settings.architecture == TWO_CONVOLUTIONS else None,
     )

@@ -22,6 +22,9 @@ from colotride.pgd_settings import Budget, Norm
 Objective = Callable[[Float[Tensor, "images dim"]], Float[Tensor, "*images"]]
 """From embeddings to what is minimised: each image's own loss, or one loss for all of them."""
 
+MIN_RECORDED_STEPS = 3
+"""Recording takes the host about as long as a step, so that a perturbation of fewer steps gains nothing by it."""
+
 
 @dataclass(frozen=True)
 class Ball:
@@ -72,6 +75,9 @@ def lengths(changes: Float[Tensor, "images channels height width"]) -> Float[Ten
 class UpdateRule(Protocol):
     """How images move; an object serves one perturbation."""
 
+    in_place: bool
+    """Whether every step changes the same tensor by the same operations, so that a recorded one can be replayed."""
+
     def step(
         self,
         moving: Float[Tensor, "images channels height width"],
@@ -97,6 +103,8 @@ class UpdateRule(Protocol):
 
 class FixedSteps:
     """Projected gradient descent: x <- project(x - alpha direction(grad)), and the last x is the result."""
+
+    in_place = True
 
     def __init__(self, ball: Ball, step_size: float) -> None:
         """Start a perturbation.
@@ -234,15 +242,27 @@ def perturb(
             embeddings = embed(moved)
             return embeddings, objective(embeddings)
 
-        for _ in range(budget.steps):
-            moving.requires_grad_(True)
+        def step(at: Tensor) -> Tensor | None:
+            leaf = at.detach().requires_grad_(True)
             with torch.enable_grad():
-                embeddings, losses = evaluate(moving)
-                (gradient,) = torch.autograd.grad(losses.sum(), moving)
-            moving = moving.detach()
+                embeddings, losses = evaluate(leaf)
+                (gradient,) = torch.autograd.grad(losses.sum(), leaf)
             # Where nothing moves nothing ever will. Only a CPU is asked: a GPU would have to be waited for.
             if gradient.device.type == "cpu" and not group.any(update.can_move(gradient), gradient.device):
-                break
-            moving = update.step(moving, embeddings.detach(), losses.detach(), gradient)
+                return None
+            return update.step(at, embeddings.detach(), losses.detach(), gradient)
+
+        # One process alone: a graph cannot hold what others have to say.
+        alone = group.size == 1 and update.in_place and budget.steps >= MIN_RECORDED_STEPS
+        if alone and isinstance(model, EmbeddingModel) and model.records(moving.device):
+            again = model.record(lambda: step(moving))
+            for _ in range(budget.steps - 1):
+                again()
+        else:
+            for _ in range(budget.steps):
+                moved = step(moving)
+                if moved is None:
+                    break
+                moving = moved
         with torch.no_grad():
             return update.result(moving, evaluate)

@@ -28,7 +28,7 @@ FLOORS = [
         "devices",
         "provenance",
     ],
-    ["geometry", "distributed.shards", "pgd_settings"],
+    ["geometry", "distributed.shards", "pgd_settings", "step_graphs"],
     ["losses", "mining", "folding", "fine_tuning", "backbones", "models", "pgd", "training.optimizer"],
     ["data", "defenses", "training.health", "training.records", "training.checkpoint", "training.remote_copy"],
     ["evaluation"],

@@ -29,7 +29,7 @@ from colotride.disk import check_writable
 from colotride.errors import ConfigurationError
 from colotride.evaluation.settings import Protocol
 from colotride.io import write_atomically
-from colotride.models import TWO_CONVOLUTIONS
+from colotride.models import TWO_CONVOLUTIONS, ModelSettings
 from colotride.terminal import Terminal
 from scripts.benchmarks.chart import draw_ratios
 from scripts.benchmarks.evaluation import measure_galleries, measure_whole
@@ -38,7 +38,7 @@ from scripts.benchmarks.index import measure_indexes
 from scripts.benchmarks.profile import ProfileRow, profile_of
 from scripts.benchmarks.robustness_work import robustness
 from scripts.benchmarks.search_works import engine, replays, search, table
-from scripts.benchmarks.step import BenchmarkCase, StepRow, measure_steps, step_benchmark
+from scripts.benchmarks.step import AS_IT_IS, BenchmarkCase, StepRow, measure_steps, step_benchmark
 from scripts.benchmarks.terminal import machine, show
 
 PROTOCOLS: tuple[Protocol, ...] = ("strict", "strong")
@@ -93,6 +93,12 @@ def cases(command: Benchmark, device: torch.device) -> list[BenchmarkCase]:
     return found
 
 
+def network_of(command: Benchmark) -> ModelSettings:
+    """How our network computes."""
+    chosen = {"precision": command.precision, "compile": command.compile, "cuda_graphs": command.cuda_graphs}
+    return AS_IT_IS.model_copy(update=chosen)
+
+
 def step(command: Benchmark, device: torch.device) -> tuple[RenderableType, list[dict[str, Any]]]:
     """Every kind of training step on every network."""
     rows: list[StepRow] = []
@@ -103,8 +109,7 @@ def step(command: Benchmark, device: torch.device) -> tuple[RenderableType, list
                 case,
                 command.rounds,
                 device,
-                precision=command.precision,
-                compile=command.compile,
+                network_of(command),
                 on_run=partial(show, status, case.name),
             )
     groups: dict[str, list[tuple[str, float]]] = {}
@@ -246,7 +251,7 @@ def profile(command: Benchmark, device: torch.device) -> tuple[RenderableType, l
     """One CAP and one ANP step on the first network that is not the small one."""
     found = cases(command, device)
     case = next((one for one in found if one.architecture != TWO_CONVOLUTIONS), found[0])
-    one = step_benchmark(case, device, precision=command.precision, compile=command.compile)
+    one = step_benchmark(case, device, network_of(command))
     candidates, anchor = one.ours("CAP"), one.ours("ANP")
 
     def cycle() -> None:

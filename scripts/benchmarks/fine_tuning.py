@@ -71,12 +71,7 @@ def measure_fine_tuning(
 
 
 def _benchmark(case: BenchmarkCase, device: torch.device, settings: Mapping[str, Any]) -> StepBenchmark:
-    base = step_benchmark(
-        BenchmarkCase("two-convolutions", case.image_size, case.triplets, case.steps),
-        device,
-        precision="float32",
-        compile=False,
-    )
+    base = step_benchmark(BenchmarkCase("two-convolutions", case.image_size, case.triplets, case.steps), device)
     chosen = ModelSettings(architecture=case.architecture, weights="none", **settings)
     model = build_model(chosen, channels=3, image_size=case.image_size, seed=0).to(device)
     anchor, positive = (one.expand(-1, 3, -1, -1).contiguous() for one in (base.anchor, base.positive))

@@ -143,12 +143,20 @@ class StepBenchmark:
         optimizer.step()
 
 
-def step_benchmark(
-    case: BenchmarkCase, device: torch.device, *, precision: Literal["float32", "bfloat16"], compile: bool
-) -> StepBenchmark:
-    """Random weights and images on which no attack saturates: positives lie near their anchors, and steps are tiny."""
+AS_IT_IS = ModelSettings(weights="none")
+"""Our network in float32, neither compiled nor recorded."""
+
+
+def step_benchmark(case: BenchmarkCase, device: torch.device, ours: ModelSettings = AS_IT_IS) -> StepBenchmark:
+    """Random weights and images on which no attack saturates: positives lie near their anchors, and steps are tiny.
+
+    Args:
+        case: network, image size, batch and PGD steps.
+        device: where.
+        ours: how our network computes; the architecture is the case's.
+    """
     small = case.architecture == TWO_CONVOLUTIONS
-    settings = ModelSettings(architecture=case.architecture, weights="none", precision=precision, compile=compile)
+    settings = ours.model_copy(update={"architecture": case.architecture})
     channels = 1 if small else 3
     model = build_model(settings, channels=channels, image_size=case.image_size, seed=0).to(device)
     random = torch.Generator().manual_seed(0)
@@ -171,9 +179,8 @@ def measure_steps(
     case: BenchmarkCase,
     rounds: int,
     device: torch.device,
+    network: ModelSettings = AS_IT_IS,
     *,
-    precision: Literal["float32", "bfloat16"] = "float32",
-    compile: bool = False,
     on_run: Callable[[str], None] | None = None,
 ) -> list[StepRow]:
     """Measure every kind of step on one network, and the cycle of CAP and ANP.
@@ -182,11 +189,10 @@ def measure_steps(
         case: network, image size, batch and PGD steps.
         rounds: measured runs of each.
         device: where.
-        precision: of our network; the textbook is float32.
-        compile: whether our perturbation is compiled.
+        network: how our network computes; the textbook is float32.
         on_run: called with the name of what is about to run.
     """
-    one = step_benchmark(case, device, precision=precision, compile=compile)
+    one = step_benchmark(case, device, network)
     path = one.model.inference_path()
     works: dict[str, Callable[[], None]] = {}
     for kind in UNITS:
@@ -195,7 +201,7 @@ def measure_steps(
     works |= {f"perturb {parts}": one.unavoidable("perturb", parts) for parts in (1, 2, 3)}
     works |= {f"train {parts}": one.unavoidable("train", parts) for parts in (2, 3, 5)}
     works["update"] = one.unavoidable("update", 0)
-    works["matrix"], product = matrix_product(device, precision)
+    works["matrix"], product = matrix_product(device, network.precision)
     seen = side_by_side(works, rounds, device, on_run)
     peak = product / seen["matrix"].best
     rows = []

@@ -21,7 +21,7 @@ BUDGET = Budget(8 / 255, 0.2 / 255, 4)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.architecture)
 @pytest.mark.parametrize("kind", ["ACT", "HM", "CAP", "ANP"])
 def test_the_textbook_gives_the_same_images(case, kind):
-    one = step_benchmark(case, CPU, precision="float32", compile=False)
+    one = step_benchmark(case, CPU)
     pgd = PGDSettings(epsilon=BUDGET.epsilon, step_size=BUDGET.step_size, steps=BUDGET.steps, ramp="constant")
     context = DefenseContext(pgd, MARGIN, MINERS[kind], CollapsenessSettings())
     defense = build_defense(SETTINGS[kind], context)
@@ -42,7 +42,7 @@ def test_the_textbook_gives_the_same_images(case, kind):
 
 @pytest.mark.parametrize("kind", list(UNITS))
 def test_both_train_on_the_same_gradients(kind):
-    one = step_benchmark(CASES[1], CPU, precision="float32", compile=False)
+    one = step_benchmark(CASES[1], CPU)
     one.ours(kind)()
     one.textbook(kind)()
     for (name, ours), theirs in zip(

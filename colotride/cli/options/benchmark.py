@@ -89,6 +89,8 @@ class Benchmark(Options):
     """Arithmetic of our network; the textbook is always float32."""
     compile: Annotated[bool, Option(MACHINE)] = False
     """Compile our perturbation."""
+    cuda_graphs: Annotated[bool, Option(MACHINE, rare=True)] = False
+    """Record a step of our perturbation as a CUDA graph, and replay it."""
     output: Annotated[Path, Option(OUTPUT, "DIR")] = Path("runs/benchmark")
     """Where the JSON and the chart go."""
     as_json: Json = False
