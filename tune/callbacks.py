@@ -15,6 +15,7 @@ from colotride.tracking.names import (
     parameter_text,
     run_parameters,
     run_tags,
+    tag_filter,
     test_metrics,
     val_metrics,
 )
@@ -62,6 +63,7 @@ class MLflowCallback:
         }
         tags = self._tags(plan.base, "search") | {DESCRIPTION_TAG: self._description()}
         self._start(SEARCH, name, plan.base, run_parameters(plan.base) | parameters, tags, parent=None)
+        tracker.view(SEARCH, f"Search {name}", tag_filter("search", name))
         self._system = watch(tracker, SEARCH)
 
     def started(self, record: TrialRecord) -> None:

@@ -18,7 +18,7 @@ from colotride.provenance import git_commit
 from colotride.tracking.addresses import check_tracking_uri
 from colotride.tracking.delivery import Delivery
 from colotride.tracking.journal import Entry, Journal
-from colotride.tracking.names import page_of
+from colotride.tracking.names import ALL_RUNS, page_of
 from colotride.tracking.store import SQLITE, Store
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -66,6 +66,7 @@ class Tracker:
         self._journal = Journal(self._directory / JOURNAL)
         self._started: set[str] = set()
         self._logged: set[tuple[str, str, int]] = set()
+        self._view = ALL_RUNS
         self.uri, self._identity = absolute(uri), uuid.uuid4().hex
         if self._journal.damaged:
             numbers = ", ".join(map(str, self._journal.damaged[:5])) + (
@@ -129,15 +130,29 @@ class Tracker:
             description=description,
         )  # fmt: skip
 
+    def view(self, key: str, name: str, wanted: str) -> None:
+        """Save a view of MLflow's pages, which `page` then opens.
+
+        Args:
+            key: of a run that belongs to it.
+            name: for people.
+            wanted: which runs it shows, in MLflow's language of filters; see `names.tag_filter`.
+        """
+        if self._view == ALL_RUNS:
+            self._put(key, "view", view=self._identity[:12], name=name, wanted=wanted)
+
     def end(self, key: str, *, failed: bool = False) -> None:
         """Close a run."""
         self._put(key, "end", status="FAILED" if failed else "FINISHED")
 
     @property
     def page(self) -> str:
-        """Address of MLflow's page with all runs and their scores: the server's, or that of `make ui`."""
+        """Address of MLflow's page with the scores: the server's, or that of `make ui`.
+
+        It shows the runs of the view that was saved, or all of them.
+        """
         address = self.uri.rstrip("/") if self.uri.startswith("http") else LOCAL_PAGES
-        return page_of(address, self._delivery.store.experiment or "1")
+        return page_of(address, self._delivery.store.experiment or "1", self._view)
 
     def close(self, seconds: float = CLOSING_SECONDS) -> int:
         """Wait while the store takes entries; returns how many it does not hold in the end.
@@ -164,6 +179,8 @@ class Tracker:
             self.uri, self._identity = entry["uri"], entry["journal"]
         elif entry["do"] == "metrics":
             self._logged |= {(entry["run"], name, entry["step"]) for name in entry["metrics"]}
+        elif entry["do"] == "view":
+            self._view = entry["view"]
 
 
 def default_uri() -> str:

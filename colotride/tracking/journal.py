@@ -61,13 +61,20 @@ class _Register(_Entry):
     description: str
 
 
+class _View(_Entry):
+    do: Literal["view"]
+    view: str
+    name: str
+    wanted: str
+
+
 class _End(_Entry):
     do: Literal["end"]
     status: str
 
 
 _ENTRY: TypeAdapter[Any] = TypeAdapter(
-    Annotated[_Start | _Metrics | _Tags | _Artifact | _Text | _Register | _End, Field(discriminator="do")]
+    Annotated[_Start | _Metrics | _Tags | _Artifact | _Text | _Register | _View | _End, Field(discriminator="do")]
 )
 
 

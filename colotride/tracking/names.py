@@ -18,8 +18,8 @@ DESCRIPTION_TAG = "mlflow.note.content"
 CONFIG_FILE = "config.yaml"
 """The artifact that holds a run's whole configuration."""
 
-VIEW = "scores"
-"""The saved view of the experiment that shows the scores; part of its address."""
+ALL_RUNS = "scores"
+"""The saved view of the experiment that shows the scores of all runs; part of its address."""
 
 SUMMARY = ("ARS", "ERS", "R@1", "mAP")
 """Scores by which runs are compared. MLflow's page of a comparison begins with the first metric that was recorded."""
@@ -116,33 +116,55 @@ def dataset_of(config: RunConfig) -> dict[str, Any]:
 
 
 def experiment_tags(milliseconds: int) -> dict[str, str]:
-    """The experiment's description, its kind, and a saved view with the scores as columns.
+    """The experiment's description, its kind, and a saved view of all runs with the scores as columns.
 
     Args:
+        milliseconds: since 1970, the time of creation.
+    """
+    return {
+        DESCRIPTION_TAG: DESCRIPTION,
+        "mlflow.experimentKind": "custom_model_development",
+        **view_tag(ALL_RUNS, "ARS, ERS and R@1", "", milliseconds),
+    }
+
+
+def view_tag(view: str, name: str, wanted: str, milliseconds: int) -> dict[str, str]:
+    """The tag of an experiment that holds a saved view of MLflow's pages: some runs, the best first, their scores as columns.
+
+    Args:
+        view: identifies it in addresses; see `page_of`.
+        name: for people.
+        wanted: which runs, in MLflow's language of filters; empty for all.
         milliseconds: since 1970, the time of creation.
     """
     names = [metric_name(name) for name in SUMMARY[:3]]
     columns = [f"metrics.`{side}/{name}`" for side in ("val", "test") for name in names]
     state = {
-        "orderByKey": f"metrics.`val/{names[0]}`", "orderByAsc": False, "searchFilter": "", "startTime": "ALL",
+        "orderByKey": f"metrics.`val/{names[0]}`", "orderByAsc": False, "searchFilter": wanted, "startTime": "ALL",
         "lifecycleFilter": "Active", "datasetsFilter": [], "modelVersionFilter": "All Runs",
         "selectedColumns": [*columns, "tags.`status`", "tags.`dataset`", "tags.`defense`"],
     }  # fmt: skip
-    view = {"name": "ARS, ERS and R@1", "createdAt": milliseconds, "state": json.dumps(state)}
     return {
-        DESCRIPTION_TAG: DESCRIPTION,
-        "mlflow.experimentKind": "custom_model_development",
-        f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+        f"mlflow.sharedViewState.{view}": json.dumps(
+            {"name": name, "createdAt": milliseconds, "state": json.dumps(state)}
+        )
     }
 
 
-def page_of(address: str, experiment: str) -> str:
-    """The address at which MLflow's pages show the runs with their scores.
+def tag_filter(tag: str, value: str) -> str:
+    """The runs with this value of a tag, in MLflow's language of filters."""
+    quote = '"' if "'" in value else "'"
+    return f"tags.{tag} = {quote}{value}{quote}"
+
+
+def page_of(address: str, experiment: str, view: str = ALL_RUNS) -> str:
+    """The address at which MLflow's pages show runs with their scores.
 
     MLflow 3 opens its pages for generative models unless the address asks for those of model training.
 
     Args:
         address: of the server, such as http://127.0.0.1:5000.
         experiment: MLflow's id of the experiment.
+        view: which saved view.
     """
-    return f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+    return f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}"

@@ -15,7 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from colotride.errors import ColoTrideError
 from colotride.tracking.journal import Entry
 from colotride.tracking.model_registry import register
-from colotride.tracking.names import EXPERIMENT, experiment_tags
+from colotride.tracking.names import EXPERIMENT, experiment_tags, view_tag
 
 PARENT_TAG = "mlflow.parentRunId"
 KEY_TAG = "colotride.key"
@@ -138,6 +138,10 @@ class Store:
 
     def _text(self, client: MlflowClient, entry: Entry) -> None:
         client.log_text(self._run(client, entry["run"]), entry["text"], entry["name"])
+
+    def _view(self, client: MlflowClient, entry: Entry) -> None:
+        for tag, state in view_tag(entry["view"], entry["name"], entry["wanted"], entry["time"]).items():
+            client.set_experiment_tag(self._experiment, tag, state)
 
     def _end(self, client: MlflowClient, entry: Entry) -> None:
         client.set_terminated(self._run(client, entry["run"]), entry["status"], entry["time"])

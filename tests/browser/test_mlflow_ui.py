@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from colotride.tracking.export import Tracker
+from colotride.tracking.export import LOCAL_PAGES, Tracker
 from colotride.tracking.names import DESCRIPTION_TAG, EXPERIMENT, page_of
 from colotride.training.records import EpochRecord
 from colotride.tune.callbacks import MLflowCallback
@@ -20,14 +20,16 @@ from tests.tune.searches import search, small_plan
 pytestmark = pytest.mark.slow
 
 TRIALS = 8
+THIS = "tags.search = 'digits-search'"
 SCREENSHOT = os.environ.get("COLOTRIDE_SCREENSHOT")
 """Where the comparison is kept as a picture: COLOTRIDE_SCREENSHOT=docs/images/mlflow-compare.png."""
 
 
-def recorded(directory):
-    """Record a search of trials that end with different scores; returns the store and the trials."""
+def recorded(directory, name="digits-search"):
+    """Record a search of trials that end with different scores; returns the store, the trials and the address to compare them."""
     uri, plan = f"sqlite:///{directory}/mlflow.db", small_plan(trials=TRIALS)
-    callback = MLflowCallback(Tracker(uri, directory / "search"), "digits-search", plan)
+    tracker = Tracker(uri, directory / name)
+    callback = MLflowCallback(tracker, name, plan)
     records = []
     for number, one in enumerate(search(trials=TRIALS, space=plan.space), 1):
         record = TrialRecord(number, one.values, plan.space.configure(plan.base, one.values))
@@ -41,39 +43,55 @@ def recorded(directory):
         record = record.with_end("stopped" if number == TRIALS else "finished")
         callback.ended(record)
         records.append(record)
-    (directory / "search" / "report.html").write_text("<html></html>")
-    callback.close(records[-2].scores, [directory / "search" / "report.html"], directory / "search")
-    return uri, records
+    (directory / name / "report.html").write_text("<html></html>")
+    callback.close(records[-2].scores, [directory / name / "report.html"], directory / name)
+    return uri, records, tracker.page
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Store, trials, and the address of a server that shows them."""
+    """Store, trials, the address of a server that shows them, and that of the search's own runs; another search is there too."""
     directory = tmp_path_factory.mktemp("pages")
-    uri, records = recorded(directory)
+    recorded(directory, "digits-before")
+    uri, records, page = recorded(directory)
     with mlflow_server(directory, uri) as address:
-        yield uri, records, address
+        yield uri, records, address, page.replace(LOCAL_PAGES, address)
 
 
 def test_the_searchs_run_has_a_description_and_its_report(pages):
-    uri, records, _ = pages
+    uri, records, *_ = pages
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
-    (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'search'")
+    (parent,) = client.search_runs([experiment.experiment_id], f"{THIS} and tags.kind = 'search'")
     assert f"Best trial: ARS {records[-2].scores['ARS']:.1f}" in parent.data.tags[DESCRIPTION_TAG]
     assert {"config.yaml", "report.html"} == {item.path for item in client.list_artifacts(parent.info.run_id)}
-    for run in client.search_runs([experiment.experiment_id], "tags.kind = 'trial'"):
+    for run in client.search_runs([experiment.experiment_id], f"{THIS} and tags.kind = 'trial'"):
         record = next(one for one in records if f"trial {one.number}" == run.info.run_name)
         assert set(run.data.params) == set(record.values), "only what was searched is a parameter of a trial"
         assert ("val/ARS" in run.data.metrics) == (record.status == "finished")
 
 
-def test_compare_shows_the_searched_parameters_against_ars_without_overlaps(pages):
-    uri, records, address = pages
+def rows(window, count):
+    """Wait for as many rows, and return the names that they show."""
+    window.wait(f"return document.querySelectorAll('.ag-center-cols-container .ag-row').length === {count}")
+    return window.script("return document.body.innerText")
+
+
+def test_the_address_that_a_search_prints_shows_its_own_runs(pages):
+    uri, _, address, page = pages
     experiment = MlflowClient(uri).get_experiment_by_name(EXPERIMENT).experiment_id
     with browser() as window:
         window.open(page_of(address, experiment))
+        assert "digits-before" in rows(window, 2 * (TRIALS + 1))
+        window.open(page)
+        assert "digits-before" not in rows(window, TRIALS + 1)
+
+
+def test_compare_shows_the_searched_parameters_against_ars_without_overlaps(pages):
+    _, records, _, page = pages
+    with browser() as window:
+        window.open(page)
         text = "return document.body.innerText"
         window.wait("return document.querySelectorAll('.ag-center-cols-container .ag-row').length > 8")
         for name in ("val/ARS", "val/ERS", "val/R_at_1"):

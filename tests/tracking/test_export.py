@@ -1,6 +1,7 @@
 """The record, read back from real MLflow stores: SQLite files, and servers that are killed, late or dead."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -22,7 +23,7 @@ from colotride.errors import ConfigurationError
 from colotride.presets import preset
 from colotride.tracking.export import Tracker
 from colotride.tracking.model_registry import is_on_this_machine, load_registered
-from colotride.tracking.names import EXPERIMENT, flat_settings, metric_name, run_parameters
+from colotride.tracking.names import EXPERIMENT, flat_settings, metric_name, run_parameters, tag_filter
 from colotride.tracking.runs import RunRecord
 from colotride.training.records import EpochRecord, Outcome
 from colotride.training.trainer import Trainer
@@ -395,3 +396,33 @@ def test_the_machine_is_watched_under_mlflows_names(uri, tmp_path):
     system.stop()
     assert 0 <= samples[0]["system/cpu_utilization_percentage"] <= 100
     assert samples[0]["system/system_memory_usage_megabytes"] > 0
+
+
+def test_a_view_is_saved_once_leads_to_its_runs_and_is_there_again_in_a_new_store(tmp_path, uri):
+    """A later process goes on with the same journal; a store that was deleted gets the view again."""
+    pages = []
+    for _ in range(2):
+        tracker = Tracker(uri, tmp_path / "search")
+        tracker.start("search", "one", parameters={}, tags={"search": "it's"})
+        tracker.view("search", "Search one", tag_filter("search", "it's"))
+        tracker.close()
+        pages.append(tracker.page)
+    other = Tracker(uri, tmp_path / "other")
+    other.start("search", "two", parameters={}, tags={"search": "two"})
+    other.close()
+    assert pages[0] == pages[1] != other.page
+    key = pages[0].rpartition("=")[2]
+    assert other.page.endswith("=scores")
+
+    def saved():
+        tags = MlflowClient(uri).get_experiment_by_name(EXPERIMENT).tags
+        return json.loads(json.loads(tags[f"mlflow.sharedViewState.{key}"])["state"])["searchFilter"]
+
+    client = MlflowClient(uri)
+    found = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id], saved())
+    assert [run.info.run_name for run in found] == ["one"]
+    (tmp_path / "mlflow.db").unlink()
+    Tracker(uri, tmp_path / "search").close()
+    assert saved() == 'tags.search = "it\'s"'
+    lines = (tmp_path / "search" / "mlflow" / "journal.jsonl").read_text()
+    assert lines.count('"view"') == 2, "its kind and its key, in one entry"
