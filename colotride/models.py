@@ -53,8 +53,8 @@ class ModelSettings(Settings):
     compile: bool = False
     """Compile the passes inside a perturbation with torch.compile (with CUDA graphs on a GPU)."""
     cuda_graphs: bool = False
-    """Record a whole PGD step as a CUDA graph in every perturbation, and replay it: worth it on small images, where the
-    host is slower than the GPU."""
+    """Record a whole PGD step of training as a CUDA graph in every perturbation, and replay it: meant for small images, where
+    the host is slower than the GPU."""
 
     @model_validator(mode="before")
     @classmethod
@@ -74,6 +74,14 @@ class ModelSettings(Settings):
     def _digest_of_a_file(self) -> "ModelSettings":
         if self.weights_sha256 is not None and not is_file(self.weights):
             raise ValueError("weights_sha256 belongs to a file of weights, and weights names none; set it to null")
+        return self
+
+    @model_validator(mode="after")
+    def _graphs_once(self) -> "ModelSettings":
+        if self.compile and self.cuda_graphs:
+            raise ValueError(
+                "compile and cuda_graphs exclude each other: a compiled network has CUDA graphs of its own; set one to false"
+            )
         return self
 
     def untrained(self) -> "ModelSettings":
@@ -99,6 +107,8 @@ class EmbeddingModel(nn.Module):
 
     mean: Tensor
     std: Tensor
+    recorder: StepRecorder | None = None
+    """Records the steps of perturbations, or None."""
 
     def __init__(
         self,
@@ -117,7 +127,7 @@ class EmbeddingModel(nn.Module):
         """Of the images that the backbone takes."""
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.freeze_batchnorm, self.precision, self._compile = freeze_batchnorm, precision, compile
-        self._recorder = recorder
+        self.recorder = recorder
         self.passes = 0
         """Images that went through the network so far, in whatever mode."""
         # Inside a tuple, because a module would become part of this one and its weights would count twice.
@@ -138,8 +148,7 @@ class EmbeddingModel(nn.Module):
         if self._inference is None:
             folded = fold_batchnorm(self.backbone)
             network: nn.Module = self.backbone if folded is None else folded
-            # Inside a graph that holds the whole step there can be no other ones.
-            mode = "reduce-overhead" if self.mean.is_cuda and not self.records(self.mean.device) else "default"
+            mode = "reduce-overhead" if self.mean.is_cuda else "default"
             self._inference = (folded, torch.compile(network, mode=mode) if self._compile else network)
         folded, network_call = self._inference
         if folded is not None:
@@ -152,7 +161,7 @@ class EmbeddingModel(nn.Module):
 
     def records(self, device: torch.device) -> bool:
         """Whether `record` is of use for steps on this device."""
-        return self._recorder is not None and self._recorder.serves(device)
+        return self.recorder is not None and self.recorder.serves(device)
 
     def record(self, step: Callable[[], object]) -> Callable[[], None]:
         """Take a step through this network once, and return what takes it again; see `StepRecorder`.
@@ -160,7 +169,7 @@ class EmbeddingModel(nn.Module):
         Raises:
             ModelError: the model has no recorder; `records` says so.
         """
-        if self._recorder is None:
+        if self.recorder is None:
             raise ModelError("the model records no steps; set model.cuda_graphs")
         before, each = self.passes, list[int]()
 
@@ -169,7 +178,7 @@ class EmbeddingModel(nn.Module):
             step()
             each.append(self.passes - start)
 
-        replay = self._recorder.record(counted, self.mean.device)
+        replay = self.recorder.record(counted, self.mean.device)
         self.passes = before + each[0]
 
         def again() -> None:

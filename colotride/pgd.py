@@ -23,7 +23,7 @@ Objective = Callable[[Float[Tensor, "images dim"]], Float[Tensor, "*images"]]
 """From embeddings to what is minimised: each image's own loss, or one loss for all of them."""
 
 MIN_RECORDED_STEPS = 3
-"""Recording takes the host about as long as a step, so that a perturbation of fewer steps gains nothing by it."""
+"""The first step is taken and recorded, which asks the host for it twice: with fewer steps there is nothing to gain."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,6 @@ def lengths(changes: Float[Tensor, "images channels height width"]) -> Float[Ten
 class UpdateRule(Protocol):
     """How images move; an object serves one perturbation."""
 
-    in_place: bool
-    """Whether every step changes the same tensor by the same operations, so that a recorded one can be replayed."""
-
     def step(
         self,
         moving: Float[Tensor, "images channels height width"],
@@ -103,8 +100,6 @@ class UpdateRule(Protocol):
 
 class FixedSteps:
     """Projected gradient descent: x <- project(x - alpha direction(grad)), and the last x is the result."""
-
-    in_place = True
 
     def __init__(self, ball: Ball, step_size: float) -> None:
         """Start a perturbation.
@@ -209,6 +204,8 @@ def perturb(
     start: Float[Tensor, "images channels height width"] | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
     rule: Callable[[Ball, Budget], UpdateRule] = steps_of,
+    *,
+    recorded: bool = False,
 ) -> Float[Tensor, "images channels height width"]:
     """Move images inside their epsilon-ball so that an objective of their embeddings falls.
 
@@ -226,6 +223,8 @@ def perturb(
             the pixel range first.
         group: the processes whose images one objective is a function of; they take their steps together.
         rule: makes the update rule of this perturbation.
+        recorded: whether a step may be recorded and replayed where the model does so (`colotride.step_graphs`): the
+            objective is the same function in every step, and neither it nor the rule decides anything in Python.
 
     Returns:
         The perturbed images, detached, within epsilon of `images` (where the budget projects) and within [0, 1].
@@ -253,8 +252,8 @@ def perturb(
             return update.step(at, embeddings.detach(), losses.detach(), gradient)
 
         # One process alone: a graph cannot hold what others have to say.
-        alone = group.size == 1 and update.in_place and budget.steps >= MIN_RECORDED_STEPS
-        if alone and isinstance(model, EmbeddingModel) and model.records(moving.device):
+        worthwhile = recorded and group.size == 1 and budget.steps >= MIN_RECORDED_STEPS
+        if worthwhile and isinstance(model, EmbeddingModel) and model.records(moving.device):
             again = model.record(lambda: step(moving))
             for _ in range(budget.steps - 1):
                 again()

@@ -23,7 +23,8 @@ class StepRecorder(Protocol):
         """Take a step once, and return what takes it again.
 
         Args:
-            step: changes the same tensors in place every time, and reads nothing back from the device.
+            step: changes the same tensors in place every time, decides nothing in Python, and reads nothing back from
+                the device.
             device: where it computes.
         """
 
@@ -33,7 +34,8 @@ class CudaGraphs:
 
     A graph is recorded anew for every perturbation, from its second step, which costs the host about as much as that
     step: whatever the objective holds is in it by its address, and nothing has to be copied into buffers of its own.
-    All graphs of a recorder share their memory, one after the other.
+    All graphs of a recorder share their memory, one after the other; it is kept for the next one, beside what training
+    and evaluating need: once more the activations of a perturbation.
     """
 
     def __init__(self) -> None:
@@ -48,7 +50,11 @@ class CudaGraphs:
         return device.type == "cuda" and self.refused is None
 
     def record(self, step: Callable[[], object], device: torch.device) -> Callable[[], object]:
-        """See `StepRecorder`; where recording fails, says so in one line and returns the step itself."""
+        """See `StepRecorder`; where recording fails, says so in one line and returns the step itself.
+
+        Raises:
+            Exception: whatever the step itself raises, such as `torch.OutOfMemoryError`.
+        """
         if self._stream is None:
             self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
@@ -57,18 +63,36 @@ class CudaGraphs:
             with torch.cuda.stream(self._stream):
                 # On the stream of the recording: libraries make their workspaces at the first call on a stream.
                 step()
-                # Other threads may go on: those that bring the next batch allocate memory.
-                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-                try:
-                    step()
-                finally:
-                    graph.capture_end()
-        except RuntimeError as error:
+                error = _recorded(graph, self._pool, step)
+        finally:
+            current.wait_stream(self._stream)
+        if error is not None:
             self.refused = str(error).strip().split("\n")[0]
             warnings.warn(f"perturbations run without CUDA graphs, which failed: {self.refused}", stacklevel=2)
             return step
-        finally:
-            current.wait_stream(self._stream)
         # The one before is let go only now, because a pool lasts as long as one of its graphs.
         self._graph = graph
         return graph.replay
+
+    def __reduce__(self) -> tuple[type["CudaGraphs"], tuple[()]]:
+        """Copy and pickle as a recorder that has recorded nothing: a graph belongs to its process."""
+        return CudaGraphs, ()
+
+
+def _recorded(graph: Any, pool: Any, step: Callable[[], object]) -> RuntimeError | None:
+    """Record a step into a graph without taking it; returns the first error, which names the operation."""
+    try:
+        # Other threads may go on: those that bring the next batch allocate memory.
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+    except RuntimeError as error:
+        return error
+    first: RuntimeError | None = None
+    try:
+        step()
+    except RuntimeError as error:
+        first = error
+    try:
+        graph.capture_end()
+    except RuntimeError as error:
+        first = first or error
+    return first

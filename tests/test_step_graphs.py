@@ -1,10 +1,12 @@
 """Recorded steps, without a GPU: a tape that replays the same operations on the same memory, as a CUDA graph does.
 
 What a tape cannot show is CUDA itself. What it does show is that a step may be recorded: replayed without the host, it
-gives bitwise what the host would have asked for, so that nothing in it was decided or made on the host.
+gives bitwise what the host would have asked for. Tensors that are brought from the host leave no trace on a CPU.
 """
 
+import copy
 import inspect
+import pickle
 import warnings
 from contextlib import contextmanager
 
@@ -20,9 +22,11 @@ from colotride.pgd import FixedSteps, perturb
 from colotride.pgd_settings import Budget
 from colotride.presets import with_defense
 from colotride.step_graphs import CudaGraphs
-from colotride.training.trainer import defense_context
+from colotride.training.runs import load_run
+from colotride.training.trainer import Trainer, defense_context
 from tests.defenses.scenes import draw
 from tests.toys import random_images
+from tests.training.test_trainer import images as images_of_classes
 from tests.training.test_trainer import small
 
 MADE_ON_THE_HOST = {"lift_fresh", "_local_scalar_dense"}
@@ -84,7 +88,7 @@ def _as_on_a_gpu(monkeypatch):
 def network(recorder=None, architecture="two-convolutions", channels=1, **values):
     settings = ModelSettings(architecture=architecture, embedding_dim=16, weights="none", **values)
     model = build_model(settings, channels=channels, image_size=32 if channels == 3 else 8, seed=0)
-    model._recorder = recorder
+    model.recorder = recorder
     return model
 
 
@@ -125,7 +129,9 @@ def test_a_network_with_folded_batchnorm_in_either_precision_can_be_recorded(pre
     images, budget = random_images(4, (3, 32, 32)), Budget(0.1, 0.02, 4)
     recorder = Tapes()
     got, expected = (
-        perturb(network(one, "resnet18", 3, precision=precision).eval(), images, lambda e: e[:, 0], budget)
+        perturb(
+            network(one, "resnet18", 3, precision=precision).eval(), images, lambda e: e[:, 0], budget, recorded=True
+        )
         for one in (recorder, None)
     )
     assert recorder.replayed == 3
@@ -141,21 +147,37 @@ def test_a_step_that_decides_on_the_host_would_be_seen():
 
     images, budget = random_images(4, (1, 8, 8)), Budget(0.2, 0.05, 4)
     got, expected = (
-        perturb(network(recorder).eval(), images, there_and_back(), budget) for recorder in (Tapes(), None)
+        perturb(network(recorder).eval(), images, there_and_back(), budget, recorded=True)
+        for recorder in (Tapes(), None)
     )
     assert not torch.equal(got, expected)
 
 
-def test_few_steps_are_not_recorded_and_neither_is_anything_without_the_setting():
+def test_neither_few_steps_nor_those_of_an_evaluation_are_recorded():
+    """What an evaluation minimises may watch its own course in Python."""
     recorder, images = Tapes(), random_images(4, (1, 8, 8))
-    perturb(network(recorder).eval(), images, lambda e: e[:, 0], Budget(0.1, 0.05, 2))
+    perturb(network(recorder).eval(), images, lambda e: e[:, 0], Budget(0.1, 0.05, 2), recorded=True)
+    perturb(network(recorder).eval(), images, lambda e: e[:, 0], Budget(0.1, 0.05, 9))
     assert recorder.replayed == 0
-    settings = {"architecture": "two-convolutions", "weights": "none"}
-    plain, recording = (
-        build_model(ModelSettings(**settings, cuda_graphs=on), channels=1, image_size=8, seed=0) for on in (False, True)
-    )
+
+
+def test_the_setting_makes_a_recorder_for_gpus_which_a_loaded_run_does_not_need(tmp_path):
+    config = small(**{"model.cuda_graphs": True, "training.epochs": 1})
+    Trainer(config, images_of_classes(), None, device=torch.device("cpu"), directory=tmp_path).run()
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert [plain.records(gpu), recording.records(gpu), recording.records(cpu)] == [False, True, False]
+    made = build_model(config.model, channels=1, image_size=8, seed=0)
+    assert [made.records(gpu), made.records(cpu)] == [True, False]
+    assert not load_run(tmp_path)[1].records(gpu)
+    with pytest.raises(ValueError, match="compile and cuda_graphs exclude each other"):
+        ModelSettings(compile=True, cuda_graphs=True)
+
+
+def test_a_model_with_a_recorder_can_be_copied_and_pickled():
+    model = network(CudaGraphs())
+    model.recorder._graph = (one for one in ())  # Like a graph, what cannot be copied.
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert again.records(torch.device("cuda"))
+        assert again.recorder._graph is None
 
 
 class OnCpu(CudaGraphs):
@@ -168,7 +190,7 @@ class OnCpu(CudaGraphs):
 class FakeCuda:
     """Streams that do nothing, and graphs that hold a tape; recording computes nothing, as on a GPU."""
 
-    def __init__(self, moving, *, fails=False):
+    def __init__(self, moving, fails):
         self.calls = []
         cuda = self
 
@@ -182,8 +204,8 @@ class FakeCuda:
         class Graph:
             def capture_begin(self, pool, capture_error_mode):
                 cuda.calls.append(f"begin {pool} {capture_error_mode}")
-                if fails:
-                    raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
+                if fails == "begin":
+                    raise RuntimeError("CUDA error: it cannot begin\nand more")
                 self.kept, self.tape = moving().clone(), Tape()
                 self.tape.__enter__()
 
@@ -191,6 +213,8 @@ class FakeCuda:
                 cuda.calls.append("end")
                 self.tape.__exit__(None, None, None)
                 moving().copy_(self.kept)
+                if fails in ("step", "end"):
+                    raise RuntimeError("CUDA error: it cannot end")
 
             def replay(self):
                 cuda.calls.append("replay")
@@ -209,45 +233,73 @@ class FakeCuda:
         }
 
 
-def perturbed(monkeypatch, *, fails=False, times=1):
-    """What the recorder for GPUs makes of five steps, and what it asked CUDA for."""
-    state = {}
+def perturbed(monkeypatch, *, fails=None, times=1, error=RuntimeError):
+    """What the recorder for GPUs makes of five steps, and what it asked CUDA for.
+
+    Args:
+        monkeypatch: pytest's.
+        fails: warm-up, begin, step or end.
+        times: how often.
+        error: that a step raises.
+    """
+    state = {"steps": 0}
     step = FixedSteps.step
-    monkeypatch.setattr(
-        FixedSteps, "step", lambda rule, moving, *rest: step(rule, state.setdefault("at", moving), *rest)
-    )
-    cuda = FakeCuda(lambda: state["at"], fails=fails)
-    for name, part in cuda.parts.items():
-        monkeypatch.setattr(torch.cuda, name, part)
-    model = network(OnCpu()).eval()
-    found = []
-    for _ in range(times):
-        state.clear()
-        found.append(perturb(model, random_images(4, (1, 8, 8)), lambda e: e[:, 0], Budget(0.2, 0.03, 5)))
-    monkeypatch.undo()
+
+    def watched(rule, moving, *rest):
+        state["at"] = state.get("at", moving)
+        state["steps"] += 1
+        if state["steps"] == {"warm-up": 1, "step": 2}.get(fails):
+            raise error("CUDA error: this operation cannot be recorded")
+        return step(rule, moving, *rest)
+
+    model, found = network(OnCpu()).eval(), []
+    with monkeypatch.context() as patch:
+        patch.setattr(FixedSteps, "step", watched)
+        cuda = FakeCuda(lambda: state["at"], fails)
+        for name, part in cuda.parts.items():
+            patch.setattr(torch.cuda, name, part)
+        for _ in range(times):
+            state.pop("at", None)
+            budget = Budget(0.2, 0.03, 5)
+            found.append(perturb(model, random_images(4, (1, 8, 8)), lambda e: e[:, 0], budget, recorded=True))
     return found, cuda.calls, model
 
 
+def without_graphs():
+    return perturb(network().eval(), random_images(4, (1, 8, 8)), lambda e: e[:, 0], Budget(0.2, 0.03, 5))
+
+
 def test_a_step_is_taken_once_recorded_once_and_replayed_for_the_rest(monkeypatch):
-    expected = perturb(network().eval(), random_images(4, (1, 8, 8)), lambda e: e[:, 0], Budget(0.2, 0.03, 5))
     found, calls, model = perturbed(monkeypatch, times=2)
-    assert all(torch.equal(one, expected) for one in found)
+    assert all(torch.equal(one, without_graphs()) for one in found)
     assert calls == 2 * ["wait", "begin pool thread_local", "end", "wait", "replay", "replay", "replay", "replay"]
     assert model.passes == 2 * 5 * 4
 
 
-def test_where_recording_fails_the_steps_go_on_without_it_and_one_line_says_so(monkeypatch):
-    expected = perturb(network().eval(), random_images(4, (1, 8, 8)), lambda e: e[:, 0], Budget(0.2, 0.03, 5))
+@pytest.mark.parametrize(
+    ("fails", "reason", "asked"),
+    [
+        ("begin", "it cannot begin", []),
+        ("step", "this operation cannot be recorded", ["end"]),
+        ("end", "it cannot end", ["end"]),
+    ],
+)
+def test_where_recording_fails_the_steps_go_on_without_it_and_one_line_says_why(monkeypatch, fails, reason, asked):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        found, calls, model = perturbed(monkeypatch, fails=True, times=2)
-    assert all(torch.equal(one, expected) for one in found)
+        found, calls, model = perturbed(monkeypatch, fails=fails, times=2)
+    assert all(torch.equal(one, without_graphs()) for one in found)
     assert [str(one.message) for one in said] == [
-        "perturbations run without CUDA graphs, which failed: "
-        "CUDA error: operation not permitted when stream is capturing"
+        f"perturbations run without CUDA graphs, which failed: CUDA error: {reason}"
     ]
-    assert calls == ["wait", "begin pool thread_local", "wait"]
+    assert calls == ["wait", "begin pool thread_local", *asked, "wait"], "it is not tried again"
     assert model.passes == 2 * 5 * 4
+
+
+def test_a_step_that_fails_by_itself_is_an_error_as_ever(monkeypatch):
+    """Searches know a trial that ran out of memory by it."""
+    with pytest.raises(torch.OutOfMemoryError):
+        perturbed(monkeypatch, fails="warm-up", error=torch.OutOfMemoryError)
 
 
 def test_torch_takes_the_arguments_of_the_recording():

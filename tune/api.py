@@ -75,7 +75,7 @@ class SearchResult:
     model: str | None = None
     """Name of the winner's model in MLflow."""
     mlflow_page: str = "http://127.0.0.1:5000"
-    """Address of MLflow's page with all runs and their scores."""
+    """Address of MLflow's page with the scores of this search's runs."""
 
     @property
     def ranked(self) -> list[TrialRecord]:

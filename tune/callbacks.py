@@ -15,7 +15,6 @@ from colotride.tracking.names import (
     parameter_text,
     run_parameters,
     run_tags,
-    tag_filter,
     test_metrics,
     val_metrics,
 )
@@ -63,7 +62,7 @@ class MLflowCallback:
         }
         tags = self._tags(plan.base, "search") | {DESCRIPTION_TAG: self._description()}
         self._start(SEARCH, name, plan.base, run_parameters(plan.base) | parameters, tags, parent=None)
-        tracker.view(SEARCH, f"Search {name}", tag_filter("search", name))
+        tracker.view(SEARCH, f"Search {name}")
         self._system = watch(tracker, SEARCH)
 
     def started(self, record: TrialRecord) -> None:

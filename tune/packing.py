@@ -13,6 +13,7 @@ from colotride.data.splits import load_splits
 from colotride.devices import device_of
 from colotride.distributed.ray_cluster import result_of
 from colotride.errors import SearchError
+from colotride.pgd import MIN_RECORDED_STEPS
 from colotride.training.trainer import Trainer
 from colotride.tune.parameters import Choice, Space, Values
 
@@ -48,7 +49,7 @@ def measured_peak(config: RunConfig, device: str) -> Peak:
     """Train and validate one trial's first two batches in a process of its own, and see what they need.
 
     One batch is perturbed by CAP and one by ANP. PGD steps follow one another in the same memory: one is as good as
-    many.
+    many, unless they are recorded as CUDA graphs.
 
     Args:
         config: of the trial, see `largest`.
@@ -91,7 +92,7 @@ def _peak(config: RunConfig, device: str) -> Peak:
         {
             "training.epochs": 1,
             "data.pairs_per_epoch": 2 * config.data.pairs_per_batch,
-            "pgd.steps": 1,
+            "pgd.steps": MIN_RECORDED_STEPS if config.model.cuda_graphs else 1,
             "validation.steps": 1,
             "validation.first_share": 1.0,
         }

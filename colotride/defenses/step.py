@@ -1,7 +1,7 @@
 """The step that all defenses share: mine triplets, perturb some of their parts, and train on the result."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
@@ -36,6 +36,14 @@ S = TypeVar("S", bound=DefenseSettings)
 
 PerturbedParts = Literal["nothing", "candidates", "anchor", "all"]
 """Which parts of the triplets a perturbation moves: none, P and N (CAP), A (ANP), or A, P and N (SIP)."""
+
+MOVING: Mapping[PerturbedParts, tuple[int, ...]] = {
+    "nothing": (),
+    "candidates": (1, 2),
+    "anchor": (0,),
+    "all": (0, 1, 2),
+}
+"""Their places among `Parts`."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,10 @@ class TripletDefense(ABC, Generic[S]):
         if self.context.weight_perturbation > 0:
             moved = at_perturbed_weights(model, loss, self.context.weight_perturbation, triplets.shard.group)
             again = replace(triplets, trainable=None)
+            # What is reported, and what collapse is judged by, is the loss at the weights as they are.
+            diagnostics["loss"] = loss.detach()
             loss = losses(*embed(moved, images, again, moving, clean_parts=clean_parts))[1]
+            diagnostics["moved_weights_loss"] = loss.detach()
         if perturbation.assist is not None:
             diagnostics["assist"] = perturbation.assist
         return loss, diagnostics | self._perturbed_diagnostics(embedded, triplets, moving)
@@ -245,7 +256,7 @@ def perturb_parts(
     clean, start = torch.cat(chosen(images, moving)), perturbation.start
     if start is None and noise > 0:
         start = random_start(clean, noise * budget.epsilon, budget.norm, triplets.shard, generator)
-    moved = perturb(model, clean, perturbation.objective, budget, start, triplets.shard.group)
+    moved = perturb(model, clean, perturbation.objective, budget, start, triplets.shard.group, recorded=True)
     if moving == "anchor":
         return images._replace(anchor=moved)
     if moving == "candidates":
@@ -280,15 +291,15 @@ def embed(
             return clean, clean
         if moving == "anchor":
             return clean._replace(anchor=model(images.anchor)), clean
-    elif clean_parts:
-        also = (triplets.anchor, triplets.positive, triplets.negative)[:clean_parts]
-        embedded = model(torch.cat([*images, *also])).chunk(3 + clean_parts)
-        return Parts(*embedded[:3]), Parts(*embedded[3:], *clean[clean_parts:])
-    return Parts(*model(torch.cat(images)).chunk(3)), clean
+        return Parts(*model(torch.cat(images)).chunk(3)), clean
+    # A clean part that did not move is among the images already.
+    also = [part for part in range(clean_parts) if part in MOVING[moving]]
+    rows = model(torch.cat([*images, *(triplets.images[part] for part in also)])).chunk(3 + len(also))
+    perturbed, held = Parts(*rows[:3]), dict(zip(also, rows[3:], strict=True))
+    trained = [held.get(part, perturbed[part]) for part in range(clean_parts)]
+    return perturbed, Parts(*trained, *clean[clean_parts:])
 
 
 def chosen(parts: Parts, moving: PerturbedParts) -> tuple[Tensor, ...]:
-    """The parts that move."""
-    if moving == "anchor":
-        return (parts.anchor,)
-    return (parts.positive, parts.negative) if moving == "candidates" else tuple(parts)
+    """The parts that move; all where nothing does."""
+    return tuple(parts[part] for part in MOVING[moving] or MOVING["all"])

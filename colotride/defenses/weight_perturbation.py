@@ -17,10 +17,11 @@ from colotride.distributed.shards import ProcessGroup
 def at_perturbed_weights(
     model: nn.Module, loss: Float[Tensor, ""], size: float, group: ProcessGroup
 ) -> Callable[[Tensor], Tensor]:
-    """The model with every weight tensor moved along the loss's gradient by a share of its own length.
+    """The model with its weight tensors moved along the loss's gradient by a share of their own length.
 
     v = size ||w|| g / ||g|| for each tensor of two or more dimensions that is trained, in one step. Biases and
-    normalisation layers stay, as in the authors' code. The model itself is not changed.
+    normalisation layers stay, as in the authors' code. The model itself is not changed: not its weights, and not its
+    running statistics, which follow the weights as they are.
 
     Args:
         model: whose weights are trained.
@@ -44,8 +45,10 @@ def at_perturbed_weights(
         for (name, weight), gradient, length, height in zip(weights.items(), gradients, lengths, heights, strict=True)
     }
 
+    statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
     def embed(images: Tensor) -> Tensor:
-        embeddings: Tensor = functional_call(model, moved, (images,))
+        embeddings: Tensor = functional_call(model, moved | statistics, (images,))
         return embeddings
 
     return embed

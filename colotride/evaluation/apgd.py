@@ -37,8 +37,6 @@ def checkpoints(steps: int) -> list[int]:
 class AutoPGD:
     """An update rule for `perturb`, whose objective must return each image's own loss."""
 
-    in_place = False
-
     def __init__(
         self, ball: Ball, budget: Budget, observe: Callable[[int, Float[Tensor, "images dim"]], None] | None = None
     ) -> None:

@@ -130,16 +130,15 @@ class Tracker:
             description=description,
         )  # fmt: skip
 
-    def view(self, key: str, name: str, wanted: str) -> None:
-        """Save a view of MLflow's pages, which `page` then opens.
+    def view(self, key: str, name: str) -> None:
+        """Save a view of MLflow's pages with the runs of this directory alone, which `page` then opens.
 
         Args:
             key: of a run that belongs to it.
             name: for people.
-            wanted: which runs it shows, in MLflow's language of filters; see `names.tag_filter`.
         """
         if self._view == ALL_RUNS:
-            self._put(key, "view", view=self._identity[:12], name=name, wanted=wanted)
+            self._put(key, "view", view=self._identity, name=name)
 
     def end(self, key: str, *, failed: bool = False) -> None:
         """Close a run."""

@@ -65,7 +65,6 @@ class _View(_Entry):
     do: Literal["view"]
     view: str
     name: str
-    wanted: str
 
 
 class _End(_Entry):

@@ -151,12 +151,6 @@ def view_tag(view: str, name: str, wanted: str, milliseconds: int) -> dict[str, 
     }
 
 
-def tag_filter(tag: str, value: str) -> str:
-    """The runs with this value of a tag, in MLflow's language of filters."""
-    quote = '"' if "'" in value else "'"
-    return f"tags.{tag} = {quote}{value}{quote}"
-
-
 def page_of(address: str, experiment: str, view: str = ALL_RUNS) -> str:
     """The address at which MLflow's pages show runs with their scores.
 

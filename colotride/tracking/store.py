@@ -140,7 +140,8 @@ class Store:
         client.log_text(self._run(client, entry["run"]), entry["text"], entry["name"])
 
     def _view(self, client: MlflowClient, entry: Entry) -> None:
-        for tag, state in view_tag(entry["view"], entry["name"], entry["wanted"], entry["time"]).items():
+        own = f"tags.`{KEY_TAG}` LIKE '{self._journal}:%'"
+        for tag, state in view_tag(entry["view"], entry["name"], own, entry["time"]).items():
             client.set_experiment_tag(self._experiment, tag, state)
 
     def _end(self, client: MlflowClient, entry: Entry) -> None:

@@ -121,7 +121,9 @@ def load_run(directory: Path, backbone: nn.Module | None = None) -> tuple[RunCon
     channels = first.shape[1] if first is not None and first.ndim == 4 else 3
     # Every weight is overwritten: starting from downloaded ones would need the network for nothing. Results that are
     # compared are made in float32, whatever a run was trained in.
-    settings = config.model.untrained().model_copy(update={"precision": "float32", "compile": False})
+    settings = config.model.untrained().model_copy(
+        update={"precision": "float32", "compile": False, "cuda_graphs": False}
+    )
     try:
         model = build_model(
             settings, channels=channels, image_size=config.data.image_size, seed=config.seed, backbone=backbone

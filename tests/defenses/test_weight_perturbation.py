@@ -8,11 +8,16 @@ import torch
 from torch import nn
 
 import colotride as ct
+from colotride.defenses import Batch, StepInfo, build_defense
 from colotride.defenses.colo_tride import ColoTride, ColoTrideSettings
 from colotride.defenses.hardness_manipulation import HardnessManipulation, HardnessManipulationSettings
 from colotride.defenses.natural import Natural, NaturalSettings
-from tests.defenses.scenes import MARGIN, RECIPE, Watched, collapsing, healthy, step
+from colotride.models import ModelSettings, build_model
+from colotride.presets import with_defense
+from colotride.training.trainer import Trainer, defense_context
+from tests.defenses.scenes import MARGIN, RECIPE, Watched, collapsing, draw, healthy, step
 from tests.toys import random_images
+from tests.training.test_trainer import images, small
 
 SIZE = 0.05
 MOVED = replace(RECIPE, weight_perturbation=SIZE)
@@ -55,7 +60,7 @@ def test_the_weights_stay_and_the_diagnostics_are_those_of_the_weights_as_they_a
     defense = ColoTride(ColoTrideSettings(), MOVED)
     _, seen, images, model = step(healthy(), defense)
     _, expected, plain_images, _ = step(healthy(), ColoTride(ColoTrideSettings(), RECIPE))
-    assert {name: value.item() for name, value in seen.items()} == {name: v.item() for name, v in expected.items()}
+    assert all(torch.equal(seen[name], value) for name, value in expected.items())
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), Watched().parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(images, plain_images, strict=True))
 
@@ -78,3 +83,56 @@ def test_biases_and_weights_that_are_not_trained_stay_where_they_are():
         for size in (0.0, 0.5)
     ]
     assert torch.equal(*losses)
+
+
+def normalised_network():
+    """A network with BatchNorm whose statistics are not frozen, as a model of ours."""
+    settings = ModelSettings(
+        architecture="resnet18", embedding_dim=8, weights="none", freeze_batchnorm=False, precision="bfloat16"
+    )
+    return build_model(settings, channels=3, image_size=32, seed=0).train()
+
+
+def trained(name, changes, step_number, **values):
+    """Gradients, statistics, diagnostics and passes of one batch."""
+    model = normalised_network()
+    config = with_defense(small(), name).with_values({"pgd.steps": 1, "pgd.ramp": "constant"} | changes | values)
+    defense = build_defense(config.defense, defense_context(config))
+    batch = Batch(random_images(4, (3, 32, 32)), random_images(4, (3, 32, 32), seed=1), torch.arange(4) % 2)
+    loss, diagnostics = defense.batch_loss(model, batch, StepInfo(2, 4, step_number), draw())
+    loss.backward()
+    return [p.grad for p in model.parameters()], list(model.buffers()), loss.detach(), diagnostics, model.passes
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "step_number", "extra"),
+    [
+        ("colo-tride", {}, 0, 12),
+        ("colo-tride", {}, 1, 12),
+        # Candidates that moved, and the same ones unmoved: the anchor is the same in both.
+        ("colo-tride", {"training.clean_weight": 0.3}, 0, 20),
+        ("colo-tride", {"training.clean_weight": 0.3}, 1, 16),
+    ],
+)
+def test_running_statistics_and_what_is_reported_are_those_of_the_weights_as_they_are(
+    name, changes, step_number, extra
+):
+    _, statistics, loss, diagnostics, passes = trained(
+        name, changes, step_number, **{"training.weight_perturbation": 1e-4}
+    )
+    gradients, expected, plain, told, fewer = trained(name, changes, step_number)
+    assert all(torch.equal(one, other) for one, other in zip(statistics, expected, strict=True))
+    assert torch.equal(diagnostics.pop("loss"), plain)
+    assert torch.equal(diagnostics.pop("moved_weights_loss"), loss)
+    assert loss > plain
+    assert all(torch.equal(diagnostics[key], told[key]) for key in told)
+    assert passes == fewer + extra
+    assert all(torch.isfinite(one).all() for one in gradients)
+
+
+def test_collapse_is_judged_by_the_loss_at_the_weights_as_they_are(tmp_path):
+    """The loss that is trained is higher, and is recorded beside it."""
+    config = small(**{"training.weight_perturbation": 0.001, "training.epochs": 1})
+    outcome = Trainer(config, images(), None, device=torch.device("cpu"), directory=tmp_path).run()
+    (epoch,) = outcome.history
+    assert epoch.diagnostics["moved_weights_loss"] > epoch.diagnostics["loss"] + 0.01
