@@ -30,7 +30,8 @@ a fifth of them predicts the test score as well as what is known after a half.""
 
 LEAST_GRACE = 2
 """Epochs that every trial gets before it may be stopped, however few it has: after a single one the weights are still those
-of its start. On Fashion-MNIST's table, of eight epochs, stopping after one lost what stopping after two did not."""
+of its start. In the default space of Fashion-MNIST's table, of eight epochs, stopping after one lost what stopping after two
+did not (docs/evidence.md)."""
 
 FILE = "search.json"
 
