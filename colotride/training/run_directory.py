@@ -107,10 +107,13 @@ class RunDirectory:
 def config_digest(config: RunConfig) -> str:
     """Digest of what decides a run's numbers: the configuration, except where data and weights lie.
 
-    A file of weights is known by its own digest.
+    A file of weights is known by its own digest. Settings that have their defaults do not count, so that a later version
+    with a new setting still knows the run; one whose default has changed does not.
     """
     named_by_content = {"weights"} if config.model.weights_sha256 is not None else set[str]()
-    text = config.model_dump_json(exclude={"data": {"root"}, "model": named_by_content})
+    changed = config.model_dump_json(exclude={"data": {"root"}, "model": named_by_content}, exclude_defaults=True)
+    # The names belong to the defaults of their own sections.
+    text = f"{config.data.name} {config.defense.name} {changed}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
