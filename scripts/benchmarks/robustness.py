@@ -52,6 +52,7 @@ SCHEMES = {
     one.name: one
     for one in (
         Scheme(DEFAULT, lambda own: {}),
+        Scheme("constant ramp", lambda own: {"ramp": "constant"}),
         Scheme("half as many steps", _fewer(2)),
         Scheme("a quarter as many", _fewer(4)),
         Scheme("growing", _growing(1)),
@@ -163,27 +164,31 @@ def _row(runs: dict[tuple[str, str, int], Any], defense: str, scheme: str, seeds
 
 
 def draw_robustness(rows: Sequence[RobustnessRow], path: Path) -> None:
-    """Draw ARS against the passes of a training: a panel for each defense, a point for each scheme."""
+    """Draw ARS against what a training costs, in passes and in seconds: a column for each defense, a point for each scheme."""
     defenses = list(dict.fromkeys(row.defense for row in rows))
-    figure = Figure(figsize=(4.6 * len(defenses), 4.6), layout="constrained")
-    axes = figure.subplots(1, len(defenses), squeeze=False, sharey=True)[0]
-    for axis, defense in zip(axes, defenses, strict=True):
+    figure = Figure(figsize=(4.6 * len(defenses), 7.6), layout="constrained")
+    axes = figure.subplots(2, len(defenses), squeeze=False, sharey=True)
+    for column, defense in zip(axes.T, defenses, strict=True):
         for place, row in enumerate(one for one in rows if one.defense == defense):
-            axis.errorbar(
-                row.passes / 1000,
-                row.scores["ARS"],
-                yerr=row.deviation,
-                fmt="os^Dv<>phX"[place % 10],
-                color=f"C{place}",
-                capsize=3,
-                label=row.scheme,
-            )
-        axis.set(title=defense, xlabel="thousand images through the network in training")
-        axis.set_xlim(left=0)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("ARS")
-    handles, labels = axes[0].get_legend_handles_labels()
+            for axis, price in zip(column, (row.passes / 1000, row.seconds), strict=True):
+                axis.errorbar(
+                    price,
+                    row.scores["ARS"],
+                    yerr=row.deviation,
+                    fmt="os^Dv<>phX*"[place % 11],
+                    color=f"C{place}" if place < 10 else "black",
+                    capsize=3,
+                    label=row.scheme,
+                )
+        column[0].set(title=defense, xlabel="thousand images through the network in training")
+        column[1].set(xlabel="seconds of training")
+        for axis in column:
+            axis.set_xlim(left=0)
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("ARS")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     save_figure(figure, path, dpi=140)
 

@@ -99,3 +99,8 @@ def test_objectives_by_their_names(text, scores):
 def test_an_objective_that_does_not_exist_is_refused(text):
     with pytest.raises(SearchError, match="objective"):
         parse_objectives(text)
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(1, 2), (8, 2), (10, 2), (50, 10), (100, 20)])
+def test_a_trial_has_a_fifth_of_its_epochs_and_at_least_two_before_it_may_be_stopped(epochs, first):
+    assert new_plan(DIGITS.with_values({"training.epochs": epochs})).grace == first
