@@ -140,9 +140,12 @@ def measure_robustness(
     """
     names = tuple(dict.fromkeys((DEFAULT, *schemes)))
     keys = [(defense, scheme, seed) for seed in range(seeds) for defense in defenses for scheme in names]
-    configs = [run_of(base, *key) for key in keys]
-    tasks = {folder / f"{config_digest(config)[:16]}-{queries}.json": (config, queries) for config in configs}
-    runs = dict(zip(keys, measure_missing(tasks, measure, processes, on_run), strict=True))
+    # Two schemes are one run where a defense has that ramp anyway.
+    configs = {key: run_of(base, *key) for key in keys}
+    files = {key: folder / f"{config_digest(config)[:16]}-{queries}.json" for key, config in configs.items()}
+    tasks = {files[key]: (config, queries) for key, config in configs.items()}
+    measured = dict(zip(tasks, measure_missing(tasks, measure, processes, on_run), strict=True))
+    runs = {key: measured[file] for key, file in files.items()}
     return [_row(runs, defense, scheme, range(seeds)) for defense in defenses for scheme in names]
 
 

@@ -28,13 +28,15 @@ def test_cheaper_schemes_cost_less_and_what_was_measured_is_kept(tmp_path):
     said = []
 
     def measure(seeds):
-        return measure_robustness(base(), ["act"], ["FGSM-RS"], seeds, 16, tmp_path, on_run=said.append)
+        schemes = ["FGSM-RS", "constant ramp"]
+        return measure_robustness(base(), ["act"], schemes, seeds, 16, tmp_path, on_run=said.append)
 
     one = measure(1)
-    assert [row.scheme for row in one] == [DEFAULT, "FGSM-RS"]
+    assert [row.scheme for row in one] == [DEFAULT, "FGSM-RS", "constant ramp"]
+    assert one[2].scores == one[0].scores, "ACT has that ramp anyway, and is measured once"
     assert one[1].passes < 0.7 * one[0].passes
     assert one[1].difference is None, "one seed does not show the noise"
-    default, single = measure(2)
+    default, single, _ = measure(2)
     assert "2 of 4 runs" in said
     assert single.seeds == 2
     assert single.difference.mean == pytest.approx(single.scores["ARS"] - default.scores["ARS"])
