@@ -209,7 +209,8 @@ def evaluate(
         gallery, size = load_test(config.data), config.data.image_size
     evaluation_settings = _checked(base.with_values, asked)
     wanted = evaluation_settings.queries
-    if wanted is not None and wanted > len(gallery):
+    # A run's own number is an upper bound, as on the command line; one that was asked for is meant.
+    if "queries" in asked and wanted is not None and wanted > len(gallery):
         raise ConfigurationError(f"queries = {wanted} is more than the {len(gallery)} images of {gallery.name}")
     where = _device_of_module(network) if device == "auto" and isinstance(model, nn.Module) else device_of(device)
     network = network.to(where)

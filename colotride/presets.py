@@ -235,7 +235,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """Settings beside those of a data set, for a task and a machine: `real-photos` fine-tunes a small ImageNet network on
-photographs of 64 pixels, in an afternoon on two cores."""
+photographs of 64 pixels, in half an hour on a core."""
 
 
 def with_recipe(config: RunConfig, recipe: str) -> RunConfig:

@@ -67,6 +67,9 @@ class Options(BaseModel):
 class SettingsOptions(Options):
     """Base of commands that also take every setting of a run, as `--run.SECTION.NAME VALUE`."""
 
+    lists_settings: ClassVar[bool] = False
+    """Whether `--help-all` lists them."""
+
     settings: dict[str, tuple[str, ...]] = {}
     """Words by dotted name; none for a switch."""
 
@@ -115,7 +118,7 @@ def parser_of(command: type[Options], *, rare: bool) -> argparse.ArgumentParser:
     call = f"colotride {command.command}"
     shown = [f"  {call} {example}" for example in command.examples]
     more = f"{call} --help-all lists every option" + (
-        " and every setting of a run." if issubclass(command, SettingsOptions) else "."
+        " and every setting of a run." if issubclass(command, SettingsOptions) and command.lists_settings else "."
     )
     positional = "".join(
         f"{_metavar(name, field, option)} " for name, field, option in _declared(command) if option.positional

@@ -23,7 +23,7 @@ def main(options: Benchmark) -> int:
     """
     if not (CHECKOUT / "scripts/benchmarks").is_dir():
         raise ConfigurationError(
-            "the benchmarks are part of the repository; clone it and run colotride benchmark there"
+            "the benchmarks are part of the repository; clone it and install it from there with pip install -e '.[all]'"
         )
     sys.path.insert(0, str(CHECKOUT))
     code: int = importlib.import_module("scripts.benchmarks.command").main(options)

@@ -2,7 +2,7 @@
 
 Examples:
     colotride benchmark step
-    colotride benchmark step --device cuda --image-sizes 224 --triplets 37 --precision bfloat16 --compile
+    colotride benchmark step --device cuda --image-sizes 224 --triplets 56 --precision bfloat16 --compile
     colotride benchmark profile
     colotride benchmark robustness --seeds 3
     colotride benchmark evaluation

@@ -1,7 +1,7 @@
 """Options that several commands share, each declared once."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -69,8 +69,8 @@ Recipe = Annotated[
     str | None,
     Option(WHAT, "NAME", rare=True),
     Field(
-        description="Settings for a task: real-photos fine-tunes a small ImageNet network on photographs of 64 px, in an "
-        "afternoon on two cores."
+        description="Settings for a task: real-photos fine-tunes a small ImageNet network on photographs of 64 px, in "
+        "half an hour on a core."
     ),
 ]
 Quick = Annotated[
@@ -142,6 +142,8 @@ Trust = Annotated[
 
 class RunOptions(SettingsOptions):
     """Base of commands that train: the options that describe a run, from which `run_config` makes its configuration."""
+
+    lists_settings: ClassVar[bool] = True
 
     dataset: Dataset = "digits"
     data_root: DataRoot = None
