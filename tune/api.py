@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import torch
 from rich.console import Console
@@ -44,7 +45,7 @@ from colotride.tune.race import Contender, raced_first, run_race
 from colotride.tune.ray_tune import run_trials
 from colotride.tune.records import TrialRecord, best_first, pareto_front
 from colotride.tune.report import write_report
-from colotride.tune.resources import TrialFolders, TrialResources, capacity
+from colotride.tune.resources import SecondCopies, TrialFolders, TrialResources, capacity
 from colotride.tune.seed_statistics import DEFAULT
 from colotride.tune.study import JOURNAL, SearchStudy
 
@@ -231,8 +232,10 @@ def _executed(
     if plan.deterministic and plan.concurrent is None:
         # How far the sampler lags behind must not depend on the machine on which the search is resumed.
         plan = changed(plan, concurrent=at_once)
-    storage = None if plan.storage is None else f"{plan.storage.rstrip('/')}/{folder.name}/trials"
-    folders = TrialFolders((folder / "trials").absolute(), storage)
+    # A name may have letters that an address may not.
+    storage = None if plan.storage is None else f"{plan.storage.rstrip('/')}/{quote(folder.name)}"
+    folders = TrialFolders((folder / "trials").absolute(), storage and f"{storage}/trials")
+    copies = SecondCopies(folder.absolute(), storage)
     # The plan of a search that has begun is compared with its trials before it is written again.
     if not (folder / FILE).exists():
         save_plan(plan, folder)
@@ -246,8 +249,10 @@ def _executed(
             markup=False,
             soft_wrap=True,
         )
+    study.settle_ended(alone=0 < resources.gpus < 1)
     tracker = Tracker(plan.tracking_uri or default_uri(), folder)
     mlflow = MLflowCallback(tracker, folder.name, plan)
+    mlflow.catch_up(study.records())
     finalists: list[Finalist] = []
     contenders: list[Contender] = []
 
@@ -269,12 +274,12 @@ def _executed(
         ranked = best_first(study.records(), plan.objectives)
         with console.status("Race") as status:
             tell = status.update if console.is_terminal else lambda text: console.print(text, soft_wrap=True)
-            contenders += run_race(plan, folder, ranked, resources, at_once, mlflow, tell)
+            contenders += run_race(plan, folder, ranked, resources, at_once, mlflow, tell, copies)
             ranked = raced_first(ranked, contenders)
             if plan.verdict:
-                finalists += evaluate_finalists(plan, folder, ranked, resources, at_once, mlflow, tell)
+                finalists += evaluate_finalists(plan, folder, ranked, resources, at_once, mlflow, tell, copies)
         artifacts = _write_results(plan, folder, study.records(), ranked, contenders, finalists, tracker.page)
-        model = register_winner(finalists, plan.objectives[0], mlflow)
+        model = register_winner(finalists, plan.objectives, mlflow, copies)
     except KeyboardInterrupt:
         return interrupted()
     except BaseException:

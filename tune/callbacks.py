@@ -65,6 +65,14 @@ class MLflowCallback:
         tracker.view(SEARCH, f"Search {name}")
         self._system = watch(tracker, SEARCH)
 
+    def catch_up(self, records: Sequence[TrialRecord]) -> None:
+        """Record the trials that ended while a former driver was killed, which were never told to have ended."""
+        for record in records:
+            if record.status != "running" and not self._tracker.has_ended(_key(record)):
+                self.started(record)
+                self.reported(record)
+                self.ended(record)
+
     def started(self, record: TrialRecord) -> None:
         """Start the child run of a trial; its parameters are the values that were searched."""
         parameters = {name: parameter_text(value) for name, value in record.values.items()}
@@ -100,33 +108,37 @@ class MLflowCallback:
             self._tracker.metrics(key, val_metrics(record.scores), record.epoch)
         self._tracker.end(key)
 
-    def evaluated(self, name: str, config: RunConfig, history: Sequence[EpochRecord], evaluation: Evaluation) -> None:
+    def evaluated(
+        self, key: str, name: str, config: RunConfig, history: Sequence[EpochRecord], evaluation: Evaluation
+    ) -> None:
         """Add a run of the final evaluation as a child run: its curves, and its scores on the test classes.
 
         Args:
-            name: of the run, with its seed.
+            key: of the run: which configuration it is, and its seed. What is best may change when a search goes on.
+            name: of the run for people, with its seed.
             config: of the run.
             history: of its training.
             evaluation: on the test side.
         """
-        key, tags = f"verdict/{name}", self._tags(config, "verdict") | {"status": "finished"}
+        key, tags = f"verdict/{key}", self._tags(config, "verdict") | {"status": "finished"}
         self._start(key, f"verdict: {name}", config, run_parameters(config), tags)
         self._tracker.metrics(key, test_metrics(evaluation.scores()))
         for epoch in history:
             self._tracker.metrics(key, epoch_metrics(epoch), epoch.epoch)
         self._tracker.end(key)
 
-    def register(self, name: str, folder: Path, scores: Mapping[str, float]) -> str:
+    def register(self, key: str, name: str, folder: Path, scores: Mapping[str, float]) -> str:
         """Register the model of a run of the final evaluation; returns the name under which it is found.
 
         Args:
+            key: of the run, as in `evaluated`.
             name: of the run, as in `evaluated`.
             folder: of the run.
             scores: on the test side.
         """
         model = f"colotride-{self._plan.base.data.name}"
         description = f"Winner of search {self._name} ({name}): {_listed(scores)} on the test classes."
-        self._tracker.register(f"verdict/{name}", folder, model, scores, description)
+        self._tracker.register(f"verdict/{key}", folder, model, scores, description)
         return model
 
     def close(

@@ -3,19 +3,22 @@
 Seeds are added until every difference from the default is beyond the noise, or the budget of seeds is spent.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from colotride.config import RunConfig
 from colotride.errors import SearchError
 from colotride.evaluation.results import Evaluation
 from colotride.settings import number_range
+from colotride.training.remote_copy import RemoteCopy
 from colotride.tune.callbacks import MLflowCallback
 from colotride.tune.final_runs import FinalRun, train_and_evaluate_each
 from colotride.tune.plan import SearchPlan, load_plan
 from colotride.tune.records import SHOWN_SCORES, TrialRecord
-from colotride.tune.resources import TrialResources
+from colotride.tune.resources import SecondCopies, TrialResources
 from colotride.tune.seed_statistics import DEFAULT, SeedStatistics, verdict_sentence
 
 BEST = "best"
@@ -50,11 +53,15 @@ class Finalist:
     @property
     def first_evaluation(self) -> Evaluation | None:
         """Of the first seed."""
-        return next(iter(self.runs.values())).evaluation
+        return self.runs[min(self.runs)].evaluation
 
     def run_folder(self, seed: int) -> Path:
         """The folder of one run."""
         return self.folder / f"seed-{seed}"
+
+    def key(self, seed: int) -> str:
+        """Of one run in MLflow: its configuration, which "best" alone is not when a search goes on, and its seed."""
+        return f"{self.folder.name}/seed-{seed}"
 
 
 def finalists_of(plan: SearchPlan, ranked: Sequence[TrialRecord]) -> dict[str, RunConfig]:
@@ -68,9 +75,18 @@ def finalists_of(plan: SearchPlan, ranked: Sequence[TrialRecord]) -> dict[str, R
     """
     found = {DEFAULT: plan.base}
     for place, record in enumerate(ranked[: plan.top]):
-        if record.number > 1 or plan.space.values_of(plan.base, clip=True) != record.values:
+        if record.number > 1 or not alike(record.config.model_dump(), plan.base.model_dump()):
             found[BEST if place == 0 else f"trial-{record.number}"] = record.config
     return {name: config.with_values({"data.hold_out_validation": False}) for name, config in found.items()}
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two configurations, as plain values, are the same up to rounding."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9)
+    return bool(one == other)
 
 
 def check_verdict_seeds(plan: SearchPlan, folder: Path) -> None:
@@ -98,6 +114,7 @@ def evaluate_finalists(
     at_once: int,
     mlflow: MLflowCallback,
     on_progress: Callable[[str], None],
+    copies: SecondCopies | None = None,
 ) -> list[Finalist]:
     """Retrain and evaluate. Runs that an interrupted session finished are not repeated.
 
@@ -109,15 +126,19 @@ def evaluate_finalists(
         at_once: runs side by side.
         mlflow: records every run.
         on_progress: called with a line that says how much is done.
+        copies: where checkpoints are kept a second time.
     """
     finalists = [
-        Finalist(name, config, (folder / VERDICT / name).absolute(), {})
+        # By its trial, because another one may be the best when the search goes on.
+        Finalist(
+            name, config, folder.absolute() / VERDICT / (f"trial-{ranked[0].number}" if name == BEST else name), {}
+        )
         for name, config in finalists_of(plan, ranked).items()
     ]
     first = plan.base.seed
     for look in plan.looks:
         missing = [(one, seed) for seed in range(first, first + look) for one in finalists if seed not in one.runs]
-        _run_seeds(plan, missing, resources, at_once, mlflow, on_progress)
+        _run_seeds(plan, missing, resources, at_once, mlflow, on_progress, copies)
         if decided(finalists, plan):
             break
     return finalists
@@ -126,10 +147,10 @@ def evaluate_finalists(
 def decided(finalists: Sequence[Finalist], plan: SearchPlan) -> bool:
     """Whether further seeds would change nothing: every difference from the default is beyond the noise already."""
     default, *others = (one.statistics for one in finalists)
-    score = plan.objectives[0]
     return all(
         found is not None and found.beyond_noise
         for one in others
+        for score in plan.objectives
         for found in [one.above(default, score, plan.comparisons)]
     )
 
@@ -139,7 +160,7 @@ def verdict_sentences(plan: SearchPlan, finalists: Sequence[Finalist]) -> list[s
     if not finalists:
         return []
     default, *others = (one.statistics for one in finalists)
-    return [verdict_sentence(one, default, plan.objectives[0], plan.comparisons) for one in others]
+    return [verdict_sentence(one, default, plan.objectives, plan.comparisons) for one in others]
 
 
 def _run_seeds(
@@ -149,6 +170,7 @@ def _run_seeds(
     at_once: int,
     mlflow: MLflowCallback,
     on_progress: Callable[[str], None],
+    copies: SecondCopies | None,
 ) -> None:
     places = {one.run_folder(seed): (one, seed) for one, seed in missing}
     configs = {path: one.config.with_values({"seed": seed}) for path, (one, seed) in places.items()}
@@ -161,23 +183,40 @@ def _run_seeds(
         )
 
     tell(0)
-    for done, (path, run) in enumerate(train_and_evaluate_each(configs, resources, at_once, plan.cost_limit()), 1):
+    runs = train_and_evaluate_each(configs, resources, at_once, plan.cost_limit(), copies)
+    for done, (path, run) in enumerate(runs, 1):
         one, seed = places[path]
         one.runs[seed] = run
         if run.evaluation is not None:
-            mlflow.evaluated(f"{one.name} seed {seed}", configs[path], run.history, run.evaluation)
+            mlflow.evaluated(one.key(seed), f"{one.name} seed {seed}", configs[path], run.history, run.evaluation)
         tell(done)
 
 
-def register_winner(finalists: Sequence[Finalist], objective: str, mlflow: MLflowCallback) -> str | None:
+def register_winner(
+    finalists: Sequence[Finalist],
+    objectives: Sequence[str],
+    mlflow: MLflowCallback,
+    copies: SecondCopies | None = None,
+) -> str | None:
     """Register the model of the best configuration, by its mean over the seeds; returns its name in MLflow.
 
-    The model is that of the first seed that could be evaluated, not of the luckiest one.
+    With several objectives it is the search's best one, which stands for a trade-off; one of them alone would choose
+    the default. The model is that of the first seed that could be evaluated, not of the luckiest one.
     """
-    for finalist in sorted(finalists, key=lambda one: -one.statistics.mean(objective)):
+    places = {id(one): place for place, one in enumerate((*finalists[1:], *finalists[:1]))}
+    single = len(objectives) == 1
+    for finalist in sorted(
+        finalists, key=lambda one: -one.statistics.mean(objectives[0]) if single else places[id(one)]
+    ):
         for seed in sorted(finalist.runs):
             evaluation = finalist.runs[seed].evaluation
             if evaluation is not None:
-                name = f"{finalist.name} seed {seed}"
-                return mlflow.register(name, finalist.run_folder(seed), evaluation.scores())
+                name, storage = (
+                    f"{finalist.name} seed {seed}",
+                    copies and copies.policy(finalist.run_folder(seed)).storage,
+                )
+                if storage:
+                    # It may have been trained on a machine whose disk is not this one.
+                    RemoteCopy(storage).pull(finalist.run_folder(seed))
+                return mlflow.register(finalist.key(seed), name, finalist.run_folder(seed), evaluation.scores())
     return None

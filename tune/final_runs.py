@@ -19,14 +19,21 @@ from colotride.distributed.ray_cluster import result_of
 from colotride.evaluation.evaluator import evaluate
 from colotride.evaluation.results import Evaluation, load_evaluation, save_evaluation
 from colotride.training.records import EpochRecord, Outcome
+from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.runs import load_run
+from colotride.tune.ray_tune import RETRIES
 from colotride.tune.records import CostLimit
-from colotride.tune.resources import TrialResources
+from colotride.tune.resources import SecondCopies, TrialResources
 
 Result = TypeVar("Result")
 
 Limits = CostLimit | Mapping[Path, CostLimit] | None
 """Of what trainings may cost: one for all, or by the folder of the run."""
+
+Given = tuple[RunConfig, Path, TrialResources, CostLimit | None, CheckpointPolicy]
+
+Work = Callable[[RunConfig, Path, TrialResources, CostLimit | None, CheckpointPolicy], Result]
+"""Trains one run: its configuration, its folder, what it gets, what it may cost, and how its checkpoints are kept."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,11 @@ class FinalRun:
 
 
 def train_and_evaluate(
-    config: RunConfig, directory: Path, resources: TrialResources, limit: CostLimit | None = None
+    config: RunConfig,
+    directory: Path,
+    resources: TrialResources,
+    limit: CostLimit | None = None,
+    policy: CheckpointPolicy | None = None,
 ) -> FinalRun:
     """Train on all training classes, then evaluate on the test classes with every attack.
 
@@ -50,10 +61,11 @@ def train_and_evaluate(
         directory: becomes the run's folder, with the result in `evaluation/`; what it holds already is not repeated.
         resources: of the run.
         limit: of what its training may cost.
+        policy: how its checkpoints are kept.
     """
     config = config.with_values({"data.hold_out_validation": False})
     workers, executor = resources.workers, None
-    outcome = _train(config, directory, resources, limit)
+    outcome = _train(config, directory, resources, limit, policy)
     if workers is not None:
         load = partial(_model_and_images, directory)
         executor = evaluation_executor(load, workers.most, gpus=float(workers.gpu), cpus=workers.cpus)
@@ -82,6 +94,7 @@ def train_and_evaluate_each(
     resources: TrialResources,
     at_once: int | None = None,
     limits: Limits = None,
+    copies: SecondCopies | None = None,
 ) -> Iterator[tuple[Path, FinalRun]]:
     """Train and evaluate several configurations side by side on Ray, and hand over each as it ends.
 
@@ -91,8 +104,9 @@ def train_and_evaluate_each(
         resources: of one run.
         at_once: the most runs side by side; None for as many as fit.
         limits: of what each training may cost: one for all, or by folder.
+        copies: where their checkpoints are kept a second time; None for nowhere.
     """
-    return _each(train_and_evaluate, configs, resources, at_once, limits)
+    return _each(train_and_evaluate, configs, resources, at_once, limits, copies)
 
 
 def train_each(
@@ -100,15 +114,24 @@ def train_each(
     resources: TrialResources,
     at_once: int | None = None,
     limits: Limits = None,
+    copies: SecondCopies | None = None,
 ) -> Iterator[tuple[Path, Outcome]]:
     """Train several configurations side by side on Ray, and hand over each as it ends; see `train_and_evaluate_each`."""
-    return _each(_train, configs, resources, at_once, limits)
+    return _each(_train, configs, resources, at_once, limits, copies)
 
 
-def _train(config: RunConfig, directory: Path, resources: TrialResources, limit: CostLimit | None = None) -> Outcome:
+def _train(
+    config: RunConfig,
+    directory: Path,
+    resources: TrialResources,
+    limit: CostLimit | None = None,
+    policy: CheckpointPolicy | None = None,
+) -> Outcome:
     torch.set_num_threads(resources.cpus)
     limit = limit or CostLimit(None, 1)
-    train = prepare_training(config, directory, device=resources.device, workers=resources.workers)
+    train = prepare_training(
+        config, directory, device=resources.device, workers=resources.workers, checkpoint_policy=policy
+    )
     outcome = train(on_epoch=limit.add, should_stop=lambda: limit.spent)
     if limit.spent and outcome.status == "interrupted":
         return replace(outcome, status="finished", reason=limit.reason)
@@ -116,49 +139,50 @@ def _train(config: RunConfig, directory: Path, resources: TrialResources, limit:
 
 
 def _each(
-    work: Callable[[RunConfig, Path, TrialResources, CostLimit | None], Result],
+    work: Work[Result],
     configs: Mapping[Path, RunConfig],
     resources: TrialResources,
     at_once: int | None,
     limits: Limits,
+    copies: SecondCopies | None = None,
 ) -> Iterator[tuple[Path, Result]]:
     waiting = [(folder, config, False) for folder, config in configs.items()]
     running: dict[ray.ObjectRef, tuple[Path, RunConfig, bool]] = {}
-    while waiting or running:
-        while waiting and len(running) < (at_once or len(configs)):
-            folder, config, exclusive = waiting.pop(0)
-            request = resources.request(exclusive=exclusive)
-            task = ray.remote(
-                num_cpus=request["CPU"],
-                num_gpus=request.get("GPU", 0),
-                memory=request.get("memory"),
-                max_retries=1,
-            )(_capped)
-            limit = limits[folder] if isinstance(limits, Mapping) else limits
-            running[task.remote(work, config, folder, resources, limit, exclusive)] = (folder, config, exclusive)
-        (ended, *_), _ = ray.wait(list(running))
-        folder, config, exclusive = running.pop(ended)
-        try:
-            result = result_of(ended)
-        except torch.OutOfMemoryError:
-            if exclusive or not 0 < resources.gpus < 1:
-                raise
-            # It may fit on a GPU that it has alone.
-            waiting.append((folder, config, True))
-            continue
-        yield folder, result
+    try:
+        while waiting or running:
+            while waiting and len(running) < (at_once or len(configs)):
+                folder, config, exclusive = waiting.pop(0)
+                request = resources.request(exclusive=exclusive)
+                task = ray.remote(
+                    num_cpus=request["CPU"],
+                    num_gpus=request.get("GPU", 0),
+                    memory=request.get("memory"),
+                    max_retries=RETRIES,
+                )(_capped)
+                limit = limits[folder] if isinstance(limits, Mapping) else limits
+                policy = CheckpointPolicy() if copies is None else copies.policy(folder)
+                given = (config, folder, resources, limit, policy)
+                running[task.remote(work, given, exclusive)] = (folder, config, exclusive)
+            (ended, *_), _ = ray.wait(list(running))
+            folder, config, exclusive = running.pop(ended)
+            try:
+                result = result_of(ended)
+            except torch.OutOfMemoryError:
+                if exclusive or not 0 < resources.gpus < 1:
+                    raise
+                # It may fit on a GPU that it has alone.
+                waiting.append((folder, config, True))
+                continue
+            yield folder, result
+    finally:
+        # In a notebook Ray outlives an interrupted call, and its tasks would go on beside those of the next one.
+        for task in running:
+            ray.cancel(task, force=True)
 
 
-def _capped(
-    work: Callable[[RunConfig, Path, TrialResources, CostLimit | None], Result],
-    config: RunConfig,
-    directory: Path,
-    resources: TrialResources,
-    limit: CostLimit | None,
-    exclusive: bool,
-) -> Result:
-    resources.limit(exclusive=exclusive)
-    return work(config, directory, resources, limit)
+def _capped(work: Work[Result], given: Given, exclusive: bool) -> Result:
+    given[2].limit(exclusive=exclusive)
+    return work(*given)
 
 
 def _model_and_images(directory: Path) -> tuple[nn.Module, ImageSet]:

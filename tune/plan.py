@@ -122,8 +122,8 @@ class SearchPlan(Settings):
 
     @property
     def comparisons(self) -> int:
-        """How many intervals the verdict may look at: each of its configurations, at each look."""
-        return len(self.looks) * self.top
+        """How many intervals the verdict may judge by: of each of its configurations and objectives, at each look."""
+        return len(self.looks) * self.top * len(self.objectives)
 
     def cost_limit(self) -> CostLimit:
         """What one run may cost: a trial, its repetitions in the race, and the runs of the verdict."""

@@ -19,7 +19,7 @@ from colotride.tune.callbacks import MLflowCallback
 from colotride.tune.final_runs import train_each
 from colotride.tune.plan import SearchPlan
 from colotride.tune.records import TrialRecord
-from colotride.tune.resources import TrialResources
+from colotride.tune.resources import SecondCopies, TrialResources
 
 CERTAINTY = 0.95
 """Of a difference that ends a contender's race."""
@@ -128,6 +128,7 @@ def run_race(
     at_once: int,
     mlflow: MLflowCallback,
     on_progress: Callable[[str], None],
+    copies: SecondCopies | None = None,
 ) -> list[Contender]:
     """Repeat the best trials of a search as they were, on the same validation classes, with further seeds.
 
@@ -141,6 +142,7 @@ def run_race(
         at_once: runs side by side.
         mlflow: records every run.
         on_progress: called with a line that says how much is done.
+        copies: where checkpoints are kept a second time.
 
     Returns:
         The contenders from the best to the worst; none where there is no race.
@@ -158,7 +160,7 @@ def run_race(
             for record, seed in asked
         }
         configs = {path: record.config.with_values({"seed": seed}) for path, (record, seed) in places.items()}
-        for path, outcome in train_each(configs, resources, at_once, plan.cost_limit()):
+        for path, outcome in train_each(configs, resources, at_once, plan.cost_limit(), copies):
             record, seed = places[path]
             lost = outcome.status != "finished"
             repeated = dataclasses.replace(record, config=configs[path], history=tuple(outcome.history))

@@ -139,6 +139,18 @@ def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[str]) -> l
     ]
 
 
+class NoFinishedTrialError(SearchError):
+    """No trial of a search reached its last epoch.
+
+    Attributes:
+        records: of its trials.
+    """
+
+    def __init__(self, message: str, records: Sequence[TrialRecord]) -> None:
+        super().__init__(message)
+        self.records = list(records)
+
+
 def best_first(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[TrialRecord]:
     """The finished trials from the best to the worst.
 
@@ -146,14 +158,15 @@ def best_first(records: Sequence[TrialRecord], objectives: Sequence[str]) -> lis
     that of the sum of the objectives, each rescaled from its worst (0) to its best (1) finished value.
 
     Raises:
-        SearchError: no trial finished; the message says how the trials ended.
+        NoFinishedTrialError: no trial finished; the message says how the trials ended.
     """
     finished = [record for record in records if record.status == "finished"]
     if not finished:
         ends = ", ".join(sorted({f"{one.status} ({one.reason})" if one.reason else one.status for one in records}))
-        raise SearchError(
+        raise NoFinishedTrialError(
             f"none of the {len(records)} trials reached its last epoch: {ends or 'none was started'}; "
-            "narrow the ranges with --space, or see what the trials' folders say"
+            "narrow the ranges with --space, or see what the trials' folders say",
+            records,
         )
     scores = {name: [record.scores[name] for record in finished] for name in objectives}
     bounds: Mapping[str, tuple[float, float]] = {name: (min(column), max(column)) for name, column in scores.items()}

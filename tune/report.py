@@ -109,7 +109,7 @@ def write_report(
         choices=[one.name for one in plan.space.parameters if isinstance(one, Choice)],
         partial={name: count for name in importances.shares if (count := _having(finished, name)) < len(finished)},
         settings=_settings(plan, best),
-        verdict=verdict_rows(statistics, plan.objectives[0], plan.comparisons) if finalists else [],
+        verdict=verdict_rows(statistics, plan.objectives, plan.comparisons) if finalists else [],
         race=race_rows(contenders),
         sentences=verdict_sentences(plan, finalists),
         columns=COLUMNS,

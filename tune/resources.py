@@ -76,6 +76,21 @@ class TrialFolders:
         return self.root / name, CheckpointPolicy(storage=None if self.storage is None else f"{self.storage}/{name}")
 
 
+@dataclass(frozen=True)
+class SecondCopies:
+    """Second copies of what a search trains besides its trials, on storage that outlives the machines."""
+
+    root: Path
+    """Folder of the search."""
+    storage: str | None
+    """URI of its copy; None keeps none."""
+
+    def policy(self, folder: Path) -> CheckpointPolicy:
+        """How the checkpoints of a run below the root are kept."""
+        place = folder.relative_to(self.root).as_posix()
+        return CheckpointPolicy(storage=None if self.storage is None else f"{self.storage}/{place}")
+
+
 def capacity(resources: TrialResources, offered: Sequence[Mapping[str, float]], unit: str = "trial") -> int:
     """How many trials fit at once.
 

@@ -103,23 +103,25 @@ def planned_looks(first: int, most: int) -> list[int]:
     return looks
 
 
-def verdict_rows(statistics: Mapping[str, SeedStatistics], score: str, comparisons: int = 1) -> list[dict[str, str]]:
+def verdict_rows(
+    statistics: Mapping[str, SeedStatistics], objectives: Sequence[str], comparisons: int = 1
+) -> list[dict[str, str]]:
     """The verdict as text: every configuration's means and deviations, and its differences from the default.
 
     Args:
         statistics: by name; the default's is "default".
-        score: that was searched for; the difference in R@1 stands beside the one in it.
+        objectives: scores that were searched for; the difference in R@1 stands beside those in them.
         comparisons: see `paired_difference`.
     """
     default = statistics[DEFAULT]
     rows = []
     for name, one in statistics.items():
-        seeds = str(len(one.scores[score])) + (f" ({', '.join(one.lost)}: 0)" if one.lost else "")
+        seeds = str(len(one.scores[objectives[0]])) + (f" ({', '.join(one.lost)}: 0)" if one.lost else "")
         differences = {
             f"{column} against default": ""
             if name == DEFAULT
             else _difference_text(one.above(default, column, comparisons))
-            for column in dict.fromkeys((score, "R@1"))
+            for column in dict.fromkeys((*objectives, "R@1"))
         }
         scores = {column: one.text(column) for column in SHOWN_SCORES}
         rows.append({"configuration": name, "seeds": seeds, **scores, **differences})
@@ -137,8 +139,16 @@ def verdict_table(rows: Sequence[Mapping[str, str]], title: str) -> Table:
     return table
 
 
-def verdict_sentence(one: SeedStatistics, default: SeedStatistics, score: str, comparisons: int = 1) -> str:
-    """What the verdict says about one configuration, in a plain sentence or two."""
+def verdict_sentence(
+    one: SeedStatistics, default: SeedStatistics, objectives: Sequence[str], comparisons: int = 1
+) -> str:
+    """What the verdict says about one configuration, in a plain sentence for each objective."""
+    said = [_objective_sentence(one, default, score, comparisons) for score in objectives]
+    retrieval = None if "R@1" in objectives else one.above(default, "R@1", comparisons)
+    return " ".join(said) + (f" R@1 changes by {retrieval}." if retrieval is not None else "")
+
+
+def _objective_sentence(one: SeedStatistics, default: SeedStatistics, score: str, comparisons: int) -> str:
     found = one.above(default, score, comparisons)
     if found is None:
         mean = one.mean(score) - default.mean(score)
@@ -147,11 +157,9 @@ def verdict_sentence(one: SeedStatistics, default: SeedStatistics, score: str, c
             "only more seeds can say."
         )
     numbers = f"{score} {found} (paired over {found.seeds} seeds, 95 %)"
-    retrieval = None if score == "R@1" else one.above(default, "R@1", comparisons)
-    beside = f" R@1 changes by {retrieval}." if retrieval is not None else ""
     if not found.beyond_noise:
-        return f"{one.name} cannot be told from the default: {numbers}.{beside}"
-    return f"{one.name} is {'better' if found.mean > 0 else 'worse'} than the default: {numbers}.{beside}"
+        return f"{one.name} cannot be told from the default: {numbers}."
+    return f"{one.name} is {'better' if found.mean > 0 else 'worse'} than the default: {numbers}."
 
 
 def _difference_text(found: Difference | None) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
@@ -138,6 +139,20 @@ class SearchStudy:
         """Numbers of the trials that run, or ran when a former driver ended."""
         return [record.number for record in self.records() if record.status == "running"]
 
+    def settle_ended(self, *, alone: bool) -> None:
+        """Close the trials that had reported their end when a former driver was killed before it closed them.
+
+        Args:
+            alone: whether a trial that ran out of memory may succeed on its own; it is opened again then.
+        """
+        for number in sorted(self._records):
+            if self._frozen(number).state != TrialState.RUNNING or self.record(number).status == "running":
+                continue
+            if alone and self.record(number).status == OUT_OF_MEMORY:
+                self.reopen(number)
+            else:
+                self.settle(number)
+
     @property
     def complete(self) -> bool:
         """Whether every trial of the plan has come to its end."""
@@ -161,7 +176,7 @@ class SearchStudy:
             return None
         self._seed_sampler(number)
         trial = self._as_known_to(number).ask()
-        return self._begun(trial, self.plan.space.suggest(trial))
+        return self._begun(number, self.plan.space.suggest(trial))
 
     def _known_to(self, number: int) -> int:
         """Up to which trial the sampler and the pruner know what became of the others when they handle a trial.
@@ -270,9 +285,9 @@ class SearchStudy:
                 "compared; restore the file, or begin a new search"
             )
 
-    def _begun(self, trial: optuna.Trial, values: dict[str, Any]) -> TrialRecord:
+    def _begun(self, number: int, values: dict[str, Any]) -> TrialRecord:
         config = self.plan.space.configure(self.plan.base, values)
-        record = TrialRecord(number=trial.number + 1, values=values, config=config)
+        record = TrialRecord(number=number, values=values, config=config)
         self._write(record)
         return record
 
@@ -294,9 +309,7 @@ class SearchStudy:
         end = trial.user_attrs.get(END)
         if end is None:
             # The driver was killed while it drew this one.
-            self._seed_sampler(trial.number + 1)
-            live = optuna.Trial(self._as_known_to(trial.number + 1), self._id(trial.number + 1))
-            return self._begun(live, self.plan.space.suggest(live))
+            return self._redrawn(trial)
         epochs = [EpochRecord(**value) for name, value in trial.user_attrs.items() if name.startswith(EPOCH)]
         record = TrialRecord(
             number=trial.number + 1,
@@ -309,6 +322,27 @@ class SearchStudy:
             # The driver was killed while it wrote the last one.
             self._write(record)
         return record
+
+    def _redrawn(self, trial: FrozenTrial) -> TrialRecord:
+        """The rest of a trial's values.
+
+        All are drawn again, because a value that is read instead of drawn would shift the random numbers of those after
+        it. Where another trial has ended since and the first ones come out differently, only the others are drawn.
+        """
+        number, identity = trial.number + 1, self._id(trial.number + 1)
+        study = copy.copy(self._as_known_to(number))
+        study._storage = drawn = _Drawn(study._storage, identity)
+        self._seed_sampler(number)
+        study.sampler = self.study.sampler
+        values = self.plan.space.suggest(optuna.Trial(study, identity))
+        if all(values.get(name) == value for name, value in trial.params.items()):
+            for name, (value, distribution) in drawn.parameters.items():
+                if name not in trial.params:
+                    self._storage.set_trial_param(identity, name, value, distribution)
+            return self._begun(number, values)
+        self._seed_sampler(number)
+        live = optuna.Trial(self._as_known_to(number), identity)
+        return self._begun(number, self.plan.space.suggest(live))
 
     def _seed_sampler(self, number: int) -> None:
         seed = derive_seed(self.plan.seed, "sampler", number) % 2**32
@@ -338,6 +372,29 @@ class _PrunerNotes:
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         self.attributes[key] = value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+class _Drawn:
+    """A storage in which a trial has no values yet, and which keeps those that it gets to itself."""
+
+    def __init__(self, storage: BaseStorage, own: int) -> None:
+        self._storage, self._own = storage, own
+        self.parameters: dict[str, tuple[float, BaseDistribution]] = {}
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        trial = self._storage.get_trial(trial_id)
+        if trial_id == self._own:
+            trial = copy.deepcopy(trial)
+            trial.params, trial.distributions = {}, {}
+        return trial
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        self.parameters[param_name] = (param_value_internal, distribution)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)

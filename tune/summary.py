@@ -76,7 +76,7 @@ def as_json(result: SearchResult) -> dict[str, Any]:
 
 def _rows(plan: SearchPlan, finalists: Sequence[Finalist]) -> list[dict[str, str]]:
     statistics = {one.name: one.statistics for one in finalists}
-    return verdict_rows(statistics, plan.objectives[0], plan.comparisons) if finalists else []
+    return verdict_rows(statistics, plan.objectives, plan.comparisons) if finalists else []
 
 
 def _show_verdict(console: Console, plan: SearchPlan, finalists: Sequence[Finalist]) -> None:

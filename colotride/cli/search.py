@@ -20,7 +20,7 @@ INTERRUPTED = 130
 
 RESUMABLE = (
     "trials", "max_epochs", "race", "race_seeds", "verdict", "top", "verdict_seeds", "concurrent", "cpus_per_trial", "gpus_per_trial",
-    "workers_per_trial", "device", "storage", "tracking_uri",
+    "workers_per_trial", "device", "storage",
 )  # fmt: skip
 """Options that may change when a search is resumed; with any other one its trials could not be compared."""
 
@@ -67,7 +67,7 @@ def _begun(options: Search) -> tuple[SearchPlan, Path]:
         max_cost=options.max_cost,
         deterministic=options.deterministic,
         command=_typed(options),
-        **{name: getattr(options, name) for name in RESUMABLE if name in options.model_fields_set},
+        **{name: getattr(options, name) for name in (*RESUMABLE, "tracking_uri") if name in options.model_fields_set},
     )
     return plan, folder
 

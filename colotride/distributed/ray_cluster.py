@@ -117,11 +117,21 @@ def _restore(handler: Any) -> None:
 
 
 def result_of(task: ray.ObjectRef) -> Any:
-    """What a task returns; what it raised is raised as it is, without Ray's traceback in its text."""
+    """What a task returns; what it raised is raised as it is, without Ray's traceback in its text.
+
+    Raises:
+        WorkerError: its process or its machine was lost more often than it is tried again.
+    """
     try:
         return ray.get(task)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
+    except ray.exceptions.RayError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WorkerError(
+            f"a process of Ray was lost too often ({type(error).__name__}: {reason}); what is finished is kept: go on with "
+            "--resume, or with the same command where it has no such option"
+        ) from None
 
 
 def machines() -> list[Mapping[str, float]]:

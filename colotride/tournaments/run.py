@@ -26,7 +26,7 @@ from colotride.tracking.export import Tracker, default_uri
 from colotride.tracking.names import CONFIG_FILE, dataset_of, epoch_metrics, run_parameters, run_tags, test_metrics
 from colotride.tune.api import execute
 from colotride.tune.final_runs import FinalRun, train_and_evaluate_each, train_each
-from colotride.tune.records import CostLimit, TrialRecord, best_first
+from colotride.tune.records import CostLimit, NoFinishedTrialError, TrialRecord, best_first
 from colotride.tune.resources import TrialResources, capacity
 
 RESULTS = "results.json"
@@ -199,11 +199,18 @@ def _run(
             "tracking_uri": uri,
         }
         search = plan.search_of(defense, pairs[defense], max_cost=limits[defense], **machine)
-        result = execute(search, folder / "searches" / f"{folder.name}-{defense}", console)
-        if not result.complete:
-            tracker.close()
-            raise KeyboardInterrupt
-        default, *others = result.trials
+        try:
+            result = execute(search, folder / "searches" / f"{folder.name}-{defense}", console)
+        except NoFinishedTrialError as error:
+            # The defense competes as its authors use it, with whatever becomes of it.
+            say(f"{defense}: {error}")
+            trials = error.records
+        else:
+            if not result.complete:
+                tracker.close()
+                raise KeyboardInterrupt
+            trials = result.trials
+        default, *others = trials
         finals += [(defense, record) for record in (default, *chosen(others, plan.finalists))]
     finalists = _final(plan, folder, finals, limits, resources, at_once, tracker, say)
     found = TournamentResult(folder, plan, cost, pairs, finalists)

@@ -67,6 +67,7 @@ class Tracker:
         self._started: set[str] = set()
         self._logged: set[tuple[str, str, int]] = set()
         self._view = ALL_RUNS
+        self._ended: set[str] = set()
         self.uri, self._identity = absolute(uri), uuid.uuid4().hex
         if self._journal.damaged:
             numbers = ", ".join(map(str, self._journal.damaged[:5])) + (
@@ -144,6 +145,10 @@ class Tracker:
         """Close a run."""
         self._put(key, "end", status="FAILED" if failed else "FINISHED")
 
+    def has_ended(self, key: str) -> bool:
+        """Whether a run was closed, by this process or a former one."""
+        return key in self._ended
+
     @property
     def page(self) -> str:
         """Address of MLflow's page with the scores: the server's, or that of `make ui`.
@@ -178,6 +183,8 @@ class Tracker:
             self.uri, self._identity = entry["uri"], entry["journal"]
         elif entry["do"] == "metrics":
             self._logged |= {(entry["run"], name, entry["step"]) for name in entry["metrics"]}
+        elif entry["do"] == "end":
+            self._ended.add(entry["run"])
         elif entry["do"] == "view":
             self._view = entry["view"]
 

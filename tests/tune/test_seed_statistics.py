@@ -12,11 +12,13 @@ from colotride.tune.final_evaluation import (
     check_verdict_seeds,
     decided,
     evaluate_finalists,
+    finalists_of,
+    register_winner,
     verdict_sentences,
 )
 from colotride.tune.final_runs import FinalRun
-from colotride.tune.plan import save_plan
-from colotride.tune.records import best_first
+from colotride.tune.plan import new_plan, save_plan
+from colotride.tune.records import TrialRecord, best_first
 from colotride.tune.resources import TrialResources
 from colotride.tune.seed_statistics import (
     SeedStatistics,
@@ -79,28 +81,28 @@ def test_seeds_double_up_to_the_budget(first, most, looks):
 def test_of_a_single_seed_the_noise_is_unknown():
     default, best = statistics("default", [20.0]), statistics("best", [30.0])
     assert paired_difference(by_seed(30), by_seed(20)) is None
-    rows = verdict_rows({"default": default, "best": best}, "ARS")
+    rows = verdict_rows({"default": default, "best": best}, ["ARS"])
     assert rows[1]["ARS against default"] == "noise unknown (one seed)"
-    assert "+10.0 ARS" in verdict_sentence(best, default, "ARS")
-    assert "luck" in verdict_sentence(best, default, "ARS")
+    assert "+10.0 ARS" in verdict_sentence(best, default, ["ARS"])
+    assert "luck" in verdict_sentence(best, default, ["ARS"])
 
 
 def test_the_verdict_as_text():
     default = statistics("default", [20.0, 22.0, 21.0], r1=[80.0, 80.0, 80.0])
     best = statistics("best", [40.0, 43.0, 42.0], r1=[79.0, 80.0, 82.0])
-    rows = verdict_rows({"default": default, "best": best}, "ARS", comparisons=2)
+    rows = verdict_rows({"default": default, "best": best}, ["ARS"], comparisons=2)
     assert rows[0]["ARS"] == "21.0 ± 1.0"
     assert rows[0]["ARS against default"] == ""
     half = stats.t.ppf(1 - 0.025 / 2, 2) * np.std([20, 21, 21], ddof=1) / 3**0.5
     interval = f"[+{20 + 2 / 3 - half:.1f}, +{20 + 2 / 3 + half:.1f}]"
     assert rows[1]["ARS against default"] == f"+20.7 {interval}, beyond the noise"
     assert rows[1]["R@1 against default"].endswith("within the noise")
-    said = verdict_sentence(best, default, "ARS", comparisons=2)
+    said = verdict_sentence(best, default, ["ARS"], comparisons=2)
     assert said.startswith(f"best is better than the default: ARS +20.7 {interval} (paired over 3 seeds, 95 %).")
     assert "R@1 changes by +0.3 [" in said
-    assert "worse" in verdict_sentence(default, best, "ARS", comparisons=2)
+    assert "worse" in verdict_sentence(default, best, ["ARS"], comparisons=2)
     same = statistics("best", [20.0, 23.0, 20.0])
-    assert verdict_sentence(same, default, "ARS").startswith("best cannot be told from the default: ARS")
+    assert verdict_sentence(same, default, ["ARS"]).startswith("best cannot be told from the default: ARS")
 
 
 def test_a_lost_model_scores_nothing():
@@ -108,7 +110,7 @@ def test_a_lost_model_scores_nothing():
     for runs, said in (({0: lost, 1: lost}, "2 (nan, nan: 0)"), ({0: lost}, "1 (nan: 0)")):
         finalist = finalist_of("best", runs)
         default = statistics("default", [20.0, 22.0][: len(runs)])
-        row = verdict_rows({"default": default, "best": finalist.statistics}, "ARS")[1]
+        row = verdict_rows({"default": default, "best": finalist.statistics}, ["ARS"])[1]
         assert row["ARS"].startswith("0.0")
         assert row["seeds"] == said
 
@@ -177,10 +179,10 @@ def test_no_seed_is_trained_beyond_the_look_that_decides(monkeypatch, tmp_path, 
     plan = plan_of(verdict_seeds="3:12")
     asked = []
 
-    def known(configs, resources, at_once, limits):
+    def known(configs, resources, at_once, limits, copies):
         for path, config in configs.items():
             asked.append((path.parent.name, config.seed))
-            scores = best if path.parent.name == "best" else [20.0, 22.0, 21.0]
+            scores = best if path.parent.name.startswith("trial-") else [20.0, 22.0, 21.0]
             yield path, FinalRun("finished", "", [], _Evaluated(scores[config.seed % len(scores)]))
 
     monkeypatch.setattr(final_evaluation, "train_and_evaluate_each", known)
@@ -188,4 +190,45 @@ def test_no_seed_is_trained_beyond_the_look_that_decides(monkeypatch, tmp_path, 
     recorded = SimpleNamespace(evaluated=lambda *_: None)
     found = evaluate_finalists(plan, tmp_path, ranked, TrialResources(), 1, recorded, lambda _: None)
     assert [sorted(one.runs) for one in found] == 2 * [list(range(trained))]
-    assert sorted(asked) == [(name, seed) for name in ("best", "default") for seed in range(trained)]
+    names = ("default", f"trial-{ranked[0].number}")
+    assert sorted(asked) == [(name, seed) for name in names for seed in range(trained)]
+
+
+def test_with_several_objectives_each_is_judged_and_counted_and_the_trade_off_is_registered():
+    """The default retrieves a little better and resists less: by R@1 alone it would be the winner."""
+    plan = plan_of(verdict_seeds="3", objectives=("R@1", "ARS"))
+    assert plan.comparisons == 2
+    default = statistics("default", [20.0, 20.5, 20.2], r1=[96.0, 96.0, 96.0])
+    best = statistics("best", [45.0, 45.5, 45.2], r1=[95.0, 95.0, 95.1])
+    said = verdict_sentence(best, default, plan.objectives, plan.comparisons)
+    assert said.startswith("best is worse than the default: R@1 -1.0 [")
+    assert "best is better than the default: ARS +25.0 [" in said
+    rows = verdict_rows({"default": default, "best": best}, plan.objectives, plan.comparisons)
+    assert {"R@1 against default", "ARS against default"} <= rows[1].keys()
+    two = finalists_with({"default": [30.0, 31.0, 30.0], "best": [20.0, 21.0, 20.0]})
+    registered = []
+
+    class Record:
+        def register(self, key, name, folder, scores):
+            registered.append((key, name))
+            return "model"
+
+    for objectives in (("R@1", "ARS"), ("ARS",)):
+        assert register_winner(two, objectives, Record()) == "model"
+    assert registered == [("best/seed-0", "best seed 0"), ("default/seed-0", "default seed 0")]
+
+
+def test_the_first_evaluation_is_that_of_the_first_seed_whichever_ended_first():
+    runs = {seed: FinalRun("finished", "", [], _Evaluated(value)) for seed, value in ((1, 40.0), (0, 20.0))}
+    assert finalist_of("best", runs).first_evaluation.scores()["ARS"] == 20.0
+
+
+def test_a_first_trial_that_the_space_has_changed_is_not_the_default(tmp_path):
+    (tmp_path / "space.yaml").write_text("parameters:\n  pgd_steps: {fixed: 4}\n")
+    for file, names in ((tmp_path / "space.yaml", ["default", "best"]), (None, ["default"])):
+        plan = new_plan(BASE, space_file=file)
+        values = plan.initial_points[0]
+        first = TrialRecord(1, values, plan.space.configure(plan.base, values))
+        found = finalists_of(plan, [first])
+        assert list(found) == names
+        assert found[names[-1]].pgd.steps == first.config.pgd.steps

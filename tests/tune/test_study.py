@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import optuna
 import pytest
@@ -112,7 +113,7 @@ def test_a_driver_that_is_killed_at_any_write_of_a_decision_decides_alike_after_
         def append_logs(journal, logs):
             nonlocal some
             if some == 0:
-                raise Killed
+                raise KilledError
             some -= 1
             append(journal, logs)
 
@@ -377,3 +378,53 @@ def test_what_was_added_before_a_failure_is_written(tmp_path):
     assert len(list(journal.read_logs(0))) == 1
     journal.append_logs([{"op_code": 2}])
     assert len(list(CheckedJournal(tmp_path / JOURNAL).read_logs(0))) == 2
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_trials_that_had_reported_their_end_are_closed_when_the_search_goes_on(tmp_path, alone):
+    """The driver was killed between a trial's report and its end."""
+    study = SearchStudy(tmp_path, small_plan())
+    for number, status in ((1, "finished"), (2, "collapsed"), (3, "out-of-memory"), (4, "running")):
+        study.draw()
+        study.report(reported(study.record(number), 12 if number == 1 else 2, 20.0, status))
+    again = SearchStudy(tmp_path, small_plan())
+    again.settle_ended(alone=alone)
+    states = [trial.state for trial in study_on_disk(tmp_path).trials]
+    third = TrialState.RUNNING if alone else TrialState.FAIL
+    assert states == [TrialState.COMPLETE, TrialState.PRUNED, third, TrialState.RUNNING]
+    assert again.unfinished() == ([3, 4] if alone else [4])
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_trial_that_was_half_drawn_gets_the_values_that_it_would_have_got(sampler):
+    class KilledError(Exception):
+        pass
+
+    plan = small_plan(sampler=sampler, trials=3)
+    storage = optuna.storages.InMemoryStorage()
+    undisturbed = SearchStudy(Path("search"), plan, optuna.storages.InMemoryStorage())
+    undisturbed.draw()
+    expected = undisturbed.draw().values
+    write, left = storage.set_trial_param, [0]
+
+    def until_killed(*given):
+        if left[0] == 0:
+            raise KilledError
+        left[0] -= 1
+        write(*given)
+
+    for count in range(len(expected)):
+        storage = optuna.storages.InMemoryStorage()
+        study = SearchStudy(Path("search"), plan, storage)
+        study.draw()
+        write, left[0] = storage.set_trial_param, count
+        storage.set_trial_param = until_killed
+        with pytest.raises(KilledError):
+            study.draw()
+        storage.set_trial_param = write
+        again = SearchStudy(Path("search"), plan, storage)
+        assert again.record(2).values == expected, f"killed after {count} values"
+        assert storage.get_all_trials(0)[1].params == {
+            name: value for name, value in expected.items() if name in storage.get_all_trials(0)[1].params
+        }
+        assert len(storage.get_all_trials(0)[1].params) == len(expected)

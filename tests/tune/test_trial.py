@@ -1,16 +1,21 @@
 """Single trials in a real Ray, and what becomes of one that runs out of memory."""
 
+import os
+import time
+from urllib.parse import quote
+
 import pytest
 import ray
 import torch
 
 from colotride.data.splits import load_splits
+from colotride.errors import WorkerError
 from colotride.presets import preset
 from colotride.training.trainer import Trainer
 from colotride.tune.final_runs import _each, train_and_evaluate_each, train_each
 from colotride.tune.plan import SearchPlan
-from colotride.tune.ray_tune import run_trials
-from colotride.tune.resources import TrialFolders, TrialResources, capacity
+from colotride.tune.ray_tune import RETRIES, run_trials
+from colotride.tune.resources import SecondCopies, TrialFolders, TrialResources, capacity
 from colotride.tune.space import build_space
 from colotride.tune.study import SearchStudy
 from colotride.tune.trial import run_trial
@@ -125,7 +130,7 @@ def test_what_is_repeated_ends_at_the_cost_at_which_its_trial_did(tmp_path):
 
 
 def test_a_repeated_run_that_runs_out_of_gpu_memory_is_tried_again_alone(tmp_path):
-    def crowded(config, directory, resources, limit):
+    def crowded(config, directory, resources, limit, policy):
         gpus = ray.get_runtime_context().get_assigned_resources()["GPU"]
         with (tmp_path / "tried").open("a") as log:
             log.write(f"{directory.name} {gpus}\n")
@@ -139,7 +144,7 @@ def test_a_repeated_run_that_runs_out_of_gpu_memory_is_tried_again_alone(tmp_pat
 
 
 def test_a_repeated_run_asks_for_the_memory_that_was_measured(tmp_path):
-    def asked(config, directory, resources, limit):
+    def asked(config, directory, resources, limit, policy):
         return ray.get_runtime_context().get_assigned_resources().get("memory", 0)
 
     given = TrialResources(memory=300 * 2**20)
@@ -195,3 +200,31 @@ def test_a_trial_that_raises_is_an_error_with_its_reason_and_the_search_goes_on(
     assert [record.status for record in study.records()] == ["error", "finished"]
     assert "this configuration is broken" in study.record(1).reason
     assert ("ended", 1, "error") in log.events
+
+
+def test_what_is_repeated_keeps_its_checkpoints_twice_where_trials_do(tmp_path):
+    copies = SecondCopies(tmp_path / "a search", f"file://{tmp_path}/{quote('a copy')}")
+    folder = copies.root / "race" / "002" / "seed-1"
+    ((_, outcome),) = train_each({folder: BASE}, TrialResources(), copies=copies)
+    assert outcome.status == "finished"
+    copied = tmp_path / "a copy" / "race" / "002" / "seed-1"
+    assert sorted(path.name for path in (copied / "checkpoints").iterdir()) == sorted(
+        path.name for path in (folder / "checkpoints").iterdir()
+    )
+
+
+def test_a_run_whose_process_is_lost_too_often_is_one_line_and_the_others_are_ended(tmp_path):
+    def lost(config, directory, resources, limit, policy):
+        (tmp_path / f"{directory.name}-{len(list(tmp_path.iterdir()))}").touch()
+        if directory.name == "lost":
+            os._exit(1)
+        time.sleep(600)
+
+    runs = {tmp_path / name: BASE for name in ("lost", "slow")}
+    with pytest.raises(WorkerError, match=r"was lost too often .*--resume"):
+        dict(_each(lost, runs, TrialResources(), 2, None))
+    assert sum(path.name.startswith("lost") for path in tmp_path.iterdir()) == 1 + RETRIES
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, "the slow run goes on"
+        time.sleep(0.2)
