@@ -11,8 +11,11 @@ import time
 import pytest
 from mlflow import MlflowClient
 
+import colotride as ct
+from colotride.tournaments import run as tournament_run
 from colotride.tournaments.results import hypervolumes, match_rows
 from colotride.tournaments.run import load_results
+from colotride.tune.records import best_first
 from tests.commands import environment, refused, run
 
 QUICK = (
@@ -111,3 +114,25 @@ def test_bad_input_is_refused_in_one_line(tmp_path):
     ):
         assert line in refused(run("tournament", *arguments, cwd=tmp_path))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_defense_whose_trials_all_failed_competes_as_its_authors_use_it(tmp_path, monkeypatch):
+    searched = tournament_run.execute
+
+    def execute(search, folder, console):
+        result = searched(search, folder, console)
+        if folder.name.endswith("act"):
+            failed = [record.with_end("collapsed", "too small") for record in result.trials]
+            best_first(failed, ("R@1", "ARS"))
+        return result
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tournament_run, "execute", execute)
+    small = {
+        "training.epochs": 1, "data.pairs_per_epoch": 64, "evaluation.queries": 8, "evaluation.steps": 1,
+    }  # fmt: skip
+    found = ct.tournament(
+        "digits", ["colo-tride", "act"], overrides=small, trials=2, finalists=1, seeds=1, steps=1, quiet=True
+    )
+    assert [(one.defense, one.trial) for one in found.finalists] == [("colo-tride", 1), ("colo-tride", 2), ("act", 1)]
