@@ -40,6 +40,8 @@ PAIRS = (
     ("Relative COLO-TRIDE, longer, growing steps, clean weight 0.25", "ACT, longer"),
     ("Relative COLO-TRIDE, longer, growing steps", "Relative COLO-TRIDE, longer"),
     ("Relative COLO-TRIDE, longer, growing steps", "ACT, longer"),
+    ("COLO-TRIDE, margin 0.4, longer, growing steps", "ACT, longer"),
+    ("Relative COLO-TRIDE, longer, growing steps", "COLO-TRIDE, margin 0.4, longer, growing steps"),
     ("Relative COLO-TRIDE, longer", "ACT"),
     ("Relative COLO-TRIDE", "ACT"),
     ("Relative COLO-TRIDE", "COLO-TRIDE"),
