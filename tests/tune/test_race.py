@@ -134,7 +134,7 @@ def test_the_repetitions_of_a_race_may_cost_what_a_trial_may(monkeypatch, tmp_pa
     plan, asked = plan_of(max_cost=0.45, race=2, race_seeds=1), []
     ranked = best_first(search(trials=16), ["ARS"])
 
-    def known(configs, resources, at_once, limits):
+    def known(configs, resources, at_once, limits, copies):
         for path, config in configs.items():
             done, limit = [], copy.copy(limits)
             for epoch in ranked[0].history:

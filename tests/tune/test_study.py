@@ -92,7 +92,7 @@ def test_a_decision_to_stop_outlives_the_driver(tmp_path, stopping):
     assert again.record(7).status == "stopped"
 
 
-class Killed(BaseException):
+class KilledError(BaseException):
     """Takes the place of SIGKILL: nothing is written after it."""
 
 
@@ -126,7 +126,7 @@ def test_a_driver_that_is_killed_at_any_write_of_a_decision_decides_alike_after_
         monkeypatch.setattr(CheckedJournal, "append_logs", killed_after(kills))
         try:
             told(study)
-        except Killed:
+        except KilledError:
             kills += 1
         monkeypatch.setattr(CheckedJournal, "append_logs", append)
         again = SearchStudy(folder, study.plan)
