@@ -249,6 +249,14 @@ def test_tensors_of_another_size_are_resized_and_cropped_like_files(tmp_path):
     assert net.embed(big).shape == (1, 48)
 
 
+def test_a_runs_own_number_of_queries_is_at_most_all_of_other_images(run):
+    """It was made for a larger test side; a number that is asked for is meant."""
+    assert run.config.evaluation.queries == 32
+    images = load_test(run.config.data).pixels(torch.arange(24))
+    result = ct.evaluate(run, images, torch.arange(24) % 4, steps=1, bootstrap=0)
+    assert result.queries == 24
+
+
 def test_an_index_answers_with_the_nearest_pictures_and_comes_back(run, photographs, tmp_path):
     net = ct.load(run.directory)
     index = ct.Index.build(net, photographs, batch_size=5)

@@ -45,7 +45,7 @@ from colotride.tune.race import Contender, raced_first, run_race
 from colotride.tune.ray_tune import run_trials
 from colotride.tune.records import TrialRecord, best_first, pareto_front
 from colotride.tune.report import write_report
-from colotride.tune.resources import SecondCopies, TrialFolders, TrialResources, capacity
+from colotride.tune.resources import SearchFolders, TrialResources, capacity
 from colotride.tune.seed_statistics import DEFAULT
 from colotride.tune.study import JOURNAL, SearchStudy
 
@@ -234,8 +234,7 @@ def _executed(
         plan = changed(plan, concurrent=at_once)
     # A name may have letters that an address may not.
     storage = None if plan.storage is None else f"{plan.storage.rstrip('/')}/{quote(folder.name)}"
-    folders = TrialFolders((folder / "trials").absolute(), storage and f"{storage}/trials")
-    copies = SecondCopies(folder.absolute(), storage)
+    folders = SearchFolders(folder.absolute(), storage)
     # The plan of a search that has begun is compared with its trials before it is written again.
     if not (folder / FILE).exists():
         save_plan(plan, folder)
@@ -274,12 +273,12 @@ def _executed(
         ranked = best_first(study.records(), plan.objectives)
         with console.status("Race") as status:
             tell = status.update if console.is_terminal else lambda text: console.print(text, soft_wrap=True)
-            contenders += run_race(plan, folder, ranked, resources, at_once, mlflow, tell, copies)
+            contenders += run_race(plan, folders, ranked, resources, at_once, mlflow, tell)
             ranked = raced_first(ranked, contenders)
             if plan.verdict:
-                finalists += evaluate_finalists(plan, folder, ranked, resources, at_once, mlflow, tell, copies)
+                finalists += evaluate_finalists(plan, folders, ranked, resources, at_once, mlflow, tell)
         artifacts = _write_results(plan, folder, study.records(), ranked, contenders, finalists, tracker.page)
-        model = register_winner(finalists, plan.objectives, mlflow, copies)
+        model = register_winner(finalists, plan.objectives, mlflow, folders)
     except KeyboardInterrupt:
         return interrupted()
     except BaseException:

@@ -18,7 +18,7 @@ from colotride.tune.callbacks import MLflowCallback
 from colotride.tune.final_runs import FinalRun, train_and_evaluate_each
 from colotride.tune.plan import SearchPlan, load_plan
 from colotride.tune.records import SHOWN_SCORES, TrialRecord
-from colotride.tune.resources import SecondCopies, TrialResources
+from colotride.tune.resources import SearchFolders, TrialResources
 from colotride.tune.seed_statistics import DEFAULT, SeedStatistics, verdict_sentence
 
 BEST = "best"
@@ -108,37 +108,33 @@ def check_verdict_seeds(plan: SearchPlan, folder: Path) -> None:
 
 def evaluate_finalists(
     plan: SearchPlan,
-    folder: Path,
+    folders: SearchFolders,
     ranked: Sequence[TrialRecord],
     resources: TrialResources,
     at_once: int,
     mlflow: MLflowCallback,
     on_progress: Callable[[str], None],
-    copies: SecondCopies | None = None,
 ) -> list[Finalist]:
     """Retrain and evaluate. Runs that an interrupted session finished are not repeated.
 
     Args:
         plan: of the search.
-        folder: of the search.
+        folders: of the search.
         ranked: finished trials from the best to the worst.
         resources: of one run.
         at_once: runs side by side.
         mlflow: records every run.
         on_progress: called with a line that says how much is done.
-        copies: where checkpoints are kept a second time.
     """
     finalists = [
         # By its trial, because another one may be the best when the search goes on.
-        Finalist(
-            name, config, folder.absolute() / VERDICT / (f"trial-{ranked[0].number}" if name == BEST else name), {}
-        )
+        Finalist(name, config, folders.root / VERDICT / (f"trial-{ranked[0].number}" if name == BEST else name), {})
         for name, config in finalists_of(plan, ranked).items()
     ]
     first = plan.base.seed
     for look in plan.looks:
         missing = [(one, seed) for seed in range(first, first + look) for one in finalists if seed not in one.runs]
-        _run_seeds(plan, missing, resources, at_once, mlflow, on_progress, copies)
+        _run_seeds(plan, missing, resources, at_once, mlflow, on_progress, folders)
         if decided(finalists, plan):
             break
     return finalists
@@ -170,7 +166,7 @@ def _run_seeds(
     at_once: int,
     mlflow: MLflowCallback,
     on_progress: Callable[[str], None],
-    copies: SecondCopies | None,
+    folders: SearchFolders,
 ) -> None:
     places = {one.run_folder(seed): (one, seed) for one, seed in missing}
     configs = {path: one.config.with_values({"seed": seed}) for path, (one, seed) in places.items()}
@@ -183,7 +179,7 @@ def _run_seeds(
         )
 
     tell(0)
-    runs = train_and_evaluate_each(configs, resources, at_once, plan.cost_limit(), copies)
+    runs = train_and_evaluate_each(configs, resources, at_once, plan.cost_limit(), folders)
     for done, (path, run) in enumerate(runs, 1):
         one, seed = places[path]
         one.runs[seed] = run
@@ -196,27 +192,25 @@ def register_winner(
     finalists: Sequence[Finalist],
     objectives: Sequence[str],
     mlflow: MLflowCallback,
-    copies: SecondCopies | None = None,
+    folders: SearchFolders,
 ) -> str | None:
     """Register the model of the best configuration, by its mean over the seeds; returns its name in MLflow.
 
     With several objectives it is the search's best one, which stands for a trade-off; one of them alone would choose
     the default. The model is that of the first seed that could be evaluated, not of the luckiest one.
     """
-    places = {id(one): place for place, one in enumerate((*finalists[1:], *finalists[:1]))}
-    single = len(objectives) == 1
-    for finalist in sorted(
-        finalists, key=lambda one: -one.statistics.mean(objectives[0]) if single else places[id(one)]
-    ):
+    if len(objectives) == 1:
+        ordered = sorted(finalists, key=lambda one: -one.statistics.mean(objectives[0]))
+    else:
+        ordered = [*finalists[1:], *finalists[:1]]
+    for finalist in ordered:
         for seed in sorted(finalist.runs):
-            evaluation = finalist.runs[seed].evaluation
-            if evaluation is not None:
-                name, storage = (
-                    f"{finalist.name} seed {seed}",
-                    copies and copies.policy(finalist.run_folder(seed)).storage,
-                )
-                if storage:
-                    # It may have been trained on a machine whose disk is not this one.
-                    RemoteCopy(storage).pull(finalist.run_folder(seed))
-                return mlflow.register(finalist.key(seed), name, finalist.run_folder(seed), evaluation.scores())
+            evaluation, folder = finalist.runs[seed].evaluation, finalist.run_folder(seed)
+            if evaluation is None:
+                continue
+            storage = folders.policy(folder).storage
+            if storage is not None:
+                # It may have been trained on a machine whose disk is not this one.
+                RemoteCopy(storage).pull(folder)
+            return mlflow.register(finalist.key(seed), f"{finalist.name} seed {seed}", folder, evaluation.scores())
     return None

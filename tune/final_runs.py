@@ -23,7 +23,7 @@ from colotride.training.run_directory import CheckpointPolicy
 from colotride.training.runs import load_run
 from colotride.tune.ray_tune import RETRIES
 from colotride.tune.records import CostLimit
-from colotride.tune.resources import SecondCopies, TrialResources
+from colotride.tune.resources import SearchFolders, TrialResources
 
 Result = TypeVar("Result")
 
@@ -94,7 +94,7 @@ def train_and_evaluate_each(
     resources: TrialResources,
     at_once: int | None = None,
     limits: Limits = None,
-    copies: SecondCopies | None = None,
+    folders: SearchFolders | None = None,
 ) -> Iterator[tuple[Path, FinalRun]]:
     """Train and evaluate several configurations side by side on Ray, and hand over each as it ends.
 
@@ -104,9 +104,9 @@ def train_and_evaluate_each(
         resources: of one run.
         at_once: the most runs side by side; None for as many as fit.
         limits: of what each training may cost: one for all, or by folder.
-        copies: where their checkpoints are kept a second time; None for nowhere.
+        folders: where their checkpoints are kept a second time; None for nowhere.
     """
-    return _each(train_and_evaluate, configs, resources, at_once, limits, copies)
+    return _each(train_and_evaluate, configs, resources, at_once, limits, folders)
 
 
 def train_each(
@@ -114,10 +114,10 @@ def train_each(
     resources: TrialResources,
     at_once: int | None = None,
     limits: Limits = None,
-    copies: SecondCopies | None = None,
+    folders: SearchFolders | None = None,
 ) -> Iterator[tuple[Path, Outcome]]:
     """Train several configurations side by side on Ray, and hand over each as it ends; see `train_and_evaluate_each`."""
-    return _each(_train, configs, resources, at_once, limits, copies)
+    return _each(_train, configs, resources, at_once, limits, folders)
 
 
 def _train(
@@ -144,7 +144,7 @@ def _each(
     resources: TrialResources,
     at_once: int | None,
     limits: Limits,
-    copies: SecondCopies | None = None,
+    folders: SearchFolders | None = None,
 ) -> Iterator[tuple[Path, Result]]:
     waiting = [(folder, config, False) for folder, config in configs.items()]
     running: dict[ray.ObjectRef, tuple[Path, RunConfig, bool]] = {}
@@ -160,7 +160,7 @@ def _each(
                     max_retries=RETRIES,
                 )(_capped)
                 limit = limits[folder] if isinstance(limits, Mapping) else limits
-                policy = CheckpointPolicy() if copies is None else copies.policy(folder)
+                policy = CheckpointPolicy() if folders is None else folders.policy(folder)
                 given = (config, folder, resources, limit, policy)
                 running[task.remote(work, given, exclusive)] = (folder, config, exclusive)
             (ended, *_), _ = ray.wait(list(running))
@@ -176,7 +176,7 @@ def _each(
             yield folder, result
     finally:
         # In a notebook Ray outlives an interrupted call, and its tasks would go on beside those of the next one.
-        for task in running:
+        for task in running if ray.is_initialized() else ():
             ray.cancel(task, force=True)
 
 

@@ -85,7 +85,7 @@ class SearchPlan(Settings):
     workers_per_trial: int = Field(default=1, ge=1)
     device: str = "auto"
     storage: str | None = None
-    """URI below which second copies of the trials' checkpoints are kept."""
+    """URI below which second copies of all checkpoints are kept."""
     tracking_uri: str | None = None
     """MLflow store; None for $MLFLOW_TRACKING_URI or the local one."""
     command: str = ""

@@ -8,7 +8,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from rich import box
@@ -19,7 +18,7 @@ from colotride.tune.callbacks import MLflowCallback
 from colotride.tune.final_runs import train_each
 from colotride.tune.plan import SearchPlan
 from colotride.tune.records import TrialRecord
-from colotride.tune.resources import SecondCopies, TrialResources
+from colotride.tune.resources import SearchFolders, TrialResources
 
 CERTAINTY = 0.95
 """Of a difference that ends a contender's race."""
@@ -122,13 +121,12 @@ def race_table(contenders: Sequence[Contender], score: str) -> Table:
 
 def run_race(
     plan: SearchPlan,
-    folder: Path,
+    folders: SearchFolders,
     ranked: Sequence[TrialRecord],
     resources: TrialResources,
     at_once: int,
     mlflow: MLflowCallback,
     on_progress: Callable[[str], None],
-    copies: SecondCopies | None = None,
 ) -> list[Contender]:
     """Repeat the best trials of a search as they were, on the same validation classes, with further seeds.
 
@@ -136,13 +134,12 @@ def run_race(
 
     Args:
         plan: of the search.
-        folder: of the search; gets `race/TRIAL/seed-SEED`.
+        folders: of the search; get `race/TRIAL/seed-SEED`.
         ranked: finished trials from the best to the worst.
         resources: of one run.
         at_once: runs side by side.
         mlflow: records every run.
         on_progress: called with a line that says how much is done.
-        copies: where checkpoints are kept a second time.
 
     Returns:
         The contenders from the best to the worst; none where there is no race.
@@ -156,11 +153,10 @@ def run_race(
     def repeat(asked: Sequence[tuple[TrialRecord, int]]) -> Iterator[tuple[int, int, float]]:
         nonlocal done
         places = {
-            (folder / "race" / f"{record.number:03d}" / f"seed-{seed}").absolute(): (record, seed)
-            for record, seed in asked
+            (folders.root / "race" / f"{record.number:03d}" / f"seed-{seed}"): (record, seed) for record, seed in asked
         }
         configs = {path: record.config.with_values({"seed": seed}) for path, (record, seed) in places.items()}
-        for path, outcome in train_each(configs, resources, at_once, plan.cost_limit(), copies):
+        for path, outcome in train_each(configs, resources, at_once, plan.cost_limit(), folders):
             record, seed = places[path]
             lost = outcome.status != "finished"
             repeated = dataclasses.replace(record, config=configs[path], history=tuple(outcome.history))

@@ -16,7 +16,7 @@ from colotride.disk import check_writable
 from colotride.errors import StorageError
 from colotride.tune.callbacks import TrialCallback
 from colotride.tune.records import OUT_OF_MEMORY
-from colotride.tune.resources import TrialFolders, TrialResources
+from colotride.tune.resources import SearchFolders, TrialResources
 from colotride.tune.study import SearchStudy
 from colotride.tune.trial import RECORD, run_trial
 
@@ -29,7 +29,7 @@ def run_trials(
     folder: Path,
     resources: TrialResources,
     at_once: int,
-    folders: TrialFolders,
+    folders: SearchFolders,
     callbacks: Sequence[TrialCallback],
     trial: Callable[..., None] = run_trial,
 ) -> None:

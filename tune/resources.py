@@ -62,28 +62,18 @@ class TrialResources:
 
 
 @dataclass(frozen=True)
-class TrialFolders:
-    """Where the trials of a search keep their checkpoints."""
+class SearchFolders:
+    """Where a search keeps what it trains."""
 
     root: Path
-    """Each trial has its own folder below. All machines see it, unless there is `storage`."""
+    """Folder of the search. All machines see it, unless there is `storage`."""
     storage: str | None = None
-    """URI of second copies of all trials' folders."""
+    """URI of the second copy of everything that is trained below it."""
 
-    def of(self, number: int) -> tuple[Path, CheckpointPolicy]:
+    def trial(self, number: int) -> tuple[Path, CheckpointPolicy]:
         """The folder of one trial, and how its checkpoints are kept."""
-        name = f"{number:03d}"
-        return self.root / name, CheckpointPolicy(storage=None if self.storage is None else f"{self.storage}/{name}")
-
-
-@dataclass(frozen=True)
-class SecondCopies:
-    """Second copies of what a search trains besides its trials, on storage that outlives the machines."""
-
-    root: Path
-    """Folder of the search."""
-    storage: str | None
-    """URI of its copy; None keeps none."""
+        folder = self.root / "trials" / f"{number:03d}"
+        return folder, self.policy(folder)
 
     def policy(self, folder: Path) -> CheckpointPolicy:
         """How the checkpoints of a run below the root are kept."""

@@ -145,8 +145,9 @@ class SearchStudy:
         Args:
             alone: whether a trial that ran out of memory may succeed on its own; it is opened again then.
         """
-        for number in sorted(self._records):
-            if self._frozen(number).state != TrialState.RUNNING or self.record(number).status == "running":
+        open_still = [trial.number + 1 for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+        for number in open_still:
+            if self.record(number).status == "running":
                 continue
             if alone and self.record(number).status == OUT_OF_MEMORY:
                 self.reopen(number)

@@ -12,13 +12,13 @@ from colotride.errors import WorkerError
 from colotride.training.records import EpochRecord, Outcome
 from colotride.tune.plan import SearchPlan
 from colotride.tune.records import OUT_OF_MEMORY, TrialRecord
-from colotride.tune.resources import TrialFolders, TrialResources
+from colotride.tune.resources import SearchFolders, TrialResources
 
 RECORD = "record"
 """Key of the trial's record in what Ray carries."""
 
 
-def run_trial(given: Mapping[str, Any], plan: SearchPlan, resources: TrialResources, folders: TrialFolders) -> None:
+def run_trial(given: Mapping[str, Any], plan: SearchPlan, resources: TrialResources, folders: SearchFolders) -> None:
     """Train a trial's configuration and report its record to Ray Tune after every validated epoch.
 
     Epochs that a former process trained are read from the trial's checkpoint and reported again.
@@ -33,7 +33,7 @@ def run_trial(given: Mapping[str, Any], plan: SearchPlan, resources: TrialResour
         ColoTrideError: whatever the trainer raises; running out of GPU memory is reported instead.
     """
     record: TrialRecord = given[RECORD]
-    folder, policy = folders.of(record.number)
+    folder, policy = folders.trial(record.number)
     report = TrialReport(dataclasses.replace(record, status="running", reason="", history=()), plan)
     try:
         torch.set_num_threads(resources.cpus)

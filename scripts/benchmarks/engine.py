@@ -24,7 +24,7 @@ from colotride.tune.parameters import Values
 from colotride.tune.plan import SearchPlan, new_plan
 from colotride.tune.ray_tune import run_trials
 from colotride.tune.records import TrialRecord
-from colotride.tune.resources import TrialFolders, TrialResources
+from colotride.tune.resources import SearchFolders, TrialResources
 from colotride.tune.study import JOURNAL, PLAN, STUDY, SearchStudy
 from colotride.tune.trial import RECORD
 
@@ -86,7 +86,7 @@ def measure_engine(trials: int, at_once: int) -> EngineRow:
             folder,
             TrialResources(concurrent=at_once),
             at_once,
-            TrialFolders(folder / "trials"),
+            SearchFolders(folder),
             [reports],
             _stub,
         )
@@ -190,7 +190,7 @@ def _plan(trials: int) -> SearchPlan:
     return new_plan(preset("digits"), trials=trials)
 
 
-def _stub(given: Mapping[str, Any], plan: SearchPlan, resources: TrialResources, folders: TrialFolders) -> None:
+def _stub(given: Mapping[str, Any], plan: SearchPlan, resources: TrialResources, folders: SearchFolders) -> None:
     """A trainable that sleeps for as long as its epochs seem to take."""
     record: TrialRecord = given[RECORD]
     for epoch in range(1, plan.epochs + 1):

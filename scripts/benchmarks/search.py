@@ -15,7 +15,7 @@ from colotride.io import save_figure
 from colotride.tune.plan import SearchPlan
 from colotride.tune.ray_tune import run_trials
 from colotride.tune.records import TrialRecord
-from colotride.tune.resources import TrialFolders, TrialResources
+from colotride.tune.resources import SearchFolders, TrialResources
 from colotride.tune.space import build_space
 from colotride.tune.study import SearchStudy
 
@@ -107,7 +107,7 @@ def _course(method: str, plan: SearchPlan, at_once: int) -> Course:
         study = SearchStudy(folder, plan)
         resources = TrialResources(concurrent=at_once)
         began = time.perf_counter()
-        run_trials(study, folder, resources, at_once, TrialFolders(folder / "trials"), [log])
+        run_trials(study, folder, resources, at_once, SearchFolders(folder), [log])
         seconds = time.perf_counter() - began
     records, epochs, best = study.records(), list[int](), list[float]()
     trained, highest = 0, -np.inf

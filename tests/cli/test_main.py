@@ -75,6 +75,13 @@ def test_help_all_shows_the_rare_options_and_every_setting_with_its_value(capsys
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_help_promises_the_settings_of_a_run_where_help_all_lists_them(name, capsys):
+    promised = "every setting of a run" in parser_of(options_of(name), rare=False).format_help()
+    assert command_line.execute(name, ["--help-all"]) == 0
+    assert promised == ("--run.pgd.epsilon" in capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_described_and_every_example_is_understood(name):
     command = options_of(name)
     text = parser_of(command, rare=True).format_help()

@@ -10,7 +10,7 @@ from scipy import stats
 from colotride.training.records import EpochRecord, Outcome
 from colotride.tune.race import Contender, _behind, race, race_rows, raced_first, run_race
 from colotride.tune.records import TrialRecord, best_first
-from colotride.tune.resources import TrialResources
+from colotride.tune.resources import SearchFolders, TrialResources
 from scripts.benchmarks.forecast import ForecastPruner
 from tests.tune.searches import BASE, plan_of, search
 
@@ -131,10 +131,11 @@ def test_no_trial_ends_because_of_a_difference_within_the_noise():
 
 def test_the_repetitions_of_a_race_may_cost_what_a_trial_may(monkeypatch, tmp_path):
     """Training takes minutes: here each repetition's epochs are known at once."""
-    plan, asked = plan_of(max_cost=0.45, race=2, race_seeds=1), []
+    plan, asked, places = plan_of(max_cost=0.45, race=2, race_seeds=1), [], SearchFolders(tmp_path, "file:///copy")
     ranked = best_first(search(trials=16), ["ARS"])
 
-    def known(configs, resources, at_once, limits, copies):
+    def known(configs, resources, at_once, limits, folders):
+        assert folders == places, "where trials keep theirs"
         for path, config in configs.items():
             done, limit = [], copy.copy(limits)
             for epoch in ranked[0].history:
@@ -147,7 +148,7 @@ def test_the_repetitions_of_a_race_may_cost_what_a_trial_may(monkeypatch, tmp_pa
 
     monkeypatch.setattr("colotride.tune.race.train_each", known)
     recorded = SimpleNamespace(repeated=lambda *_: None)
-    found = run_race(plan, tmp_path, ranked, TrialResources(), 1, recorded, lambda _: None)
+    found = run_race(plan, places, ranked, TrialResources(), 1, recorded, lambda _: None)
     # An epoch costs 0.1: a fifth one would be beyond 0.45.
     assert asked == [(plan.base.seed + 1, 4)] * 2
     assert all(set(one.scores) == {plan.base.seed, plan.base.seed + 1} for one in found)

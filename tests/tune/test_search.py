@@ -21,7 +21,7 @@ from colotride.cli.main import execute
 from colotride.cli.options.search import Search
 from colotride.cli.search import _begun, _resumed
 from colotride.config import load_config, questionable_settings
-from colotride.errors import ColoTrideError, ModelError
+from colotride.errors import ColoTrideError, ModelError, SearchError
 from colotride.presets import preset, with_quick_budget, with_reading
 from colotride.tune import api
 from colotride.tune.plan import load_plan, new_plan, save_plan
@@ -251,6 +251,9 @@ def test_a_search_that_is_resumed_keeps_every_choice_that_is_not_given_again(tmp
     assert (again, place) == (plan, folder)
     more, _ = _resumed(parse(Search, ("--resume", "first", "--results", str(tmp_path), "--trials", "7")))
     assert (more.trials, more.verdict, more.top) == (7, False, 2)
+    elsewhere = ("--resume", "first", "--results", str(tmp_path), "--tracking-uri", "sqlite:///new.db")
+    with pytest.raises(SearchError, match="--tracking-uri cannot change"):
+        _resumed(parse(Search, elsewhere))
     assert plan.command == "colotride search --trials 5 --no-verdict --top 2 " + plan.command.partition("--top 2 ")[2]
     assert _begun(parse(Search, [*shlex.split(plan.command)[2:], "--name", "second"]))[0].trials == 5
 
@@ -259,8 +262,8 @@ def test_a_search_that_is_resumed_keeps_every_choice_that_is_not_given_again(tmp
 def test_a_search_in_python_reads_no_test_class_when_it_is_told_not_to(tmp_path):
     found = api.search(
         "digits", 2, reading="released", quick=True, overrides={"training.epochs": 1, "data.pairs_per_epoch": 64},
-        directory=tmp_path / "first", verdict=False, quiet=True, concurrent=1,
-        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
+        directory=tmp_path / "a search", verdict=False, quiet=True, concurrent=1,
+        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", storage=f"file://{tmp_path}/copies",
     )  # fmt: skip
     base = with_quick_budget(with_reading(preset("digits"), "released"))
     run = found.plan.base
@@ -274,6 +277,10 @@ def test_a_search_in_python_reads_no_test_class_when_it_is_told_not_to(tmp_path)
     assert found.report.is_file()
     assert not (found.directory / "verdict").exists()
     assert load_config(found.directory / "best.yaml").pgd == found.best_trial.config.pgd
+    trained = [path.relative_to(found.directory) for path in found.directory.rglob("checkpoints")]
+    assert len(trained) == 2
+    for place in trained:
+        assert list((tmp_path / "copies" / "a search" / place).iterdir()), "everything is kept twice"
 
 
 def test_weights_that_are_not_there_are_missed_before_the_first_trial(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from colotride.tune.final_evaluation import (
 from colotride.tune.final_runs import FinalRun
 from colotride.tune.plan import new_plan, save_plan
 from colotride.tune.records import TrialRecord, best_first
-from colotride.tune.resources import TrialResources
+from colotride.tune.resources import SearchFolders, TrialResources
 from colotride.tune.seed_statistics import (
     SeedStatistics,
     paired_difference,
@@ -176,10 +176,11 @@ def test_a_bad_number_of_seeds_is_refused(given):
 )
 def test_no_seed_is_trained_beyond_the_look_that_decides(monkeypatch, tmp_path, best, trained):
     """Training and evaluating take minutes: here each run's score is known at once."""
-    plan = plan_of(verdict_seeds="3:12")
+    plan, places = plan_of(verdict_seeds="3:12"), SearchFolders(tmp_path, "file:///copy")
     asked = []
 
-    def known(configs, resources, at_once, limits, copies):
+    def known(configs, resources, at_once, limits, folders):
+        assert folders == places, "where trials keep theirs"
         for path, config in configs.items():
             asked.append((path.parent.name, config.seed))
             scores = best if path.parent.name.startswith("trial-") else [20.0, 22.0, 21.0]
@@ -188,7 +189,7 @@ def test_no_seed_is_trained_beyond_the_look_that_decides(monkeypatch, tmp_path, 
     monkeypatch.setattr(final_evaluation, "train_and_evaluate_each", known)
     ranked = best_first(search(trials=9), ["ARS"])
     recorded = SimpleNamespace(evaluated=lambda *_: None)
-    found = evaluate_finalists(plan, tmp_path, ranked, TrialResources(), 1, recorded, lambda _: None)
+    found = evaluate_finalists(plan, places, ranked, TrialResources(), 1, recorded, lambda _: None)
     assert [sorted(one.runs) for one in found] == 2 * [list(range(trained))]
     names = ("default", f"trial-{ranked[0].number}")
     assert sorted(asked) == [(name, seed) for name in names for seed in range(trained)]
@@ -214,7 +215,7 @@ def test_with_several_objectives_each_is_judged_and_counted_and_the_trade_off_is
             return "model"
 
     for objectives in (("R@1", "ARS"), ("ARS",)):
-        assert register_winner(two, objectives, Record()) == "model"
+        assert register_winner(two, objectives, Record(), SearchFolders(Path())) == "model"
     assert registered == [("best/seed-0", "best seed 0"), ("default/seed-0", "default seed 0")]
 
 

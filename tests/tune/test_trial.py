@@ -15,7 +15,7 @@ from colotride.training.trainer import Trainer
 from colotride.tune.final_runs import _each, train_and_evaluate_each, train_each
 from colotride.tune.plan import SearchPlan
 from colotride.tune.ray_tune import RETRIES, run_trials
-from colotride.tune.resources import SecondCopies, TrialFolders, TrialResources, capacity
+from colotride.tune.resources import SearchFolders, TrialResources, capacity
 from colotride.tune.space import build_space
 from colotride.tune.study import SearchStudy
 from colotride.tune.trial import run_trial
@@ -79,7 +79,7 @@ def search(folder, made, resources, fault=None):
 
         def run(trainer, *args, **kwargs):
             if fault is not None:
-                fault(folders.of(given["number"])[0])
+                fault(folders.trial(given["number"])[0])
             return plain(trainer, *args, **kwargs)
 
         Trainer.run = run
@@ -88,7 +88,7 @@ def search(folder, made, resources, fault=None):
         finally:
             Trainer.run = plain
 
-    run_trials(study, folder, resources, capacity(resources, [ONE]), TrialFolders(folder / "trials"), [log], trial)
+    run_trials(study, folder, resources, capacity(resources, [ONE]), SearchFolders(folder), [log], trial)
     return study, log
 
 
@@ -203,9 +203,9 @@ def test_a_trial_that_raises_is_an_error_with_its_reason_and_the_search_goes_on(
 
 
 def test_what_is_repeated_keeps_its_checkpoints_twice_where_trials_do(tmp_path):
-    copies = SecondCopies(tmp_path / "a search", f"file://{tmp_path}/{quote('a copy')}")
-    folder = copies.root / "race" / "002" / "seed-1"
-    ((_, outcome),) = train_each({folder: BASE}, TrialResources(), copies=copies)
+    folders = SearchFolders(tmp_path / "a search", f"file://{tmp_path}/{quote('a copy')}")
+    folder = folders.root / "race" / "002" / "seed-1"
+    ((_, outcome),) = train_each({folder: BASE}, TrialResources(), folders=folders)
     assert outcome.status == "finished"
     copied = tmp_path / "a copy" / "race" / "002" / "seed-1"
     assert sorted(path.name for path in (copied / "checkpoints").iterdir()) == sorted(
