@@ -7,7 +7,7 @@ from colotride.defenses import CollapsenessSettings, DefenseContext, build_defen
 from colotride.defenses.step import perturb_parts
 from colotride.defenses.triplets import Batch, StepInfo, clean_diagnostics, mine_triplets
 from colotride.pgd_settings import Budget, PGDSettings
-from scripts.benchmarks.step import CYCLE, SETTINGS, UNITS, BenchmarkCase, measure_steps, step_benchmark
+from scripts.benchmarks.step import CYCLE, SETTINGS, UNITS, BenchmarkCase, _flops, measure_steps, step_benchmark
 from scripts.benchmarks.textbook import MARGIN, MINERS, TextbookStep
 from scripts.benchmarks.timing import Measured, ratio, side_by_side
 
@@ -83,3 +83,22 @@ def test_peak_memory_counts_what_a_work_needs_beyond_what_was_there():
     measured = side_by_side({"large": lambda: torch.ones(30_000_000).sum(), "small": lambda: held.sum()}, 1, CPU)
     assert 100e6 < measured["large"].peak_bytes < 160e6
     assert measured["small"].peak_bytes < 20e6
+
+
+class Unseen:
+    """A recorder whose replays no counter of operations sees, as it does not see those of a CUDA graph."""
+
+    def serves(self, device):
+        return True
+
+    def record(self, step, device):
+        step()
+        return lambda: None
+
+
+def test_the_arithmetic_of_recorded_steps_counts():
+    one = step_benchmark(CASES[0], CPU)
+    expected = _flops(one, ["CAP", "ANP"])
+    one.model.recorder = Unseen()
+    assert _flops(one, ["CAP", "ANP"]) == expected > 0
+    assert isinstance(one.model.recorder, Unseen)

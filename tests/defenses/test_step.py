@@ -175,6 +175,17 @@ def test_a_clean_weight_mixes_the_loss_of_the_clean_triplets_with_that_of_the_pe
     torch.testing.assert_close(mixed, 0.7 * perturbed + 0.3 * clean)
 
 
+def test_a_defense_that_follows_the_loss_is_told_that_of_the_perturbed_triplets_alone():
+    """Neither the clean triplets' nor ICS's part of what is trained; HM's destination depends on it."""
+    alone, mixed = (
+        HardnessManipulation(HardnessManipulationSettings(intra_class_coefficient=weight), context)
+        for weight, context in ((0.0, RECIPE), (0.5, MIXED))
+    )
+    losses = [step(healthy(), one)[0] for one in (alone, mixed)]
+    assert losses[0] != losses[1]
+    assert alone.state_dict() == mixed.state_dict()
+
+
 def test_without_a_perturbation_a_clean_weight_changes_nothing_and_costs_no_pass():
     loss, _, _, model = step(healthy(), Natural(NaturalSettings(), MIXED))
     assert torch.equal(loss, step(healthy(), Natural(NaturalSettings(), RECIPE))[0])

@@ -282,6 +282,23 @@ def test_a_search_in_python_reads_no_test_class_when_it_is_told_not_to(tmp_path)
     for place in trained:
         assert list((tmp_path / "copies" / "a search" / place).iterdir()), "everything is kept twice"
 
+    # As if the driver had been killed between the end of the first trial and the word to MLflow.
+    journal = found.directory / "mlflow" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    ending = ('"do": "end"', '"do": "tags"', '"val/ARS"')
+    kept = [line for line in lines if '"trial/1"' not in line or not any(word in line for word in ending)]
+    assert len(kept) < len(lines)
+    journal.write_text("".join(kept))
+    (tmp_path / "mlflow.db").unlink()
+    for _ in range(2):
+        assert api.execute(found.plan, found.directory, Console(quiet=True)).complete
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        experiment = client.get_experiment_by_name("colotride").experiment_id
+        (first,) = client.search_runs([experiment], "attributes.run_name = 'trial 1'")
+        assert (first.info.status, first.data.tags["status"]) == ("FINISHED", "finished")
+        assert first.data.metrics["val/ARS"] == pytest.approx(found.trials[0].scores["ARS"])
+    assert journal.read_text().count('"run": "trial/1", "do": "end"') == 1, "told once"
+
 
 def test_weights_that_are_not_there_are_missed_before_the_first_trial(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))

@@ -207,6 +207,8 @@ def test_with_several_objectives_each_is_judged_and_counted_and_the_trade_off_is
     rows = verdict_rows({"default": default, "best": best}, plan.objectives, plan.comparisons)
     assert {"R@1 against default", "ARS against default"} <= rows[1].keys()
     two = finalists_with({"default": [30.0, 31.0, 30.0], "best": [20.0, 21.0, 20.0]})
+    assert decided(two, plan_of(verdict_seeds="3", objectives=("ARS",)))
+    assert not decided(two, plan_of(verdict_seeds="3", objectives=("ARS", "R@1"))), "R@1 is the same"
     registered = []
 
     class Record:
