@@ -21,6 +21,7 @@ WARM.set_forkserver_preload(
         "colotride.cli.train",
         "colotride.cli.evaluate",
         "colotride.tune.api",
+        "torch._dynamo",
         "torchvision",
         "sklearn.datasets",
     ]

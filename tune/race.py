@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from rich import box
 from rich.table import Table
-from scipy import stats
+from scipy.special import stdtrit
 
 from colotride.tune.callbacks import MLflowCallback
 from colotride.tune.final_runs import train_each
@@ -80,7 +80,7 @@ def _behind(running: Sequence[Contender]) -> list[Contender]:
     rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
     noise = math.sqrt(float((rest**2).sum()) / freedom)
     means = table.mean(axis=1)
-    reach = float(stats.t.ppf(CERTAINTY, freedom)) * noise * math.sqrt(2 / seeds)
+    reach = float(stdtrit(freedom, CERTAINTY)) * noise * math.sqrt(2 / seeds)
     return [one for one, mean in zip(running, means, strict=True) if means.max() - mean > reach]
 
 

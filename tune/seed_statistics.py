@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from rich import box
 from rich.table import Table
-from scipy import stats
+from scipy.special import stdtrit
 
 from colotride.tune.records import SHOWN_SCORES
 
@@ -86,7 +86,7 @@ def paired_difference(one: Mapping[int, float], other: Mapping[int, float], comp
         return None
     differences = np.array([one[seed] - other[seed] for seed in seeds])
     mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(seeds))
-    half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * comparisons), len(seeds) - 1)) * error
+    half = float(stdtrit(len(seeds) - 1, 1 - (1 - CONFIDENCE) / (2 * comparisons))) * error
     return Difference(mean, mean - half, mean + half, len(seeds))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from colotride.tune.seed_statistics import CONFIDENCE, Difference, paired_difference
 
@@ -133,7 +133,7 @@ def mean_of(values: Mapping[int, float]) -> Mean:
     if len(numbers) < 2:
         return Mean(mean, None, None)
     error = float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(numbers) - 1)) * error
+    half = float(stdtrit(len(numbers) - 1, (1 + CONFIDENCE) / 2)) * error
     return Mean(mean, mean - half, mean + half)
 
 

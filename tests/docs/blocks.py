@@ -33,11 +33,6 @@ class Block:
         return self.title.removeprefix("needs: ") if self.title.startswith("needs: ") else ""
 
     @property
-    def slow(self) -> bool:
-        """Whether only the slow tests run it."""
-        return self.title == "takes a minute"
-
-    @property
     def runs(self) -> bool:
         """Whether it is run at all."""
         return self.language in RUNNABLE and not self.needs and not self.file

@@ -43,8 +43,7 @@ NEEDS = {
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 MARKED = [block for block in BLOCKS if block.needs]
-QUICK = [page for page in PAGES if any(block.runs and not block.slow for block in blocks_of(page))]
-SLOW = [page for page in PAGES if any(block.runs and block.slow for block in blocks_of(page))]
+RUN = [page for page in PAGES if any(block.runs for block in blocks_of(page))]
 
 
 def name_of(page):
@@ -107,17 +106,9 @@ def place(tmp_path, monkeypatch, store):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", QUICK, ids=name_of)
+@pytest.mark.parametrize("page", RUN, ids=name_of)
 def test_the_blocks_of_a_page_run_in_order(page, place, request):
-    run_page([block for block in blocks_of(page) if not block.slow], place, request)
-
-
-@pytest.mark.parametrize("page", SLOW, ids=name_of)
-def test_blocks_that_take_a_minute_run_too(page, place, request):
-    run_page(blocks_of(page), place, request)
-
-
-def run_page(blocks, place, request):
+    blocks = blocks_of(page)
     text = "\n".join(block.text for block in blocks)
     if "runs/first" in text and 'directory="runs/first"' not in text and "--directory runs/first" not in text:
         shutil.copytree(request.getfixturevalue("first_run"), place / "runs" / "first")
@@ -145,7 +136,9 @@ def test_every_block_has_a_language_and_a_known_mark():
         unknown = [need for need in split(block.needs) if need not in NEEDS]
         assert unknown == [], f"{block.where}: {unknown}"
     for block in BLOCKS:
-        assert not block.title or block.needs or block.file or block.slow, f"{block.where}: {block.title}"
+        assert not block.title or block.needs or block.file or block.title == "takes a minute", (
+            f"{block.where}: {block.title}"
+        )
 
 
 def split(needs):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,8 @@ import time
 
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console
 
-import colotride as ct
 from colotride.tournaments import run as tournament_run
 from colotride.tournaments.results import hypervolumes, match_rows
 from colotride.tournaments.run import load_results
@@ -117,7 +118,12 @@ def test_bad_input_is_refused_in_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_defense_whose_trials_all_failed_competes_as_its_authors_use_it(tmp_path, monkeypatch):
+def test_a_defense_whose_trials_all_failed_competes_as_its_authors_use_it(undisturbed, tmp_path, monkeypatch):
+    folder, _ = undisturbed
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    kept = tmp_path / "runs/tournament/digits"
+    (kept / "results.json").unlink()
+    plan = load_results(folder / "runs/tournament/digits").plan
     searched = tournament_run.execute
 
     def execute(search, folder, console):
@@ -129,10 +135,5 @@ def test_a_defense_whose_trials_all_failed_competes_as_its_authors_use_it(tmp_pa
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tournament_run, "execute", execute)
-    small = {
-        "training.epochs": 1, "data.pairs_per_epoch": 64, "evaluation.queries": 8, "evaluation.steps": 1,
-    }  # fmt: skip
-    found = ct.tournament(
-        "digits", ["colo-tride", "act"], overrides=small, trials=2, finalists=1, seeds=1, steps=1, quiet=True
-    )
+    found = tournament_run.run_tournament(plan, kept, Console(quiet=True))
     assert [(one.defense, one.trial) for one in found.finalists] == [("colo-tride", 1), ("colo-tride", 2), ("act", 1)]
