@@ -14,6 +14,7 @@ from colotride.config import RunConfig
 from colotride.data.base import ImageSet
 from colotride.data.splits import load_splits
 from colotride.devices import device_of
+from colotride.distributed.drain import DrainNotice
 from colotride.distributed.launch import evaluation_executor, prepare_training
 from colotride.distributed.ray_cluster import result_of
 from colotride.evaluation.evaluator import evaluate
@@ -130,7 +131,12 @@ def _train(
     torch.set_num_threads(resources.cpus)
     limit = limit or CostLimit(None, 1)
     train = prepare_training(
-        config, directory, device=resources.device, workers=resources.workers, checkpoint_policy=policy
+        config,
+        directory,
+        device=resources.device,
+        workers=resources.workers,
+        checkpoint_policy=policy,
+        should_save=DrainNotice(),
     )
     outcome = train(on_epoch=limit.add, should_stop=lambda: limit.spent)
     if limit.spent and outcome.status == "interrupted":

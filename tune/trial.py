@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from colotride.distributed.drain import DrainNotice
 from colotride.distributed.launch import prepare_training
 from colotride.errors import WorkerError
 from colotride.training.records import EpochRecord, Outcome
@@ -39,7 +40,12 @@ def run_trial(given: Mapping[str, Any], plan: SearchPlan, resources: TrialResour
         torch.set_num_threads(resources.cpus)
         resources.limit(exclusive=given["exclusive"])
         train = prepare_training(
-            record.config, folder, device=resources.device, workers=resources.workers, checkpoint_policy=policy
+            record.config,
+            folder,
+            device=resources.device,
+            workers=resources.workers,
+            checkpoint_policy=policy,
+            should_save=DrainNotice(),
         )
         outcome = train(on_epoch=report.epoch, should_stop=lambda: report.cost.spent)
     except (torch.OutOfMemoryError, WorkerError) as error:

@@ -31,6 +31,7 @@ def prepare_training(
     workers: "Workers | None" = None,
     checkpoint_policy: CheckpointPolicy | None = None,
     max_failures: int = 3,
+    should_save: Callable[[], bool] | None = None,
 ) -> Launch:
     """Load what a run needs, and return the function that trains it, from its newest checkpoint where there is one.
 
@@ -43,6 +44,7 @@ def prepare_training(
         workers: to train on; None trains in this process.
         checkpoint_policy: how checkpoints are kept.
         max_failures: how often workers are started again after a fault.
+        should_save: asked before every batch in this process; true writes a checkpoint. Workers have their own.
 
     Raises:
         ColoTrideError: the data, the directory or the machines are not what the run needs.
@@ -58,7 +60,7 @@ def prepare_training(
             directory=directory,
             checkpoint_policy=policy,
         )
-        return partial(_train_here, trainer)
+        return partial(_train_here, trainer, should_save)
     from colotride.distributed.ray_cluster import start_ray
     from colotride.distributed.ray_train import train_on_workers
 
@@ -71,6 +73,7 @@ def prepare_training(
 
 def _train_here(
     trainer: Trainer,
+    should_save: Callable[[], bool] | None,
     *,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
@@ -79,7 +82,7 @@ def _train_here(
     if on_epoch is not None:
         for record in trainer.history:
             on_epoch(record)
-    return trainer.run(on_epoch=on_epoch, on_step=on_step, should_stop=should_stop)
+    return trainer.run(on_epoch=on_epoch, on_step=on_step, should_stop=should_stop, should_save=should_save)
 
 
 def evaluation_executor(
