@@ -11,18 +11,16 @@ from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 from safetensors.torch import load_file
 
-from colotride.data.splits import load_splits
 from colotride.distributed.drain import DrainNotice, draining
 from colotride.presets import preset
 from colotride.training.checkpoint import CHECKPOINTS, WEIGHTS, checkpoints_in
-from colotride.training.trainer import Trainer
 from colotride.tune.final_runs import train_each
 from colotride.tune.resources import TrialResources
 
 CONFIG = preset("digits").with_values(
     {
         "data.pairs_per_batch": 16,
-        "data.pairs_per_epoch": 16 * 800,
+        "data.pairs_per_epoch": 16 * 600,
         "pgd.steps": 2,
         "training.epochs": 1,
         "model.embedding_dim": 16,
@@ -65,9 +63,6 @@ def until(condition):
 @pytest.mark.slow
 def test_a_run_on_a_machine_that_is_taken_away_with_notice_goes_on_in_its_epoch(tmp_path):
     """No checkpoint is due before the end of its only epoch: without the notice it would begin anew."""
-    Trainer(
-        CONFIG, load_splits(CONFIG.data).train, None, device=torch.device("cpu"), directory=tmp_path / "plain"
-    ).run()
     ray.shutdown()
     # How soon Ray takes a machine that is silent for dead.
     soon = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
@@ -78,6 +73,7 @@ def test_a_run_on_a_machine_that_is_taken_away_with_notice_goes_on_in_its_epoch(
     ray.init(address=cluster.address, log_to_driver=False)
     folder = tmp_path / "run"
     try:
+        list(train_each({tmp_path / "plain": CONFIG}, TrialResources()))
         with ThreadPoolExecutor(1) as driver:
             training = driver.submit(lambda: list(train_each({folder: CONFIG}, TrialResources())))
             until(lambda: (folder / "config.yaml").exists())
@@ -95,6 +91,6 @@ def test_a_run_on_a_machine_that_is_taken_away_with_notice_goes_on_in_its_epoch(
     finally:
         ray.shutdown()
         cluster.shutdown()
-    assert 0 < int(kept.name) < 800, "the only checkpoint is that of the notice"
+    assert 0 < int(kept.name) < 600, "the only checkpoint is that of the notice"
     assert outcome.status == "finished"
     assert torch.equal(weights_of(folder), weights_of(tmp_path / "plain"))
