@@ -37,7 +37,7 @@ def test_the_textbook_gives_the_same_images(case, kind):
     theirs = torch.cat(TextbookStep(kind, one.plain, BUDGET).perturbed(*clean))
     assert (ours - torch.cat(clean)).abs().max() > BUDGET.step_size, "the attack must not be saturated"
     # A pixel whose gradient is 0 within rounding may step either way.
-    assert ((ours - theirs).abs() > 1e-6).float().mean() < 0.01
+    assert ((ours - theirs).abs() > 1e-6).float().mean() < 0.03
 
 
 @pytest.mark.parametrize("kind", list(UNITS))

@@ -38,7 +38,10 @@ def circle(angles, labels):
 
 def two_arcs():
     """Two classes side by side, so that one turn makes all queries of the first lose their matches."""
-    angles = [*torch.linspace(-0.02, 0.02, 8).tolist(), *torch.linspace(0.4, 0.44, 8).tolist()]
+    # Gaps that grow, so that the nearest match of all but the first lies behind it; between two equally near ones rounding
+    # would decide in which direction the first step goes.
+    first = -0.02 + 0.04 * torch.linspace(0, 1, 8).square()
+    angles = [*first.tolist(), *torch.linspace(0.4, 0.44, 8).tolist()]
     return circle(angles, [0] * 8 + [1] * 8)
 
 

