@@ -7,6 +7,7 @@ import pytest
 
 import colotride as ct
 from colotride.evaluation.results import save_evaluation
+from colotride.tune.seed_statistics import paired_difference
 from scripts.evidence import RESULTS, add, difference_table, draw, filled, load, recomputed, score_table, values_of
 from tests.docs.blocks import ROOT
 from tests.short_runs import SHORT
@@ -103,3 +104,20 @@ def test_what_is_kept_holds_no_paths_of_the_machine_that_made_it():
     text = RESULTS.read_text()
     assert "/work" not in text
     assert set(json.loads(text)) >= {"data", "network", "command", "machine", "runs"}
+
+
+def test_the_table_of_moved_and_averaged_weights_is_that_of_its_runs():
+    runs = json.loads((RESULTS.parent / "weights-digits.json").read_text())["runs"]
+    by_variant = {
+        name: {score: {run["seed"]: run[score] for run in runs if run["variant"] == name} for score in ("R@1", "ARS")}
+        for name in ("off", "AWP 0.001", "AWP 0.005", "EMA 0.99")
+    }
+    named = {"AWP": "weight perturbation", "EMA": "weight average"}
+    for name, scores in by_variant.items():
+        kind, _, value = name.partition(" ")
+        cells = [f"{named[kind]} {value}" if value else "none"]
+        cells += [f"{statistics.mean(by.values()):.1f} ± {statistics.stdev(by.values()):.1f}" for by in scores.values()]
+        cells += [
+            str(paired_difference(scores[one], by_variant["off"][one])) if value else "" for one in ("ARS", "R@1")
+        ]
+        assert f"| {' | '.join(cells)} |" in PAGE.replace("\\", "")
