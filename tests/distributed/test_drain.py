@@ -23,7 +23,7 @@ from colotride.tune.resources import SearchFolders, TrialResources
 from colotride.tune.space import build_space
 from colotride.tune.study import SearchStudy
 
-BATCHES = 700
+BATCHES = 1000
 
 CONFIG = preset("digits").with_values(
     {
